@@ -1,0 +1,48 @@
+# Every target makes .venv first if it is missing or older than what it was installed from.
+#
+#   PYTHON    the Python that makes .venv, 3.11 or newer         make test PYTHON=python3.12
+#   WORKERS   processes that run the tests                       make test WORKERS=8
+#   ARGS      more arguments for pytest                          make test ARGS='-k adapt --cov'
+
+PYTHON ?= python3
+WORKERS ?= 2
+ARGS ?=
+
+BIN = .venv/bin
+DEMO = runs/demo
+
+.DEFAULT_GOAL = help
+.PHONY: help demo test lint bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/installed  ## train on navigation, adapt to new tasks, plot: see runs/demo
+	$(BIN)/maml-rl train navigation --out $(DEMO) --resume
+	$(BIN)/maml-rl evaluate $(DEMO) --tasks 40 --steps 3
+	$(BIN)/maml-rl plot $(DEMO)
+
+# One thread for each worker: the workers share the cores.
+test: lint  ## format, lint, types and tests: what CI runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: .venv/installed  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed  ## time rollouts, the outer step and a whole iteration
+	$(BIN)/python benchmarks/rollout.py
+	$(BIN)/python benchmarks/outer_step.py
+	$(BIN)/python benchmarks/iteration.py
+
+clean:  ## remove .venv, builds and caches; runs/ stays
+	rm -rf .venv build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache MUJOCO_LOG.TXT
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "maml_rl needs Python 3.11 or newer, and '$(PYTHON)' is not that: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,57 @@
+"""Does a TaskEnv keep its contract? Each finding says what is wrong and how to mend it."""
+
+import gymnasium
+import torch
+from torch import Tensor
+
+from envs.errors import InputError
+from envs.task_env import TaskEnv
+
+
+class ContractError(InputError):
+    """A TaskEnv breaks its contract."""
+
+
+def _require(env: TaskEnv, holds: bool, problem: str, fix: str) -> None:
+    if not holds:
+        raise ContractError(f"{type(env).__name__}: {problem}. {fix}")
+
+
+def _check_tensor(env: TaskEnv, name: str, value: object, shape: tuple[int, ...], kind: str) -> None:
+    _require(env, isinstance(value, Tensor), f"{name} is a {type(value).__name__}", "Return a torch tensor")
+    assert isinstance(value, Tensor)
+    _require(env, tuple(value.shape) == shape, f"{name} has shape {tuple(value.shape)}", f"It must be {shape}")
+    right = value.dtype == torch.bool if kind == "bool" else value.is_floating_point()
+    _require(env, right, f"{name} has dtype {value.dtype}", f"It must be {kind}")
+    if kind != "bool":
+        _require(env, bool(value.isfinite().all()), f"{name} holds NaN or infinity", "Return finite numbers")
+
+
+def check_contract(env: TaskEnv) -> None:
+    """Run two environments for two steps and check shapes, dtypes and finiteness.
+
+    Raises:
+        ContractError: What is wrong, and the fix.
+    """
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        flat_box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+        _require(env, flat_box, f"{name} is {space}", "Set it to a one-dimensional gymnasium.spaces.Box in __init__")
+    horizon = getattr(env, "horizon", None)
+    _require(env, isinstance(horizon, int) and horizon > 0, f"horizon is {horizon!r}", "Set it to a positive integer")
+    obs, act = env.observation_space.shape[0], env.action_space.shape[0]
+    tasks = env.sample_tasks(2, torch.Generator().manual_seed(0))
+    _require(env, isinstance(tasks, Tensor) and tasks.shape[:1] == (2,), "sample_tasks(2, ...) did not return two rows",
+             "Return a tensor (count, *task_shape)")  # fmt: skip
+    again = env.sample_tasks(2, torch.Generator().manual_seed(0))
+    _require(env, bool(torch.equal(tasks, again)), "sample_tasks differs for the same generator seed",
+             "Draw from the generator that is passed in")  # fmt: skip
+    _check_tensor(env, "reset(...)", env.reset(tasks, torch.tensor([1, 2])), (2, obs), "floating point")
+    for _ in range(2):
+        step = env.step(torch.zeros(2, act))
+        _require(env, isinstance(step, tuple) and len(step) == 5, "step(...) did not return a Step",
+                 "Return envs.Step(...) or Step.ongoing(...)")  # fmt: skip
+        _check_tensor(env, "Step.observation", step.observation, (2, obs), "floating point")
+        _check_tensor(env, "Step.reward", step.reward, (2,), "floating point")
+        _check_tensor(env, "Step.terminated", step.terminated, (2,), "bool")
+        _check_tensor(env, "Step.truncated", step.truncated, (2,), "bool")

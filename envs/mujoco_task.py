@@ -1,0 +1,142 @@
+"""MujocoTask: a MuJoCo model and four pure functions make a TaskEnv."""
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from gymnasium.envs import mujoco as gymnasium_mujoco
+from torch import Tensor
+
+from envs import random
+from envs.physics.cpu import CpuPhysics
+from envs.task_env import Step, TaskEnv
+
+
+class State(NamedTuple):
+    """The simulator's state: generalised positions and velocities."""
+
+    qpos: Tensor    # (..., nq)
+    qvel: Tensor    # (..., nv)
+
+
+class ResetNoise(NamedTuple):
+    """Start state: qpos0 + uniform(-u, u) + normal(0, n), each of its own width."""
+
+    qpos_uniform: float = 0.0
+    qpos_normal: float = 0.0
+    qvel_normal: float = 0.1
+
+
+def gymnasium_asset(name: str) -> str:
+    """The text of one of the robot models that gymnasium ships."""
+    return (Path(gymnasium_mujoco.__file__).parent / "assets" / name).read_text()
+
+
+class MujocoTask(TaskEnv):
+    """A family of tasks for one robot. Subclasses are final and give the four functions below.
+
+    The functions use operators and slices only, so that the same lines serve a batch on any device and one environment.
+
+    Args:
+        model: Compiled model.
+        frame_skip: Physics steps in one control step.
+        action_scale: The policy's action is divided by this and clipped to [-1, 1], which spans the control range.
+        noise: Distribution of the start state.
+        horizon: Control steps in an episode.
+        threads: Cores that the copies of this environment share; 0 for all.
+    """
+
+    copies = 2
+
+    def __init__(
+        self, model: mujoco.MjModel, frame_skip: int, action_scale: float, noise: ResetNoise, horizon: int, threads: int = 0
+    ) -> None:
+        # A diverged world must show as NaN, not restart from the default state.
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        self.model = model
+        self.frame_skip = frame_skip
+        self.horizon = horizon
+        self.dt = frame_skip * model.opt.timestep
+        self._action_scale = action_scale
+        self._noise = noise
+        self._threads = max(1, (threads or os.cpu_count() or 1) // self.copies)
+        low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).unbind(-1)
+        self._control_middle, self._control_half = (high + low) / 2, (high - low) / 2
+        self._qpos0 = torch.from_numpy(model.qpos0.copy())
+        self._physics: CpuPhysics | None = None
+        self._batch = 0
+        self._task = torch.zeros(0)
+        self._renderer: mujoco.Renderer | None = None
+        self.action_space = gymnasium.spaces.Box(-action_scale, action_scale, (model.nu,), np.float32)
+        width = self.observation(State(self._qpos0, torch.zeros(model.nv, dtype=torch.float64))).shape[-1]
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+
+    @abstractmethod
+    def observation(self, state: State) -> Tensor:
+        """What the policy sees of a state, (..., obs)."""
+
+    @abstractmethod
+    def reward_terms(self, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
+        """Named terms, each (...), whose sum is the reward; ``control`` is the action after scaling and clipping."""
+
+    @abstractmethod
+    def terminated(self, state: State) -> Tensor:
+        """Whether the episode ends in this state, (...) bool."""
+
+    @property
+    def state(self) -> State:
+        """The worlds' present state (views of the simulator's arrays; float64)."""
+        if self._physics is None:
+            raise RuntimeError("call reset(tasks, seeds) before reading the state")
+        return State(self._physics.qpos, self._physics.qvel)
+
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        """Start at the model's default position plus noise; see the class for its widths."""
+        batch = len(seeds)
+        if self._physics is None or batch != self._batch:
+            self.close()
+            self._physics, self._batch = CpuPhysics(self.model, batch, self._threads), batch
+        self._task = tasks
+        nq, nv = self.model.nq, self.model.nv
+        shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold(seeds, 0), (nq,)) - 1)
+        shift = shift + self._noise.qpos_normal * random.normal(random.fold(seeds, 1), (nq,))
+        velocity = self._noise.qvel_normal * random.normal(random.fold(seeds, 2), (nv,))
+        self._physics.set_state(self._qpos0 + shift, velocity)
+        return self.observation(self.state).float()
+
+    def step(self, action: Tensor) -> Step:
+        """Scale and clip the action to a control, hold it for ``frame_skip`` physics steps."""
+        if self._physics is None:
+            raise RuntimeError("call reset(tasks, seeds) before step(action)")
+        control = self._control_middle + self._control_half * (action.double() / self._action_scale).clamp(-1, 1)
+        before = State(self._physics.qpos.clone(), self._physics.qvel.clone())
+        self._physics.step(control, self.frame_skip)
+        after = self.state
+        terms = self.reward_terms(before, control, after, self._task)
+        ended = self.terminated(after)
+        reward = sum(terms.values(), torch.zeros(())).float()
+        return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
+
+    def render(self, width: int = 480, height: int = 480) -> Any:
+        """An RGB image of the first environment from the model's tracking camera."""
+        if self._renderer is None:
+            self._renderer = mujoco.Renderer(self.model, height, width)
+        data = mujoco.MjData(self.model)
+        data.qpos[:], data.qvel[:] = self.state.qpos[0].numpy(), self.state.qvel[0].numpy()
+        mujoco.mj_forward(self.model, data)
+        self._renderer.update_scene(data, camera=0 if self.model.ncam else -1)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Stop the simulator's threads and free the renderer."""
+        if self._physics is not None:
+            self._physics.close()
+            self._physics = None
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None

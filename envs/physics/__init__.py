@@ -1,0 +1,1 @@
+"""Batched steppers: one MuJoCo model, many worlds."""

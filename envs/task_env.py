@@ -1,0 +1,96 @@
+"""TaskEnv: a batch of environments that share one task distribution. The contract that every environment keeps."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium
+import torch
+from torch import Tensor
+
+from envs.errors import InputError
+
+HELD_OUT_SEED = 20170310
+"""Held-out tasks are drawn from this seed, whatever the seed of training."""
+
+
+class Step(NamedTuple):
+    """What one control step of every environment in the batch gives."""
+
+    observation: Tensor        # (batch, obs)
+    reward: Tensor             # (batch,)
+    terminated: Tensor         # (batch,) bool: the task itself has ended; no value after it
+    truncated: Tensor          # (batch,) bool: cut short from outside, such as by a time limit
+    info: dict[str, Tensor]    # name -> (batch,): reward terms, success where there is one
+
+    @classmethod
+    def ongoing(cls, observation: Tensor, reward: Tensor, info: dict[str, Tensor] | None = None) -> "Step":
+        """A step after which no environment ends."""
+        never = torch.zeros_like(reward, dtype=torch.bool)
+        return cls(observation, reward, never, never, info or {})
+
+
+class TaskEnv(ABC):
+    """A batch of environments of one task distribution, on one device.
+
+    A task is one row of an array, so that tasks stack, shard, log and checkpoint like any other tensor. An environment that
+    ends stays ended until the next reset: nothing resets by itself, and callers mask what comes after the end.
+
+    Attributes:
+        observation_space: Space of one environment's observation, a one-dimensional Box.
+        action_space: Space of one policy action, a one-dimensional Box. Actions outside it may come: clip them in ``step``.
+        horizon: Most control steps in an episode.
+        max_batch: Most environments that ``step`` takes at once; None for no limit.
+        copies: How many copies, stepped side by side in threads, use the machine best. Above 1 only where ``step`` spends
+            its time outside Python.
+        device: Where the tensors live.
+    """
+
+    observation_space: gymnasium.spaces.Box
+    action_space: gymnasium.spaces.Box
+    horizon: int
+    max_batch: int | None = None
+    copies: int = 1
+    device: torch.device = torch.device("cpu")
+    presets: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw ``count`` training tasks: (count, *task_shape)."""
+
+    @abstractmethod
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        """Start an episode in every environment.
+
+        Args:
+            tasks: One task an environment, (batch, *task_shape).
+            seeds: One seed an environment, (batch,) int64. The start state of a row depends on its seed and task alone:
+                ``envs.random`` turns seeds into numbers.
+
+        Returns:
+            First observations, (batch, obs).
+        """
+
+    @abstractmethod
+    def step(self, action: Tensor) -> Step:
+        """Apply one policy action to each environment, (batch, act)."""
+
+    def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
+        """The fixed evaluation tasks, the same for every training seed.
+
+        Args:
+            count: How many.
+            split: "in" for the training distribution, "out" for tasks beyond it.
+
+        Raises:
+            InputError: The family has no such split.
+        """
+        if split != "in":
+            raise InputError(f"{type(self).__name__} has held-out tasks with split='in' only, not {split!r}")
+        return self.sample_tasks(count, torch.Generator().manual_seed(HELD_OUT_SEED))
+
+    def render(self) -> Any:
+        """An RGB image (height, width, 3) uint8 of the first environment, where the family can draw itself."""
+        raise InputError(f"{type(self).__name__} cannot draw itself: define render() to return an RGB array")
+
+    def close(self) -> None:  # noqa: B027  an environment with nothing to release need not define it
+        """Release threads, processes and windows."""

@@ -1,0 +1,9 @@
+"""Model-agnostic meta-learning for reinforcement learning."""
+
+from envs import InputError, Step, TaskEnv
+from maml_rl.agent import Agent, load
+from maml_rl.config import Config
+from maml_rl.evaluate import Evaluation, evaluate
+from maml_rl.train import Stopped, meta_train
+
+__all__ = ["Agent", "Config", "Evaluation", "InputError", "Step", "Stopped", "TaskEnv", "evaluate", "load", "meta_train"]

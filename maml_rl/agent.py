@@ -1,0 +1,80 @@
+"""A trained agent: adapt it to a task, and act."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from maml_rl.evaluate import load_learner, rates
+from maml_rl.learner import Learner, Purpose
+from maml_rl.types import Params
+
+
+class Agent:
+    """Meta-trained parameters that adapt to a task by acting in it."""
+
+    def __init__(self, learner: Learner, theta: Params) -> None:
+        self.learner = learner
+        self.theta = theta
+
+    def adapt(
+        self, task: ArrayLike | Tensor, steps: int = 1, episodes: int | None = None, seed: int = 0
+    ) -> Callable[[ArrayLike], NDArray]:  # type: ignore[type-arg]
+        """Take gradient steps on episodes of one task.
+
+        Args:
+            task: One row of tasks, such as a goal.
+            steps: Gradient steps; 0 gives the policy before adaptation.
+            episodes: Episodes for each step; None for the configuration's number.
+            seed: For the episodes' noise and start states.
+
+        Returns:
+            The adapted policy: mean action (act,) for an observation (obs,), in the units of the policy's action space.
+        """
+        learner = self.learner
+        tasks = torch.as_tensor(task, dtype=torch.float32).reshape(1, *self.task_shape).to(learner.device)
+        lr = rates(learner.config, steps)
+        key = learner.key(Purpose.EVALUATION, seed + 1)
+        exploration = learner.explore(self.theta, tasks, episodes or learner.config.episodes, key, lr)
+        params = {name: value[0] for name, value in exploration.chain[-1].items()}
+
+        @torch.no_grad()
+        def policy(observation: ArrayLike) -> NDArray:  # type: ignore[type-arg]
+            seen = torch.as_tensor(observation, dtype=torch.float32, device=learner.device)
+            return learner.policy(params, seen).mean.cpu().numpy()
+
+        return policy
+
+    @property
+    def task_shape(self) -> tuple[int, ...]:
+        """Shape of one task."""
+        return tuple(self.learner.envs[0].sample_tasks(1, torch.Generator().manual_seed(0)).shape[1:])
+
+    def close(self) -> None:
+        """Release the environments."""
+        self.learner.close()
+
+    def __enter__(self) -> "Agent":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(run: Path | str, which: str = "checkpoint", device: str = "auto") -> Agent:
+    """The agent of a run folder, or of a checkpoint file alone.
+
+    Args:
+        run: A run folder, or a checkpoint file.
+        which: "checkpoint" for the last parameters, "best" for those with the best training return.
+        device: Where to compute.
+
+    Raises:
+        InputError: There is no such run, or it is damaged.
+    """
+    return Agent(*load_learner(run, which, device))

@@ -1,0 +1,89 @@
+"""Baselines: predict the return of a step, fitted for each task on the batch they are used on."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+RIDGE = 1e-5
+RIDGE_RAISES = 5
+
+
+def features(observations: Tensor, times: Tensor) -> Tensor:
+    """Features clip(o, -10, 10), its square, t/100, (t/100)^2, (t/100)^3, 1, in float64 (rllab's linear feature baseline).
+
+    Args:
+        observations: (..., obs).
+        times: (...) zero-based step numbers.
+
+    Returns:
+        (..., 2 obs + 4).
+    """
+    seen = observations.double().clamp(-10, 10)
+    t = times.double().unsqueeze(-1) / 100
+    return torch.cat([seen, seen.square(), t, t.square(), t.pow(3), torch.ones_like(t)], -1)
+
+
+def ridge_regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """Solve (X'WX + ridge I) w = X'Wy for every task in one batched call.
+
+    The ridge, 1e-5, is raised tenfold, at most five times, for the tasks whose system cannot be solved.
+
+    Args:
+        x: (K, N, F) float64.
+        y: (K, N) float64.
+        weights: (K, N) 1 for samples that count, 0 for others.
+
+    Returns:
+        (K, F).
+
+    Raises:
+        FloatingPointError: No ridge makes a task's system solvable.
+    """
+    weighted = x * weights.unsqueeze(-1)
+    gram, moment = weighted.mT @ x, (weighted.mT @ y.unsqueeze(-1))
+    ridge = torch.full((len(x), 1, 1), RIDGE, dtype=x.dtype, device=x.device)
+    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    for _ in range(RIDGE_RAISES + 1):
+        factor, info = torch.linalg.cholesky_ex(gram + ridge * eye)
+        solution = torch.cholesky_solve(moment, factor).squeeze(-1)
+        failed = (info != 0) | ~solution.isfinite().all(-1)
+        if not failed.any():
+            return solution
+        ridge = torch.where(failed[:, None, None], 10 * ridge, ridge)
+    raise FloatingPointError(
+        f"the linear baseline has no solution for tasks {failed.nonzero().flatten().tolist()}: "
+        "look for huge or constant observations"
+    )
+
+
+def linear(observations: Tensor, returns: Tensor, mask: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Fit a linear function of ``features`` to returns, one for each task.
+
+    Args:
+        observations: (K, B, T, obs).
+        returns: (K, B, T).
+        mask: (K, B, T) bool.
+
+    Returns:
+        A function of observations (K, B, ..., obs) and times (broadcast to its leading axes) that gives values (K, B, ...).
+    """
+    tasks, horizon = len(observations), observations.shape[2]
+    times = torch.arange(horizon, device=observations.device).expand(returns.shape)
+    x = features(observations, times).flatten(1, 2)
+    solution = ridge_regression(x, returns.double().flatten(1), mask.double().flatten(1))
+
+    def predict(seen: Tensor, when: Tensor) -> Tensor:
+        table = features(seen, when.expand(seen.shape[:-1]))
+        flat = table.reshape(tasks, -1, table.shape[-1]) @ solution.unsqueeze(-1)
+        return flat.reshape(seen.shape[:-1]).to(returns.dtype)
+
+    return predict
+
+
+def none(observations: Tensor, returns: Tensor, mask: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """No baseline: the value is 0 everywhere."""
+    return lambda seen, when: torch.zeros(seen.shape[:-1], dtype=returns.dtype, device=seen.device)
+
+
+BASELINES = {"linear": linear, "none": none}

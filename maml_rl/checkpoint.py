@@ -1,0 +1,82 @@
+"""Checkpoints: tensors and numbers in one file that is whole or not there, and that runs no code when it is read."""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from envs import InputError
+from maml_rl.types import Params
+
+MAGIC = b"maml_rl checkpoint"
+VERSION = 1
+
+
+class Checkpoint(NamedTuple):
+    """The state of a run after an iteration. Random numbers follow from the config's seed and ``iteration``."""
+
+    theta: Params
+    iteration: int        # iterations done
+    env_steps: int        # environment steps taken
+    best_return: float    # best training return after adaptation so far
+    config: str           # the run's configuration as TOML
+
+
+def save(path: Path, checkpoint: Checkpoint, keep_previous: bool = False) -> None:
+    """Write to a temporary file, sync it, and rename it into place.
+
+    Layout: a line "maml_rl checkpoint <version> <sha256>", then the bytes of ``torch.save``.
+
+    Args:
+        path: The file.
+        checkpoint: What to save.
+        keep_previous: Keep the file that is replaced as ``<stem>_previous<suffix>``.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; the message names the file. An earlier checkpoint is intact.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint._asdict(), buffer)
+    payload = buffer.getvalue()
+    header = b"%s %d %s\n" % (MAGIC, VERSION, hashlib.sha256(payload).hexdigest().encode())
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(header + payload)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            previous = path.with_stem(path.stem + "_previous")
+            link = path.with_suffix(".link")
+            link.unlink(missing_ok=True)
+            os.link(path, link)
+            link.replace(previous)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        size = len(header) + len(payload)
+        raise OSError(error.errno, f"cannot save a checkpoint of {size} bytes: {error.strerror}", str(path)) from error
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; only tensors, numbers and strings are accepted.
+
+    Raises:
+        InputError: It is missing, not one of ours, of a newer version, truncated or changed.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {path}: train first, with `maml-rl train CONFIG --out {path.parent}`")
+    header, _, payload = path.read_bytes().partition(b"\n")
+    words = header.rsplit(b" ", 2)
+    if len(words) != 3 or words[0] != MAGIC or not words[1].isdigit():
+        raise InputError(f"{path} is not a checkpoint of this package")
+    if int(words[1]) > VERSION:
+        raise InputError(f"{path} has format version {int(words[1])}, newer than this package's {VERSION}: update maml_rl")
+    if hashlib.sha256(payload).hexdigest().encode() != words[2]:
+        previous = path.with_stem(path.stem + "_previous")
+        offer = f"; the one before it is {previous}: rename it to {path.name} to go on from there" if previous.is_file() else ""
+        raise InputError(f"{path} is damaged: its content does not match its checksum{offer}")
+    return Checkpoint(**torch.load(io.BytesIO(payload), weights_only=True))

@@ -1,0 +1,145 @@
+"""The command line: each command is a thin layer over a Python call."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from envs import InputError
+from maml_rl import config as configuration
+from maml_rl.config import Config
+
+COMMANDS = """usage: maml-rl COMMAND ...
+
+  train CONFIG [--out RUN] [--resume] [--KEY VALUE ...]   meta-train; CONFIG is a TOML file or one of: {experiments}
+  evaluate RUN [--tasks N] [--steps K]                    return on held-out tasks after 0 ... K gradient steps
+  plot RUN [RUN ...]                                      learning and adaptation curves; paths for navigation
+
+`maml-rl COMMAND --help` lists a command's options."""
+
+EXIT_BAD_INPUT = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """Run folder; None: runs/<configuration>-s<seed>."""
+    resume: bool = False
+    """Continue the run in that folder, if it holds one."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Adapt to held-out tasks and print the return after each gradient step."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    tasks: int | None = None
+    """Held-out tasks; None: the configuration's number."""
+    steps: int | None = None
+    """Gradient steps; None: the configuration's number."""
+    episodes: int | None = None
+    """Episodes for each task and step; None: the configuration's number."""
+    split: Literal["in", "out"] = "in"
+    """Held-out tasks of the training distribution, or beyond it."""
+    which: Literal["checkpoint", "best"] = "checkpoint"
+    """The last parameters, or those with the best training return."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw learning and adaptation curves of one or several runs, and paths for navigation."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path | None = None
+    """Folder for the pictures; None: figures/ in the first run."""
+
+
+def _parse(kind: type[T], arguments: Sequence[str], command: str, default: T | None = None) -> T:
+    return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments), default=default)
+
+
+def train(arguments: Sequence[str]) -> None:
+    """``maml-rl train CONFIG ...``."""
+    from maml_rl.train import meta_train
+
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(arguments):
+        raise InputError(f"which configuration? A TOML file, or one of: {', '.join(configuration.experiments())}")
+    config = configuration.load(arguments[0]) if named else Config(env="...")
+    chosen = _parse(Train, arguments[1:] if named else arguments, "train CONFIG", Train(config))
+    stem = configuration.find(arguments[0]).stem
+    out = chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}"
+    run = meta_train(chosen.config, out, chosen.resume)
+    print(f"trained: {run}\nnext:    maml-rl evaluate {run}; maml-rl plot {run}; tensorboard --logdir {run}")
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """``maml-rl evaluate RUN ...``."""
+    from maml_rl.evaluate import evaluate as run_evaluation
+    from maml_rl.evaluate import load_learner
+    from maml_rl.published import adaptation
+
+    chosen = _parse(Evaluate, arguments, "evaluate")
+    result, path = run_evaluation(
+        chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which
+    )
+    learner, _ = load_learner(chosen.run)
+    learner.close()
+    known = adaptation(learner.config.env, learner.config.preset) if chosen.split == "in" else None
+    table = Table(title=f"{chosen.run}: return on {len(result.tasks)} held-out tasks")
+    for column in ("gradient steps", "mean return", "95 % interval", *([known.source] if known else [])):
+        table.add_column(column, justify="right")
+    for k, (mean, half) in enumerate(zip(result.mean, result.ci95, strict=True)):
+        published = [f"{known.returns[k]:.2f}" if k < len(known.returns) else ""] if known else []
+        table.add_row(str(k), f"{mean:.2f}", f"± {half:.2f}", *published)
+    Console().print(table)
+    print(f"written: {path}")
+
+
+def plot(arguments: Sequence[str]) -> None:
+    """``maml-rl plot RUN ...``."""
+    from maml_rl.plot import plot as draw
+
+    chosen = _parse(Plot, arguments, "plot")
+    for path in draw(chosen.runs, chosen.out):
+        print(path)
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def main() -> None:
+    """Run a command; exit with 0, 2 for bad input, or 128 + the signal that stopped it."""
+    commands: dict[str, Callable[[Sequence[str]], None]] = {"train": train, "evaluate": evaluate, "plot": plot}
+    usage = COMMANDS.format(experiments=", ".join(configuration.experiments()))
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage)
+        return
+    if name not in commands:
+        _fail(InputError(f"there is no command {name!r}\n{usage}"))
+    from maml_rl.train import Stopped
+
+    try:
+        commands[name](arguments)
+    except (InputError, FloatingPointError, OSError) as error:
+        _fail(error)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signum)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,158 @@
+"""The configuration. One line a hyper-parameter, and that line is its key in a TOML file, its flag, its help and its log entry."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from envs import InputError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Policy(_Section):
+    """The Gaussian policy."""
+
+    hidden: tuple[int, ...] = Field((64, 64), description="Widths of the hidden layers")
+    activation: Literal["tanh", "relu"] = Field("tanh", description="Non-linearity of the hidden layers")
+    init_std: float = Field(1.0, gt=0, description="Standard deviation of actions at initialisation")
+    min_std: float = Field(1e-6, gt=0, description="Floor of the standard deviation")
+
+
+class Inner(_Section):
+    """The inner loop: adaptation to one task."""
+
+    lr: float = Field(0.1, gt=0, description="Step size")
+    steps: int = Field(1, ge=0, description="Gradient steps; 0 trains one policy for all tasks")
+    estimator: Literal["log_prob", "lvc", "dice"] = Field("log_prob", description="How the loss is differentiated twice")
+    first_order: bool = Field(False, description="Treat the inner gradient as a constant in the outer step")
+
+
+class Outer(_Section):
+    """The outer step: trust-region policy optimisation of the initial parameters."""
+
+    name: Literal["trpo"] = Field("trpo", description="The outer optimiser")
+    max_kl: float = Field(0.01, gt=0, description="Largest mean KL(old || new) of the adapted policies")
+    cg_iterations: int = Field(10, ge=1, description="Conjugate-gradient iterations")
+    damping: float = Field(1e-5, ge=0, description="Added to the Fisher matrix's diagonal")
+    backtracks: int = Field(15, ge=1, description="Points that the line search tries")
+    backtrack_ratio: float = Field(0.8, gt=0, lt=1, description="Factor between two tries")
+    fisher_subsample: int = Field(5, ge=1, description="Use every n-th step of the data in Fisher-vector products")
+
+
+class Baseline(_Section):
+    """The baseline that advantages are taken against."""
+
+    name: Literal["linear", "none"] = Field("linear", description="Fitted to each task and rollout")
+
+
+class Evaluation(_Section):
+    """Adaptation to held-out tasks."""
+
+    tasks: int = Field(40, ge=1, description="Held-out tasks")
+    episodes: int = Field(20, ge=1, description="Episodes for each task and step")
+    steps: int = Field(3, ge=0, description="Gradient steps")
+    every: int = Field(0, ge=0, description="Also evaluate every n iterations of training; 0: never")
+    lr_after_first_step: float = Field(0.5, gt=0, description="Factor on the inner rate after the first step")
+
+
+class Config(_Section):
+    """Meta-reinforcement learning with MAML."""
+
+    env: str = Field(description="Environment: a name, or module:Class for your own TaskEnv")
+    preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
+    horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
+    tasks: int = Field(40, ge=1, description="Tasks in an iteration")
+    episodes: int = Field(20, ge=1, description="Episodes for each task and rollout")
+    iterations: int = Field(500, ge=1, description="Outer steps")
+    seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
+    device: str = Field("auto", description="auto, cpu or cuda; auto is cuda where there is one")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    discount: float = Field(0.99, ge=0, le=1, description="Discount of rewards, per step")
+    gae_lambda: float = Field(1.0, ge=0, le=1, description="Lambda of generalised advantage estimation")
+    bootstrap_on_truncation: bool = Field(False, description="Value after a time limit: the baseline's, instead of 0")
+    policy: Policy = Field(Policy(), description="The Gaussian policy")
+    inner: Inner = Field(Inner(), description="The inner loop: adaptation to one task")
+    outer: Outer = Field(Outer(), description="The outer step on the initial parameters")
+    baseline: Baseline = Field(Baseline(), description="The baseline that advantages are taken against")
+    evaluation: Evaluation = Field(Evaluation(), description="Adaptation to held-out tasks")
+
+
+MAY_DIFFER = {"iterations", "device", "threads", "evaluation"}
+"""Keys in which a run that is resumed may differ from the one that began."""
+
+
+def _explain(error: ValidationError, source: str) -> InputError:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {key}: there is no such key{given}; `maml-rl train --help` lists them")
+        else:
+            lines.append(f"  {key}: {problem['msg']}{given}")
+    return InputError("\n".join([f"{source} is not a valid configuration:", *lines]))
+
+
+def parse(values: dict[str, Any], source: str) -> Config:
+    """Validate a table of values; ``source`` names it in errors.
+
+    Raises:
+        InputError: Unknown keys, wrong types, values out of range, each by its name.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, source) from None
+
+
+def experiments() -> dict[str, Path]:
+    """The package's experiments by name: beside the package in a checkout, inside it once installed."""
+    here = Path(__file__).parent
+    folders = [here / "experiments", here.parent / "experiments"]
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
+
+
+def find(name: str | Path) -> Path:
+    """The file of a configuration: a path, or the name of one of the package's experiments.
+
+    Raises:
+        InputError: There is neither; the message lists the experiments.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = experiments()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise InputError(f"no configuration file {str(name)!r}, and no experiment of that name: {', '.join(shipped)}")
+
+
+def load(name: str | Path) -> Config:
+    """Read a TOML file, or one of the package's experiments by name.
+
+    Raises:
+        InputError: It is missing, not TOML, or not a valid configuration.
+    """
+    path = find(name)
+    try:
+        return parse_toml(path.read_text(), str(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a TOML file: {error}") from None
+
+
+def parse_toml(text: str, source: str) -> Config:
+    """Validate a configuration in TOML; ``source`` names it in errors."""
+    try:
+        return parse(tomllib.loads(text), source)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is not a TOML file: {error}") from None
+
+
+def to_toml(config: Config) -> str:
+    """The configuration as TOML; keys that are None are left out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))

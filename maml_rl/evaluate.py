@@ -1,0 +1,133 @@
+"""Evaluation: return on held-out tasks after 0, 1, 2, ... gradient steps, with fresh episodes at each."""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from envs import InputError
+from maml_rl import checkpoint, config as configuration, run_folder
+from maml_rl.config import Config
+from maml_rl.learner import Learner, Purpose, build
+from maml_rl.meta import Exploration
+from maml_rl.types import Params
+
+
+class Evaluation(NamedTuple):
+    """Returns of held-out tasks. Field by field what evaluation.json holds."""
+
+    tasks: list[list[float]]             # [task]
+    returns: list[list[list[float]]]     # [task][k][episode] undiscounted return
+    mean: list[float]                    # [k] over episodes, then tasks
+    ci95: list[float]                    # [k] half width of the 95 % interval over tasks, 1.96 s / sqrt(tasks)
+    split: str                           # "in" or "out" of the training distribution
+    steps: int                           # gradient steps
+    lr: list[float]                      # [step] inner rate
+    env_steps: int                       # environment steps that this evaluation took
+
+
+def rates(config: Config, steps: int) -> list[float]:
+    """The rate of each inner step at test: the inner rate, and after the first step a factor of it."""
+    later = config.inner.lr * config.evaluation.lr_after_first_step
+    return [config.inner.lr, *[later] * (steps - 1)][:steps]
+
+
+def summarise(exploration: Exploration, tasks: Tensor, split: str, lr: list[float]) -> Evaluation:
+    """Returns, their means and intervals, from the trajectories before and after each inner step."""
+    returns = torch.stack([(t.rewards * t.mask).sum(-1) for t in exploration.trajectories], 1).double()
+    per_task = returns.mean(-1)
+    spread = per_task.std(0) if len(per_task) > 1 else torch.full_like(per_task[0], math.nan)
+    return Evaluation(
+        tasks=tasks.flatten(1).tolist(),
+        returns=returns.tolist(),
+        mean=per_task.mean(0).tolist(),
+        ci95=(1.96 * spread / math.sqrt(len(per_task))).tolist(),
+        split=split,
+        steps=len(lr),
+        lr=lr,
+        env_steps=sum(int(t.mask.sum()) for t in exploration.trajectories),
+    )
+
+
+def explore_held_out(
+    learner: Learner, theta: Params, tasks: int, episodes: int, steps: int, split: str
+) -> tuple[Exploration, Tensor, list[float]]:
+    """Adapt to the fixed held-out tasks: everything that was sampled, the tasks, and the rates."""
+    held_out = learner.envs[0].held_out_tasks(tasks, split).to(learner.device)
+    lr = rates(learner.config, steps)
+    return learner.explore(theta, held_out, episodes, learner.key(Purpose.EVALUATION), lr), held_out, lr
+
+
+def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
+    """Evaluate parameters with the configuration's own [evaluation] settings."""
+    chosen = learner.config.evaluation
+    exploration, tasks, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, "in")
+    return summarise(exploration, tasks, "in", lr)
+
+
+def load_learner(run: Path | str, which: str = "checkpoint", device: str = "auto") -> tuple[Learner, Params]:
+    """The learner and parameters of a run folder, or of a checkpoint file alone.
+
+    Args:
+        run: A run folder, or a checkpoint file.
+        which: "checkpoint" for the last, "best" for the best training return.
+        device: Where to compute.
+
+    Raises:
+        InputError: There is no such run, or it is damaged.
+    """
+    path = Path(run)
+    if not path.exists():
+        raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
+    if path.is_dir():
+        run_folder.read_config(path)
+        path = path / f"{which}.pt"
+    saved = checkpoint.load(path)
+    config = configuration.parse_toml(saved.config, str(path)).model_copy(update={"device": device})
+    learner = build(config)
+    return learner, {name: value.to(learner.device) for name, value in saved.theta.items()}
+
+
+def _free_name(folder: Path) -> Path:
+    numbers = [""] + [f"_{n}" for n in range(2, 10_000)]
+    return next(path for n in numbers if not (path := folder / f"evaluation{n}.json").exists())
+
+
+def evaluate(
+    run: Path | str,
+    tasks: int | None = None,
+    steps: int | None = None,
+    episodes: int | None = None,
+    split: str = "in",
+    which: str = "checkpoint",
+) -> tuple[Evaluation, Path]:
+    """Evaluate a run and write evaluation.json into its folder; a second evaluation gets a number.
+
+    Args:
+        run: The run folder.
+        tasks: Held-out tasks; None for the configuration's number, as for the next two.
+        steps: Gradient steps.
+        episodes: Episodes for each task and step.
+        split: "in" for held-out tasks of the training distribution, "out" for tasks beyond it.
+        which: "checkpoint" for the last parameters, "best" for those with the best training return.
+
+    Returns:
+        The evaluation, and the file it is in.
+
+    Raises:
+        InputError: The run cannot be read, or the environment has no such split.
+    """
+    learner, theta = load_learner(run, which)
+    chosen = learner.config.evaluation
+    counts = (tasks or chosen.tasks, episodes or chosen.episodes, chosen.steps if steps is None else steps)
+    try:
+        exploration, held_out, lr = explore_held_out(learner, theta, *counts, split)
+    finally:
+        learner.close()
+    result = summarise(exploration, held_out, split, lr)
+    path = _free_name(Path(run))
+    path.write_text(json.dumps(result._asdict()))
+    return result, path

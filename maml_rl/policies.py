@@ -1,0 +1,60 @@
+"""Policies as pure functions of parameters and observations, written for one task."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maml_rl.distributions import Normal
+from maml_rl.types import Params
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+@dataclass(frozen=True)
+class GaussianPolicy:
+    """A multilayer perceptron for the mean, and a standard deviation that does not depend on the state.
+
+    The logarithm of the standard deviation is a parameter (act,), adapted like every other and floored by a clamp.
+
+    Attributes:
+        observations: Width of an observation.
+        actions: Width of an action.
+        hidden: Widths of the hidden layers.
+        activation: "tanh" or "relu".
+        init_std: Standard deviation at initialisation.
+        min_std: Its floor.
+    """
+
+    observations: int
+    actions: int
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    init_std: float = 1.0
+    min_std: float = 1e-6
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Glorot-uniform weights (inputs, outputs), zero biases, log_std = log(init_std)."""
+        params: Params = {}
+        widths = (self.observations, *self.hidden, self.actions)
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            bound = math.sqrt(6 / (inputs + outputs))
+            weight = torch.rand(inputs, outputs, generator=generator, dtype=torch.float64)
+            params[f"{index}.weight"] = ((2 * weight - 1) * bound).to(torch.get_default_dtype())
+            params[f"{index}.bias"] = torch.zeros(outputs)
+        params["log_std"] = torch.full((self.actions,), math.log(self.init_std))
+        return params
+
+    def __call__(self, params: Params, observations: Tensor) -> Normal:
+        """The action distribution, fields (..., act), for observations (..., obs)."""
+        activation = ACTIVATIONS[self.activation]
+        shape = observations.shape[:-1]
+        hidden = observations.reshape(-1, self.observations)
+        for index in range(len(self.hidden)):
+            hidden = activation(torch.addmm(params[f"{index}.bias"], hidden, params[f"{index}.weight"]))
+        last = len(self.hidden)
+        mean = torch.addmm(params[f"{last}.bias"], hidden, params[f"{last}.weight"]).reshape(*shape, self.actions)
+        return Normal(mean, params["log_std"].clamp(min=math.log(self.min_std)).expand_as(mean))

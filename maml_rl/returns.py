@@ -1,0 +1,66 @@
+"""From rewards to returns and advantages. Step axis last; a mask marks the steps before each episode's end."""
+
+import torch
+from torch import Tensor
+
+
+def discounted_returns(rewards: Tensor, mask: Tensor, discount: float, bootstrap: Tensor | None = None) -> Tensor:
+    """R_t = r_t + discount * R_{t+1}, with R = bootstrap after the last live step.
+
+    Args:
+        rewards: (..., T).
+        mask: (..., T) bool, True while the episode lives.
+        discount: In [0, 1].
+        bootstrap: (...) value of what follows the last live step; None for 0, the finite-horizon protocol.
+
+    Returns:
+        (..., T), zero where the mask is False.
+    """
+    return gae(rewards, torch.zeros_like(rewards), mask, discount, 1.0, bootstrap)
+
+
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae_lambda: float, bootstrap: Tensor | None = None
+) -> Tensor:
+    """Generalised advantage estimates (Schulman et al. 2016, equation 16).
+
+    A_t = d_t + discount * gae_lambda * A_{t+1},  d_t = r_t + discount * V_{t+1} - V_t.
+
+    Args:
+        rewards: (..., T).
+        values: (..., T) baseline.
+        mask: (..., T) bool, True while the episode lives.
+        discount: In [0, 1].
+        gae_lambda: In [0, 1]; at 1 an advantage is the discounted return minus the baseline.
+        bootstrap: (...) value after the last live step; None for 0.
+
+    Returns:
+        (..., T), zero where the mask is False.
+    """
+    zero = torch.zeros_like(rewards[..., 0])
+    next_value = zero if bootstrap is None else bootstrap
+    advantage, advantages = zero, []
+    for t in range(rewards.shape[-1] - 1, -1, -1):
+        live = mask[..., t]
+        delta = rewards[..., t] + discount * next_value - values[..., t]
+        advantage = torch.where(live, delta + discount * gae_lambda * advantage, zero)
+        next_value = torch.where(live, values[..., t], next_value)
+        advantages.append(advantage)
+    return torch.stack(advantages[::-1], -1)
+
+
+def normalise(advantages: Tensor, mask: Tensor) -> Tensor:
+    """(A - mean) / (standard deviation + 1e-8) over one task's live steps; population standard deviation.
+
+    Args:
+        advantages: (B, T) or (K, B, T); the last two axes are pooled.
+        mask: The same shape, bool.
+
+    Returns:
+        The same shape, zero where the mask is False.
+    """
+    count = mask.sum((-2, -1), keepdim=True)
+    live = torch.where(mask, advantages, 0.0)
+    centred = torch.where(mask, live - live.sum((-2, -1), keepdim=True) / count, 0.0)
+    std = (centred.square().sum((-2, -1), keepdim=True) / count).sqrt()
+    return centred / (std + 1e-8)

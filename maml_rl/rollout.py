@@ -1,0 +1,121 @@
+"""Sample one episode in every environment of a batch, for all tasks at once."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from envs import TaskEnv
+from maml_rl.parallel import one_torch_thread
+from maml_rl.policies import GaussianPolicy
+from maml_rl.types import Params, Trajectory, map_tensors
+
+
+@torch.no_grad()
+def _episodes(
+    env: TaskEnv, policy: GaussianPolicy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor
+) -> Trajectory:
+    """One episode in each of (K, B) environments, on one copy of the environment."""
+    shape = seeds.shape
+    act = vmap(policy)
+    like = next(iter(params.values()))
+    observation = env.reset(tasks.repeat_interleave(shape[1], 0), seeds.flatten())
+    observation = observation.to(like).reshape(*shape, -1)
+    live = torch.ones(shape, dtype=torch.bool, device=like.device)
+    truncated, final = ~live, observation
+    steps = []
+    for t in range(noise.shape[2]):
+        behaviour = act(params, observation)
+        action = behaviour.sample(noise[:, :, t])
+        step = env.step(action.flatten(0, 1))
+        reward = step.reward.to(like).reshape(shape)
+        steps.append((observation, action, reward, live, behaviour))
+        observation = step.observation.to(like).reshape(*shape, -1)
+        final = torch.where(live.unsqueeze(-1), observation, final)
+        cut = step.truncated.reshape(shape) & ~step.terminated.reshape(shape)
+        truncated = truncated | (live & cut)
+        live = live & ~(step.terminated | step.truncated).reshape(shape)
+    observations, actions, rewards, mask, behaviours = zip(*steps, strict=True)
+    fields = [torch.stack(field, 2) for field in zip(*behaviours, strict=True)]
+    return Trajectory(
+        torch.stack(observations, 2),
+        torch.stack(actions, 2),
+        torch.stack(rewards, 2),
+        torch.stack(mask, 2),
+        truncated | live,
+        final,
+        type(behaviours[0])(*fields),
+    )
+
+
+def _spans(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _waves(tasks: int, episodes: int, copies: int, max_batch: int | None) -> list[tuple[slice, slice]]:
+    """Rectangles of tasks and episodes: one for each copy, or more where a copy cannot take its share at once."""
+    width = -(-episodes // copies)
+    height = tasks if episodes >= copies else -(-tasks // copies)
+    if max_batch is not None:
+        width = min(width, max_batch)
+        height = min(height, max(1, max_batch // width))
+    return [(rows, columns) for columns in _spans(episodes, width) for rows in _spans(tasks, height)]
+
+
+def rollout(
+    envs: Sequence[TaskEnv], policy: GaussianPolicy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor
+) -> Trajectory:
+    """Run B episodes of each of K tasks, each task with parameters of its own.
+
+    The episodes are dealt to the copies of the environment, which run side by side in threads: the policy of one works while
+    the simulator of another steps. What is sampled does not depend on how many copies or waves there are, up to the rounding
+    of matrix products of another size.
+
+    Args:
+        envs: Copies of the environment.
+        policy: The policy, for one task.
+        params: Stacked parameters, one set a task.
+        tasks: (K, *task_shape).
+        noise: (K, B, T, act) standard normal; its T is the number of steps.
+        seeds: (K, B) int64, for the start states.
+
+    Raises:
+        FloatingPointError: An action, reward or observation of a live step is NaN or infinite.
+    """
+    waves = _waves(*seeds.shape, len(envs), envs[0].max_batch)
+
+    def run_share(copy: int) -> list[Trajectory]:
+        share = []
+        for rows, columns in waves[copy :: len(envs)]:
+            own = {name: value[rows] for name, value in params.items()}
+            share.append(_episodes(envs[copy], policy, own, tasks[rows], noise[rows, columns], seeds[rows, columns]))
+        return share
+
+    with one_torch_thread():
+        if len(envs) == 1:
+            shares = [run_share(0)]
+        else:
+            with ThreadPoolExecutor(len(envs)) as executor:
+                shares = list(executor.map(run_share, range(len(envs))))
+    trajectory = map_tensors(lambda part: part.new_empty(*seeds.shape, *part.shape[2:]), shares[0][0])
+    for copy, share in enumerate(shares):
+        for (rows, columns), part in zip(waves[copy :: len(envs)], share, strict=True):
+            map_tensors(lambda whole, piece, at=(rows, columns): whole[at].copy_(piece), trajectory, part)
+    _check_finite(trajectory)
+    return trajectory
+
+
+def _check_finite(trajectory: Trajectory) -> None:
+    for name in ("observations", "actions", "rewards"):
+        value = getattr(trajectory, name)
+        bad = ~value.isfinite().reshape(*trajectory.mask.shape, -1).all(-1) & trajectory.mask
+        if bad.any():
+            task, episode, step = bad.nonzero()[bad.nonzero()[:, 2].argmin()].tolist()
+            raise FloatingPointError(
+                f"{name} of task {task}, episode {episode}, step {step} (all counted from 0) hold "
+                f"{value[task, episode, step].flatten().tolist()}: the environment or the policy diverged"
+            )
+
+

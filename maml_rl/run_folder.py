@@ -1,0 +1,173 @@
+"""The folder of one run: who may write it, what it was made with, and its metrics."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import filelock
+import tomli_w
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from envs import InputError
+from maml_rl import checkpoint
+from maml_rl.checkpoint import Checkpoint
+from maml_rl.config import MAY_DIFFER, Config, parse, to_toml
+
+PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
+
+
+def _git_commit() -> str:
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def made_with(threads: int, device: torch.device) -> dict[str, Any]:
+    """Versions, commit and hardware, for config.toml."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count() or 0, "threads": threads, **gpu},
+    }
+
+
+def read_config(run: Path) -> Config:
+    """The configuration that a run folder was made with.
+
+    Raises:
+        InputError: The folder has none, or not a valid one.
+    """
+    return parse(_read_toml(run / "config.toml")["config"], f"{run / 'config.toml'}")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    if not path.is_file():
+        raise InputError(f"{path.parent} is not a run folder: it has no {path.name}")
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    if not isinstance(values.get("config"), dict):
+        raise InputError(f"{path} has no [config] table: it is not from this package")
+    return values
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl; a last line that was cut short is left out.
+
+    Raises:
+        InputError: There is no such file, or a line before the last is not a row.
+    """
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        raise InputError(f"{run} has no metrics.jsonl: train first, with `maml-rl train CONFIG --out {run}`")
+    lines = path.read_text().splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise InputError(f"{path}, line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict) or "iteration" not in row:
+            raise InputError(f"{path}, line {number} is not a row of metrics: {line[:80]!r}")
+        rows.append(row)
+    return rows
+
+
+def _compare(run: Path, before: Config, now: Config) -> None:
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    differ = [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if key not in MAY_DIFFER and old[key] != new[key]]
+    if differ:
+        raise InputError(f"{run} was trained with another configuration; give another --out, or mend\n  " + "\n  ".join(differ))
+
+
+class RunFolder:
+    """An open run folder: locked, with its metrics and TensorBoard events.
+
+    Args:
+        path: The folder; made if missing.
+        config: What is run.
+        resume: Continue from its checkpoint if it has one; without this, a folder that holds a run is refused.
+        about: Written into config.toml beside the configuration.
+
+    Raises:
+        InputError: The folder is in use, holds another run, or cannot be resumed.
+    """
+
+    def __init__(self, path: Path, config: Config, resume: bool, about: dict[str, Any]) -> None:
+        self.path = path
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--out {path} is a file: give the name of a folder")
+        has_run = (path / "config.toml").exists()
+        if has_run and not resume:
+            raise InputError(f"{path} already holds a run: continue it with --resume, or give another --out")
+        if not has_run and path.is_dir() and any(entry.name != "lock" for entry in path.iterdir()):
+            raise InputError(f"{path} is not empty and not a run folder: give another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(path / "lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(f"{path} is in use by another process: wait for it, or give another --out") from None
+        try:
+            self.checkpoint = self._open(config, has_run)
+        except BaseException:
+            self._lock.release()
+            raise
+        text = tomli_w.dumps({"made_with": about, "config": config.model_dump(mode="json", exclude_none=True)})
+        self._replace("config.toml", text)
+        start = self.checkpoint.iteration if self.checkpoint else 0
+        self._metrics = (path / "metrics.jsonl").open("a")
+        self._events = SummaryWriter(str(path), purge_step=start if has_run else None)
+        self._config = to_toml(config)
+
+    def _open(self, config: Config, has_run: bool) -> Checkpoint | None:
+        if not has_run:
+            return None
+        _compare(self.path, read_config(self.path), config)
+        if not (self.path / "checkpoint.pt").exists():
+            self._replace("metrics.jsonl", "")
+            return None
+        found = checkpoint.load(self.path / "checkpoint.pt")
+        rows = [row for row in read_metrics(self.path) if row["iteration"] < found.iteration]
+        self._replace("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        return found
+
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.path / f"{name}.tmp"
+        temporary.write_text(text)
+        temporary.replace(self.path / name)
+
+    def log(self, row: dict[str, float]) -> None:
+        """Append a row to metrics.jsonl and to the TensorBoard events."""
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        for name, value in row.items():
+            if name != "iteration":
+                self._events.add_scalar(name, value, int(row["iteration"]))
+
+    def save(self, name: str, state: Checkpoint) -> None:
+        """Save a checkpoint; checkpoint.pt keeps the one before it."""
+        checkpoint.save(self.path / name, state, keep_previous=name == "checkpoint.pt")
+
+    def close(self) -> None:
+        """Flush everything and let others in."""
+        self._metrics.close()
+        self._events.close()
+        self._lock.release()

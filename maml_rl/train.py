@@ -1,0 +1,142 @@
+"""Meta-training: the loop of the MAML paper's algorithm 3."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from maml_rl.checkpoint import Checkpoint
+from maml_rl.config import Config, to_toml
+from maml_rl.evaluate import evaluate_learner
+from maml_rl.learner import Learner, Purpose, build
+from maml_rl.meta import Exploration, MetaObjective
+from maml_rl.outer import trpo
+from maml_rl.progress import ProgressLine
+from maml_rl.run_folder import RunFolder, made_with
+from maml_rl.types import Params
+
+
+class Stopped(Exception):
+    """Training was asked to stop by a signal; the run is saved and can be resumed."""
+
+    def __init__(self, signum: int, run: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with --resume --out {run}")
+        self.signum = signum
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying from them; a second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(signum)
+
+    try:
+        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are not ours to handle
+        before = {}
+    try:
+        yield received
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
+    """What one exploration shows: returns, spread of the policy, how far and how well the inner steps moved it."""
+    row: dict[str, float] = {}
+    gains = []
+    for k, (params, trajectory) in enumerate(zip(exploration.chain, exploration.trajectories, strict=True)):
+        per_task = (trajectory.rewards * trajectory.mask).sum(-1).mean(-1)
+        gains.append(per_task)
+        row[f"return/{k}"] = float(per_task.mean())
+        std = params["log_std"].exp().clamp(min=learner.config.policy.min_std)
+        row[f"std/{k}"] = float(std.mean())
+    row["share_worse"] = float((gains[-1] < gains[0]).float().mean())
+    row["kl/inner"] = learner.inner_kl(exploration)
+    return row
+
+
+def meta_iteration(learner: Learner, theta: Params, iteration: int) -> tuple[Params, dict[str, float]]:
+    """Sample tasks, adapt to each, and step theta: one turn of algorithm 3.
+
+    Returns:
+        The next theta, and the iteration's metrics.
+    """
+    config = learner.config
+    began = time.perf_counter()
+    tasks = learner.training_tasks(iteration)
+    key = learner.key(Purpose.TRAINING, iteration)
+    exploration = learner.explore(theta, tasks, config.episodes, key, [config.inner.lr] * config.inner.steps)
+    row = describe(learner, exploration)
+    explored = time.perf_counter()
+    objective = MetaObjective(
+        learner.policy, learner.loss, exploration.batches, config.inner.lr, config.inner.first_order
+    )
+    theta, log = trpo(theta, exploration, objective, config.outer)
+    outer = time.perf_counter() - explored
+    sampling = exploration.sampling_seconds
+    seconds = {"sampling": sampling, "inner": explored - began - sampling, "outer": outer}
+    live = sum(int(trajectory.mask.sum()) for trajectory in exploration.trajectories)
+    row |= log | {"env_steps": live} | {f"seconds/{name}": value for name, value in seconds.items()}
+    return theta, row
+
+
+def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
+    """Train, and write the run folder.
+
+    Args:
+        config: What to train.
+        out: The run folder.
+        resume: Continue from its checkpoint, if it has one.
+        quiet: Show no progress.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: The configuration or the folder cannot be used; nothing has been changed.
+        FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
+        Stopped: By SIGINT or SIGTERM; everything is saved.
+    """
+    learner = build(config)
+    folder = RunFolder(Path(out), config, resume, made_with(torch.get_num_threads(), learner.device))
+    try:
+        state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), to_toml(config))
+        state = state._replace(theta={name: value.to(learner.device) for name, value in state.theta.items()})
+        with (
+            _stop_requests() as stop,
+            ProgressLine(config.env, config.iterations, state.iteration, quiet) as progress,
+        ):
+            for iteration in range(state.iteration, config.iterations):
+                try:
+                    theta, row = meta_iteration(learner, state.theta, iteration)
+                except FloatingPointError:
+                    folder.save("failed.pt", state)
+                    raise
+                env_steps = state.env_steps + int(row["env_steps"])
+                score = row[f"return/{config.inner.steps}"]
+                better = score > state.best_return
+                before, state = state, Checkpoint(theta, iteration + 1, env_steps, max(score, state.best_return), state.config)
+                row = {"iteration": iteration} | row | {"env_steps": env_steps}
+                every = config.evaluation.every
+                if every and state.iteration % every == 0:
+                    row |= {f"evaluation/{k}": value for k, value in enumerate(evaluate_learner(learner, theta).mean)}
+                folder.log(row)
+                folder.save("checkpoint.pt", state)
+                if better:
+                    folder.save("best.pt", before)
+                progress.advance(f"return {row['return/0']:.1f} -> {score:.1f}")
+                if stop:
+                    raise Stopped(stop[0], folder.path)
+    finally:
+        folder.close()
+        learner.close()
+    return folder.path

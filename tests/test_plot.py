@@ -1,0 +1,396 @@
+"""The figures show the numbers they were given: read back from matplotlib's artists and from the files."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+
+from maml_rl import plot
+
+ROWS = [
+    {"iteration": i, "env_steps": 1000.0 * (i + 1), "return/0": -40.0 + i % 3, "return/1": -30.0 + i * i}
+    for i in range(10)
+]
+MAML = {"mean": [-40.0, -12.0, -4.0, -3.5], "ci95": [4.0, 2.0, 0.5, 0.25], "split": "in", "steps": 3}
+ORACLE = {"mean": [-2.5], "ci95": [0.5]}
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Every figure that was saved, still to be looked into."""
+    saved: list[Figure] = []
+    save = plot._save
+
+    def spy(figure: Figure, path: Path) -> Path:
+        saved.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(plot, "_save", spy)
+    return saved
+
+
+def data(line: Any) -> np.ndarray:
+    return np.stack([np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)])
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def assert_legend_hides_nothing(figure: Figure) -> None:
+    box = figure.legends[0].get_window_extent()
+    assert box.width > 0
+    assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_learning_curve_draws_the_rows(figures: list[Figure], tmp_path: Path) -> None:
+    plot.learning_curve({"nav": ROWS}, tmp_path / "learning", window=1)
+    (axes,) = figures[0].axes
+    steps = [row["env_steps"] for row in ROWS]
+    assert len(axes.lines) == 2
+    for k, line in enumerate(axes.lines):
+        np.testing.assert_array_equal(data(line), [steps, [row[f"return/{k}"] for row in ROWS]])
+        assert line.get_alpha() is None
+    (low, high), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert low < 1000
+    assert high > 10_000
+    assert bottom < -40
+    assert top > 51
+    assert legend(figures[0]) == ["before adaptation", "after 1 step"]
+    assert axes.get_title(loc="left") == "nav"
+    assert "environment steps" in axes.get_xlabel()
+    assert axes.get_ylabel() == "return (undiscounted)"
+    assert axes.xaxis.get_major_formatter()(2_000_000) == "2 M"
+
+
+def test_smoothing_is_drawn_on_top_of_the_faint_data(figures: list[Figure], tmp_path: Path) -> None:
+    plot.learning_curve({"nav": ROWS}, tmp_path / "learning", window=3)
+    raw, smooth = figures[0].axes[0].lines[2:]
+    squares = np.arange(10.0) ** 2
+    np.testing.assert_array_equal(data(raw)[1], squares - 30)
+    assert raw.get_alpha() < 0.5
+    assert raw.get_zorder() < smooth.get_zorder()
+    inner = (squares[:-2] + squares[1:-1] + squares[2:]) / 3 - 30
+    np.testing.assert_allclose(data(smooth)[1], [0.5 - 30, *inner, (64 + 81) / 2 - 30])
+    np.testing.assert_array_equal(data(smooth)[0], data(raw)[0])
+
+
+def test_default_window_is_a_twentieth_of_the_run(figures: list[Figure], tmp_path: Path) -> None:
+    rows = [{"env_steps": float(i), "return/0": float(i == 50)} for i in range(100)]
+    plot.learning_curve({"nav": rows}, tmp_path / "learning")
+    _, smooth = figures[0].axes[0].lines
+    np.testing.assert_allclose(data(smooth)[1][47:54], [0, 0.2, 0.2, 0.2, 0.2, 0.2, 0], atol=1e-15)
+
+
+def test_several_runs_have_a_colour_each_and_a_style_per_step(figures: list[Figure], tmp_path: Path) -> None:
+    deeper = [{**row, "return/2": 5.0} for row in ROWS]
+    plot.learning_curve({"a": ROWS, r"b_$\no$": deeper}, tmp_path / "learning", window=1)
+    a0, a1, b0, b1, b2 = figures[0].axes[0].lines
+    assert a0.get_color() == a1.get_color()
+    assert b0.get_color() == b1.get_color() == b2.get_color() != a0.get_color()
+    # Line2D keeps the dashes in a private place and nowhere else.
+    dashes = [line._unscaled_dash_pattern for line in (a0, a1, b0, b1, b2)]
+    assert dashes[:2] == dashes[2:4]
+    assert len({str(dash) for dash in dashes}) == 3
+    assert legend(figures[0]) == ["a", r"b_$\no$", "before adaptation", "after 1 step", "after 2 steps"]
+    handles = figures[0].legends[0].get_lines()
+    assert [handle.get_color() for handle in handles[:2]] == [a0.get_color(), b0.get_color()]
+    assert [handle._unscaled_dash_pattern for handle in handles[2:]] == [
+        a0._unscaled_dash_pattern,
+        *dashes[3:],
+    ]
+    assert len({handle.get_color() for handle in handles}) == 3
+    assert_legend_hides_nothing(figures[0])
+
+
+def test_rows_without_a_key_are_left_out_of_its_line(figures: list[Figure], tmp_path: Path) -> None:
+    rows = [{"env_steps": 1.0, "return/0": 1.0}, {"env_steps": 2.0, "return/1": 7.0}]
+    plot.learning_curve({"nav": [*rows, {"env_steps": 3.0, "return/0": 2.0}]}, tmp_path / "learning")
+    before, after = figures[0].axes[0].lines
+    np.testing.assert_array_equal(data(before), [[1, 3], [1, 2]])
+    np.testing.assert_array_equal(data(after), [[2], [7]])
+    assert after.get_marker() == "o"  # a single point would be no visible line
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({}, "no run given"),
+        ({"good": ROWS, "empty": []}, "empty: nothing to draw.* 0 rows"),
+        ({"nav": [{"env_steps": 1.0, "return/best": 1.0}]}, "nav: nothing to draw.* 1 rows"),
+        ({"nav": [{"return/0": 1.0}]}, "nav: .*return/0 and no env_steps"),
+    ],
+)
+def test_learning_curve_says_what_is_missing(metrics: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        plot.learning_curve(metrics, tmp_path / "learning")
+    assert not list(tmp_path.iterdir())
+
+
+def test_moving_average_by_hand() -> None:
+    values = np.array([3.0, 0.0, 6.0, 9.0])
+    np.testing.assert_array_equal(plot.moving_average(values, 1), values)
+    np.testing.assert_array_equal(plot.moving_average(values, 3), [1.5, 3.0, 5.0, 7.5])
+    np.testing.assert_array_equal(plot.moving_average(values, 2), plot.moving_average(values, 3))
+    np.testing.assert_array_equal(plot.moving_average(values, 99), [4.5] * 4)
+    np.testing.assert_array_equal(plot.moving_average(values[::-1], 3), [7.5, 5.0, 3.0, 1.5])
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 20])
+def test_colours_are_all_different(count: int) -> None:
+    colours = [to_hex(colour) for colour in plot._colours(count)]
+    assert len(set(colours)) == len(colours) >= count
+    assert "#000000" not in colours  # published values
+
+
+def test_adaptation_curve_draws_mean_and_interval(figures: list[Figure], tmp_path: Path) -> None:
+    published = [-40.4, -11.7, -3.3, -3.2, -3.1]
+    plot.adaptation_curve({"nav": MAML}, tmp_path / "adaptation", published, "Finn et al. 2017")
+    (axes,) = figures[0].axes
+    (bars,) = axes.containers
+    np.testing.assert_array_equal(data(bars[0]), [[0, 1, 2, 3], MAML["mean"]])
+    segments = np.array(bars[2][0].get_segments())  # (k, end, xy)
+    np.testing.assert_array_equal(segments[:, :, 0], [[k, k] for k in range(4)])
+    np.testing.assert_array_equal(segments[:, :, 1], [[-44, -36], [-14, -10], [-4.5, -3.5], [-3.75, -3.25]])
+    markers = axes.lines[-1]
+    np.testing.assert_array_equal(data(markers), [range(5), published])
+    assert (markers.get_marker(), markers.get_linestyle(), markers.get_fillstyle()) == ("D", "None", "none")
+    assert legend(figures[0]) == ["nav", "Finn et al. 2017"]
+    assert list(axes.get_xticks()) == [0, 1, 2, 3, 4]
+    assert axes.get_xlim() == (-0.3, 4.3)
+    assert axes.get_ylim()[0] < -44
+    assert axes.get_ylim()[1] > -3.1
+    assert "gradient steps" in axes.get_xlabel()
+    assert "undiscounted, 95 % interval" in axes.get_ylabel()
+
+
+def test_runs_stand_apart_and_around_the_step(figures: list[Figure], tmp_path: Path) -> None:
+    plot.adaptation_curve({f"s{i}": MAML for i in range(3)}, tmp_path / "adaptation")
+    x = np.array([data(bars[0])[0] for bars in figures[0].axes[0].containers])
+    np.testing.assert_allclose(x.mean(axis=0), [0, 1, 2, 3], atol=1e-12)
+    assert (np.diff(x, axis=0) > 0.05).all()
+    assert (abs(x - [0, 1, 2, 3]) < 0.3).all()
+    assert len({bars[0].get_marker() for bars in figures[0].axes[0].containers}) == 3
+    assert len({bars[0].get_color() for bars in figures[0].axes[0].containers}) == 3
+
+
+def test_a_run_without_adaptation_is_a_level(figures: list[Figure], tmp_path: Path) -> None:
+    plot.adaptation_curve({"nav": MAML, "_oracle": ORACLE}, tmp_path / "adaptation")
+    (axes,) = figures[0].axes
+    level = axes.lines[-1]
+    assert list(data(level)[1]) == [-2.5, -2.5]
+    assert level.get_linestyle() == "--"
+    (band,) = axes.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == (-3.0, -2.0)
+    assert axes.get_ylim()[1] > -2
+    assert legend(figures[0]) == ["nav", "_oracle"]
+
+
+def test_long_names_make_the_figure_higher_and_hide_nothing(figures: list[Figure], tmp_path: Path) -> None:
+    for count in (1, 9):
+        runs = {f"a-long-name-of-a-run-with-all-its-options-{i}": MAML for i in range(count)}
+        plot.adaptation_curve(runs, tmp_path / "adaptation", [-40.0])
+        assert_legend_hides_nothing(figures[-1])
+    heights = [figure.axes[0].get_window_extent().height for figure in figures]
+    assert heights[1] == pytest.approx(heights[0], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "message"),
+    [
+        ({}, "no run given"),
+        ({"nav": {"mean": [1.0, 2.0], "ci95": [1.0]}}, r"nav: .*\(2,\) and \(1,\)"),
+        ({"nav": {"mean": [1.0]}}, r"nav: .*\(1,\) and \(0,\)"),
+        ({"nav": {"mean": [], "ci95": []}}, "nav: "),
+        ({"nav": {"mean": [[1.0]], "ci95": [[1.0]]}}, "nav: "),
+    ],
+)
+def test_adaptation_curve_says_what_is_wrong(evaluations: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        plot.adaptation_curve(evaluations, tmp_path / "adaptation")
+
+
+def navigation() -> dict[str, Any]:
+    """Two tasks, two steps, three episodes of five moves; the last two positions were never visited."""
+    goals = np.array([[0.4, 0.2], [-0.3, 0.5]])
+    along = np.linspace(0, 1, 6)[:, None]
+    episodes = np.array([0.5, 0.8, 1.0])[:, None, None]
+    positions = np.stack([np.stack([goal * along * episodes * side for side in (-1, 1)]) for goal in goals])
+    mask = np.ones(positions.shape[:4], dtype=bool)
+    mask[..., 4:] = False
+    positions[..., 4:, :] = 77.0
+    return {
+        "positions": positions,
+        "mask": mask,
+        "goals": goals,
+        "returns": np.array([[-41.2, -11.68], [0, -2]]),
+    }
+
+
+def test_navigation_paths_draws_what_was_visited(figures: list[Figure], tmp_path: Path) -> None:
+    given = navigation()
+    plot.navigation_paths(**given, path=tmp_path / "paths")
+    grid = np.array(figures[0].axes).reshape(2, 2)
+    for task, k in np.ndindex(2, 2):
+        *paths, goal, start = grid[task, k].lines
+        assert len(paths) == 3
+        for episode, line in enumerate(paths):
+            np.testing.assert_array_equal(data(line)[:, :4].T, given["positions"][task, k, episode, :4])
+            assert np.isnan(data(line)[:, 4:]).all()
+        np.testing.assert_array_equal(data(goal)[:, 0], given["goals"][task])
+        assert goal.get_marker() == "*"
+        np.testing.assert_array_equal(data(start)[:, 0], [0, 0])
+    titles = [[axes.get_title() for axes in row] for row in grid]
+    assert titles == [
+        ["before adaptation\nreturn -41.2", "after 1 step\nreturn -11.7"],
+        ["return 0.0", "return -2.0"],
+    ]
+    assert [axes.get_ylabel().split("\n") for axes in grid[:, 0]] == [
+        ["task 1", "y position"],
+        ["task 2", "y position"],
+    ]
+    assert [axes.get_xlabel() for axes in grid[1]] == ["x position"] * 2
+    assert legend(figures[0]) == ["episode", "start", "goal"]
+    assert_legend_hides_nothing(figures[0])
+
+
+def test_navigation_panels_share_limits_that_hold_the_data(figures: list[Figure], tmp_path: Path) -> None:
+    plot.navigation_paths(**navigation(), path=tmp_path / "paths")
+    limits = {(axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) for axes in figures[0].axes}
+    ((left, right), (bottom, top), aspect) = limits.pop()
+    assert not limits
+    assert aspect == 1
+    assert right - left == pytest.approx(top - bottom)
+    # x: -0.4 * 0.6 to the goal at 0.4; y: -0.5 * 0.6 to the goal at 0.5; not the 77 that was never visited.
+    assert -1 < left < -0.24
+    assert 0.4 < right < 1
+    assert -1 < bottom < -0.3
+    assert 0.5 < top < 1
+    for axes in figures[0].axes:
+        box = axes.get_window_extent()
+        assert box.width == pytest.approx(box.height, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("positions", lambda a: a[0]),
+        ("positions", lambda a: a[..., :1]),
+        ("mask", lambda a: a[..., 1:]),
+        ("mask", np.zeros_like),
+        ("goals", lambda a: a[:1]),
+        ("returns", lambda a: a.T[:1]),
+    ],
+)
+def test_navigation_paths_wants_shapes_that_fit(
+    key: str, change: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    given = navigation()
+    given[key] = change(given[key])
+    with pytest.raises(
+        ValueError, match=r"wanted: positions \(tasks, k, episodes, T\+1, 2\).* got: positions "
+    ):
+        plot.navigation_paths(**given, path=tmp_path / "paths")
+
+
+@pytest.mark.parametrize("name", ["curve", "curve.png", "curve.svg", "nav.v2"])
+def test_both_files_are_written_and_valid(name: str, tmp_path: Path) -> None:
+    written = plot.learning_curve({"nav": ROWS}, tmp_path / "figures" / name)
+    stem = "nav.v2" if name == "nav.v2" else "curve"
+    assert written == tmp_path / "figures" / f"{stem}.png"
+    assert sorted(file.name for file in written.parent.iterdir()) == [f"{stem}.png", f"{stem}.svg"]
+    with Image.open(written) as image:
+        image.verify()
+    with Image.open(written) as image:
+        assert 1000 < image.width < 1200  # 5.5 inches at 200 dots each
+        assert 500 < image.height < 800
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    blue, vermillion = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in plot.OKABE_ITO[:2])
+    for colour in (blue, vermillion):
+        assert (pixels == colour).all(axis=1).sum() > 100
+    assert (
+        ElementTree.parse(written.with_name(f"{stem}.svg")).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    )
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        plot.adaptation_curve({"nav": MAML}, tmp_path / folder / "x", [-40.0])
+    for name in ("x.png", "x.svg"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_style_neither_leaks_nor_depends_on_the_users(figures: list[Figure], tmp_path: Path) -> None:
+    plot.adaptation_curve({"nav": MAML}, tmp_path / "a")
+    with matplotlib.rc_context({"axes.spines.top": True, "font.size": 30, "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        plot.adaptation_curve({"nav": MAML}, tmp_path / "b")
+        assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    spines = figures[1].axes[0].spines
+    assert [spines[side].get_visible() for side in ("left", "bottom", "top", "right")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_pyplot_stays_away() -> None:
+    code = "import sys, maml_rl.plot; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def write(run: Path, content: bytes) -> Path:
+    run.mkdir(exist_ok=True)
+    (run / "metrics.jsonl").write_bytes(content)
+    return run
+
+
+def lines(*rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def test_read_metrics_gives_the_rows(tmp_path: Path) -> None:
+    rows = plot.read_metrics(
+        write(tmp_path / "run", lines({"iteration": 0, "ok": True}, {"iteration": 1, "kl/inner": 0.5}))
+    )
+    assert rows == [{"iteration": 0.0, "ok": 1.0}, {"iteration": 1.0, "kl/inner": 0.5}]
+    assert all(type(value) is float for row in rows for value in row.values())
+    assert plot.read_metrics(write(tmp_path / "run", b"")) == []
+    # whole, though its newline was never written
+    assert plot.read_metrics(write(tmp_path / "run", b'{"a": 1}\n{"a": 2}')) == [{"a": 1.0}, {"a": 2.0}]
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"a": 2', b'{"a', '{"é'.encode()[:-1], b"\xff"])
+def test_a_torn_last_line_is_left_out(torn: bytes, tmp_path: Path) -> None:
+    assert plot.read_metrics(write(tmp_path / "run", lines({"a": 1}) + torn)) == [{"a": 1.0}]
+
+
+@pytest.mark.parametrize("bad", [b'{"a": 2', b"\xff", b"[1]", b"3", b'{"a": "x"}', b'{"a": null}'])
+@pytest.mark.parametrize("rest", [b"\n", b'\n{"a": 3}\n'])
+def test_a_bad_line_is_named(bad: bytes, rest: bytes, tmp_path: Path) -> None:
+    run = write(tmp_path / "run", lines({"a": 1}) + bad + rest)
+    with pytest.raises(ValueError, match=r"run/metrics\.jsonl, line 2 is not "):
+        plot.read_metrics(run)
+
+
+def test_a_missing_run_says_how_to_make_it(tmp_path: Path) -> None:
+    run = tmp_path / "nothing"
+    with pytest.raises(ValueError, match="does not exist") as caught:
+        plot.read_metrics(run)
+    assert str(caught.value) == (
+        f"{run}/metrics.jsonl does not exist; train it first: maml-rl train CONFIG --out {run}"
+    )
