@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import sys
 from pathlib import Path
 
@@ -29,12 +30,14 @@ def names() -> list[str]:
 
 def _own_class(path: str) -> type[TaskEnv]:
     module_name, _, class_name = path.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise InputError(f"env = {path!r}: no module can be named {module_name!r}; write 'my_module:MyTaskEnv'")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise InputError(
             f"env = {path!r}: no module {module_name!r} in {Path.cwd()} or the installed packages; "
@@ -42,10 +45,15 @@ def _own_class(path: str) -> type[TaskEnv]:
         ) from error
     found = getattr(module, class_name, None)
     if found is None:
-        defined = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, TaskEnv)]
+        defined = [
+            name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, TaskEnv)
+        ]
         raise InputError(f"env = {path!r}: {module_name} has no {class_name!r}; its TaskEnv classes: {defined}")
     if not (isinstance(found, type) and issubclass(found, TaskEnv)):
         raise InputError(f"env = {path!r} is not a TaskEnv class: derive it from envs.TaskEnv")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise InputError(f"env = {path!r} is abstract: define {missing}")
     return found
 
 
@@ -68,7 +76,7 @@ def make(name: str, preset: str | None = None, horizon: int | None = None, copie
     """Make the environment, in as many copies as work best side by side.
 
     Args:
-        name: One of ``names()``, or "module:Class" for a class of your own, which is called without arguments.
+        name: One of ``names()``, or "module:Class" for a class of your own, called without arguments.
         preset: One of the family's presets; None for its first.
         horizon: Control steps in an episode; None for the environment's own.
         copies: How many; None for what the environment asks for.

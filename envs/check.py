@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import InputError
-from envs.task_env import TaskEnv
+from envs.task_env import Step, TaskEnv
 
 
 class ContractError(InputError):
@@ -36,12 +36,23 @@ def check_contract(env: TaskEnv) -> None:
     for name in ("observation_space", "action_space"):
         space = getattr(env, name, None)
         flat_box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
-        _require(env, flat_box, f"{name} is {space}", "Set it to a one-dimensional gymnasium.spaces.Box in __init__")
+        _require(
+            env,
+            flat_box,
+            f"{name} is {space}",
+            "Set it to a one-dimensional gymnasium.spaces.Box in __init__",
+        )
     horizon = getattr(env, "horizon", None)
-    _require(env, isinstance(horizon, int) and horizon > 0, f"horizon is {horizon!r}", "Set it to a positive integer")
+    _require(
+        env,
+        isinstance(horizon, int) and horizon > 0,
+        f"horizon is {horizon!r}",
+        "Set it to a positive integer",
+    )
     obs, act = env.observation_space.shape[0], env.action_space.shape[0]
     tasks = env.sample_tasks(2, torch.Generator().manual_seed(0))
-    _require(env, isinstance(tasks, Tensor) and tasks.shape[:1] == (2,), "sample_tasks(2, ...) did not return two rows",
+    two_rows = isinstance(tasks, Tensor) and tasks.shape[:1] == (2,)
+    _require(env, two_rows, "sample_tasks(2, ...) did not return two rows",
              "Return a tensor (count, *task_shape)")  # fmt: skip
     again = env.sample_tasks(2, torch.Generator().manual_seed(0))
     _require(env, bool(torch.equal(tasks, again)), "sample_tasks differs for the same generator seed",
@@ -49,7 +60,7 @@ def check_contract(env: TaskEnv) -> None:
     _check_tensor(env, "reset(...)", env.reset(tasks, torch.tensor([1, 2])), (2, obs), "floating point")
     for _ in range(2):
         step = env.step(torch.zeros(2, act))
-        _require(env, isinstance(step, tuple) and len(step) == 5, "step(...) did not return a Step",
+        _require(env, isinstance(step, Step), f"step(...) is a {type(step).__name__}",
                  "Return envs.Step(...) or Step.ongoing(...)")  # fmt: skip
         _check_tensor(env, "Step.observation", step.observation, (2, obs), "floating point")
         _check_tensor(env, "Step.reward", step.reward, (2,), "floating point")

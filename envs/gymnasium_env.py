@@ -1,6 +1,6 @@
 """Any TaskEnv as an ordinary gymnasium environment: one robot, for rendering and for other libraries."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -11,21 +11,21 @@ import envs
 from envs.task_env import TaskEnv
 
 
-class SingleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
     """One environment of a TaskEnv.
 
-    Actions are in [-1, 1], spanning the robot's own bounds whatever the scale of the policy's action. ``reset`` draws a new
-    task from its seed unless ``options={"task": row}`` gives one. ``info`` holds the task and the reward terms by name.
+    Actions are in [-1, 1], spanning the robot's own bounds whatever the scale of the policy's action.
+    ``reset`` draws a new task from its seed unless ``options={"task": row}`` gives one; its ``info`` holds
+    the task. The ``info`` of ``step`` holds the reward terms by name.
 
     Args:
         env: The TaskEnv; it is used with a batch of one.
         render_mode: None or "rgb_array".
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
-
     def __init__(self, env: TaskEnv, render_mode: str | None = None) -> None:
         self.env = env
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
         self.render_mode = render_mode
         self.observation_space = env.observation_space
         low, high = env.action_space.low, env.action_space.high
@@ -36,7 +36,7 @@ class SingleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Start an episode; ``options["task"]`` is one row of tasks."""
         super().reset(seed=seed)
         draw = int(self.np_random.integers(2**62))
@@ -48,18 +48,22 @@ class SingleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         observation = self.env.reset(self._task, torch.tensor([draw]))
         return observation[0].numpy().astype(np.float32), {"task": self._task[0].numpy()}
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[Any]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """One control step; truncated at the environment's horizon."""
         scaled = self._middle + self._half * np.asarray(action, np.float32)
         step = self.env.step(torch.from_numpy(scaled).unsqueeze(0))
         self._steps += 1
         truncated = bool(step.truncated[0]) or self._steps >= self.env.horizon
         info = {name: value[0].item() for name, value in step.info.items()}
-        return step.observation[0].numpy().astype(np.float32), float(step.reward[0]), bool(step.terminated[0]), truncated, info
+        return (
+            step.observation[0].numpy().astype(np.float32),
+            float(step.reward[0]),
+            bool(step.terminated[0]),
+            truncated,
+            info,
+        )
 
-    def render(self) -> Any:
+    def render(self) -> NDArray[np.uint8] | None:
         """An RGB image (height, width, 3), uint8."""
         return self.env.render() if self.render_mode == "rgb_array" else None
 
@@ -68,6 +72,8 @@ class SingleEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.env.close()
 
 
-def single(name: str, preset: str | None = None, horizon: int | None = None, render_mode: str | None = None) -> SingleEnv:
-    """The single-environment view of a family, as ``gymnasium.make("envs:maml_rl/<name>-<preset>-v0")`` makes it."""
+def single(
+    name: str, preset: str | None = None, horizon: int | None = None, render_mode: str | None = None
+) -> SingleEnv:
+    """What ``gymnasium.make("envs:maml_rl/<name>-<preset>-v0")`` makes."""
     return SingleEnv(envs.make(name, preset, horizon, copies=1)[0], render_mode)

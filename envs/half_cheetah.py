@@ -22,8 +22,8 @@ class Preset(NamedTuple):
     frame_skip: int
     action_scale: float
     noise: ResetNoise
-    center_of_mass: bool     # observe the centre of mass and take its velocity, as rllab does
-    top_speed: float         # m/s, of goal velocities
+    center_of_mass: bool  # observe the centre of mass and take its velocity, as rllab does
+    top_speed: float  # m/s, of goal velocities
 
 
 PRESETS = {
@@ -33,7 +33,7 @@ PRESETS = {
 
 
 def half_cheetah_model() -> mujoco.MjModel:
-    """Gymnasium's half-cheetah, its total mass set after compiling because the XML attribute for it is deprecated."""
+    """Gymnasium's half-cheetah, its mass set after compiling because the XML attribute is deprecated."""
     model = mujoco.MjModel.from_xml_string(gymnasium_asset("half_cheetah.xml").replace('settotalmass="14"', ""))
     mujoco.mj_setTotalmass(model, TOTAL_MASS)
     mujoco.mj_setConst(model, mujoco.MjData(model))
@@ -43,13 +43,14 @@ def half_cheetah_model() -> mujoco.MjModel:
 class PlanarMass(NamedTuple):
     """The centre of mass of a planar tree of bodies as a function of joint angles.
 
-    Body j, turned by a_j = the sum of the hinge angles above it, adds R(a_j) lever_j to the centre of mass, where lever_j is
-    its own mass's offset plus the attachment points of its children, weighted by the share of mass that each carries.
+    Body j, turned by a_j = the sum of the hinge angles above it, adds R(a_j) lever_j to the centre of mass,
+    where lever_j is its own mass's offset plus the attachment points of its children, weighted by the share
+    of mass that each carries.
     """
 
-    ancestors: Tensor    # (bodies, hinges) 1.0 where the hinge turns the body
-    lever: Tensor        # (bodies, 2) x and z, metres
-    height: float        # of the root body at qpos 0, metres
+    ancestors: Tensor  # (bodies, hinges) 1.0 where the hinge turns the body
+    lever: Tensor  # (bodies, 2) x and z, metres
+    height: float  # of the root body at qpos 0, metres
 
     @classmethod
     def of(cls, model: mujoco.MjModel) -> "PlanarMass":
@@ -76,20 +77,20 @@ class PlanarMass(NamedTuple):
 class HalfCheetah(MujocoTask):
     """A planar two-legged robot with six actuated joints; abstract in what the task rewards.
 
-    | quantity    | gymnasium                               | finn2017                                | unit   |
-    |-------------|-----------------------------------------|-----------------------------------------|--------|
-    | observation | qpos[1:], qvel (17)                     | the same, centre of mass x, y, z (20)   | m, rad |
-    | action      | divided by 10, clipped to [-1, 1]       | clipped to [-1, 1]                      |        |
-    | time step   | 5 x 0.01                                | 1 x 0.01                                | s      |
-    | velocity    | change of the root's x over the step/dt | of the centre of mass after the step    | m/s    |
-    | start       | qpos uniform +-0.1, qvel 0.1 normal     | qpos 0.01 normal, qvel 0.1 normal       |        |
-    | horizon     | 200                                     | 200                                     | steps  |
+    | quantity    | gymnasium                             | finn2017                              | unit   |
+    |-------------|---------------------------------------|---------------------------------------|--------|
+    | observation | qpos[1:], qvel (17)                   | the same, centre of mass x, y, z (20) | m, rad |
+    | action      | divided by 10, clipped to [-1, 1]     | clipped to [-1, 1]                    |        |
+    | time step   | 5 x 0.01                              | 1 x 0.01                              | s      |
+    | velocity    | change of the root's x in a step / dt | of the centre of mass after the step  | m/s    |
+    | start       | qpos uniform +-0.1, qvel 0.1 normal   | qpos 0.01 normal, qvel 0.1 normal     |        |
+    | horizon     | 200                                   | 200                                   | steps  |
 
-    Control cost in every preset: 0.05 times the sum of squared controls after clipping. No state ends the episode.
-    The centre of mass is computed from qpos and qvel, exactly for the state it is reported with.
+    Control cost in every preset: 0.05 times the sum of squared controls after clipping. No state ends the
+    episode. The centre of mass is computed from qpos and qvel, exactly for the state it is reported with.
 
-    Sources: gymnasium, ProMP (arXiv 1810.06784) and PEARL (arXiv 1903.08254) for the gymnasium preset; the MAML paper's code
-    over rllab for finn2017.
+    Sources: gymnasium, ProMP (arXiv 1810.06784) and PEARL (arXiv 1903.08254) for the gymnasium preset; the
+    MAML paper's code over rllab for finn2017.
     """
 
     presets = tuple(PRESETS)
@@ -99,7 +100,12 @@ class HalfCheetah(MujocoTask):
         self._definition = PRESETS[preset]
         definition = self._definition
         super().__init__(
-            half_cheetah_model(), definition.frame_skip, definition.action_scale, definition.noise, horizon, threads
+            half_cheetah_model(),
+            definition.frame_skip,
+            definition.action_scale,
+            definition.noise,
+            horizon,
+            threads,
         )
 
     @cached_property
@@ -157,9 +163,9 @@ class HalfCheetahDirection(HalfCheetah):
 
 
 class HalfCheetahVelocity(HalfCheetah):
-    """Run at a goal velocity: reward -abs(v - g) - 0.05 sum(a^2) a step, task g uniform in (0, top speed) m/s.
+    """Run at a goal velocity: reward -abs(v - g) - 0.05 sum(a^2) a step, g uniform in (0, top speed) m/s.
 
-    Top speed is 3 m/s in the gymnasium preset and 2 m/s in finn2017. Held-out split "out": up to 1 m/s above it.
+    Top speed is 3 m/s in the gymnasium preset and 2 m/s in finn2017. Held-out split "out": up to 1 m/s above.
     """
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
@@ -169,7 +175,8 @@ class HalfCheetahVelocity(HalfCheetah):
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
         """Fixed goal velocities; split "out" lies within 1 m/s above the training range."""
         if split == "out":
-            return self._definition.top_speed + torch.rand(count, 1, generator=torch.Generator().manual_seed(HELD_OUT_SEED))
+            generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+            return self._definition.top_speed + torch.rand(count, 1, generator=generator)
         return super().held_out_tasks(count, split)
 
     def velocity_reward(self, velocity: Tensor, task: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 import os
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gymnasium
 import mujoco
 import numpy as np
 import torch
 from gymnasium.envs import mujoco as gymnasium_mujoco
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs import random
@@ -20,8 +21,8 @@ from envs.task_env import Step, TaskEnv
 class State(NamedTuple):
     """The simulator's state: generalised positions and velocities."""
 
-    qpos: Tensor    # (..., nq)
-    qvel: Tensor    # (..., nv)
+    qpos: Tensor  # (..., nq)
+    qvel: Tensor  # (..., nv)
 
 
 class ResetNoise(NamedTuple):
@@ -40,12 +41,14 @@ def gymnasium_asset(name: str) -> str:
 class MujocoTask(TaskEnv):
     """A family of tasks for one robot. Subclasses are final and give the four functions below.
 
-    The functions use operators and slices only, so that the same lines serve a batch on any device and one environment.
+    The functions use operators and slices only, so that the same lines serve a batch on any device and one
+    environment.
 
     Args:
         model: Compiled model.
         frame_skip: Physics steps in one control step.
-        action_scale: The policy's action is divided by this and clipped to [-1, 1], which spans the control range.
+        action_scale: The policy's action is divided by this and clipped to [-1, 1], which spans the control
+            range.
         noise: Distribution of the start state.
         horizon: Control steps in an episode.
         threads: Cores that the copies of this environment share; 0 for all.
@@ -54,14 +57,20 @@ class MujocoTask(TaskEnv):
     copies = 2
 
     def __init__(
-        self, model: mujoco.MjModel, frame_skip: int, action_scale: float, noise: ResetNoise, horizon: int, threads: int = 0
+        self,
+        model: mujoco.MjModel,
+        frame_skip: int,
+        action_scale: float,
+        noise: ResetNoise,
+        horizon: int,
+        threads: int = 0,
     ) -> None:
         # A diverged world must show as NaN, not restart from the default state.
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.model = model
         self.frame_skip = frame_skip
         self.horizon = horizon
-        self.dt = frame_skip * model.opt.timestep
+        self.dt: float = frame_skip * model.opt.timestep
         self._action_scale = action_scale
         self._noise = noise
         self._threads = max(1, (threads or os.cpu_count() or 1) // self.copies)
@@ -82,7 +91,7 @@ class MujocoTask(TaskEnv):
 
     @abstractmethod
     def reward_terms(self, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
-        """Named terms, each (...), whose sum is the reward; ``control`` is the action after scaling and clipping."""
+        """Named terms, each (...), that sum to the reward; ``control`` is the action scaled and clipped."""
 
     @abstractmethod
     def terminated(self, state: State) -> Tensor:
@@ -122,15 +131,18 @@ class MujocoTask(TaskEnv):
         reward = sum(terms.values(), torch.zeros(())).float()
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
 
-    def render(self, width: int = 480, height: int = 480) -> Any:
+    def render(self, width: int = 480, height: int = 480) -> NDArray[np.uint8]:
         """An RGB image of the first environment from the model's tracking camera."""
-        if self._renderer is None:
+        if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
+            if self._renderer is not None:
+                self._renderer.close()
             self._renderer = mujoco.Renderer(self.model, height, width)
         data = mujoco.MjData(self.model)
         data.qpos[:], data.qvel[:] = self.state.qpos[0].numpy(), self.state.qvel[0].numpy()
         mujoco.mj_forward(self.model, data)
         self._renderer.update_scene(data, camera=0 if self.model.ncam else -1)
-        return self._renderer.render()
+        image: NDArray[np.uint8] = self._renderer.render()
+        return image
 
     def close(self) -> None:
         """Stop the simulator's threads and free the renderer."""

@@ -1,10 +1,9 @@
 """2D navigation: walk from the origin to a goal that the agent does not see (MAML paper, section 5.3)."""
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.task_env import HELD_OUT_SEED, Step, TaskEnv
@@ -23,8 +22,9 @@ class Navigation(TaskEnv):
     | task        | goal, each coordinate uniform in (-0.5, 0.5)      | length |
     | horizon     | 100                                               | steps  |
 
-    The paper's text says squared distance; its code, and its published return of -40.41 before adaptation, are of the plain
-    distance, as here. Held-out split "out": one coordinate in 0.5 to 0.75 from the origin, beyond the training square.
+    The paper's text says squared distance; its code, and its published return of -40.41 before adaptation,
+    are of the plain distance, as here. Held-out split "out": one coordinate in 0.5 to 0.75 from the origin,
+    beyond the training square.
 
     Source: Finn, Abbeel, Levine 2017, section 5.3, and its code (preset finn2017).
     """
@@ -68,7 +68,7 @@ class Navigation(TaskEnv):
         reward = -torch.linalg.vector_norm(offset, dim=-1)
         return Step(self._position, reward, terminated, torch.zeros_like(terminated), {"success": terminated})
 
-    def render(self) -> Any:
+    def render(self) -> NDArray[np.uint8]:
         """A 400 x 400 image of the square from -1 to 1: goal green, point blue."""
         axis = np.linspace(-1, 1, 400, dtype=np.float32)
         x, y = np.meshgrid(axis, -axis)
@@ -80,5 +80,3 @@ class Navigation(TaskEnv):
             cx, cy = center.tolist()
             image[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = color
         return image
-
-

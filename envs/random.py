@@ -1,8 +1,8 @@
 """Counter-based random numbers: each number is a pure function of a seed and a position.
 
-A batch that is split, reordered or moved to another device keeps its numbers, because no stream is consumed: row i of the
-output depends on ``seeds[i]`` alone. The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
-number generators", OOPSLA 2014), evaluated at the counters 1, 2, 3, ... of each seed.
+A batch that is split, reordered or moved to another device keeps its numbers, because no stream is consumed:
+row i of the output depends on ``seeds[i]`` alone. The generator is SplitMix64 (Steele, Lea and Flood, "Fast
+splittable pseudorandom number generators", OOPSLA 2014), evaluated at the counters 1, 2, 3, ... of each seed.
 """
 
 import math
@@ -50,8 +50,9 @@ def uniform(seeds: Tensor, shape: Sequence[int]) -> Tensor:
         float64 tensor of shape ``(*seeds.shape, *shape)``.
     """
     counters = torch.arange(1, math.prod(shape) + 1, device=seeds.device) * _GOLDEN
-    bits = _shift_right(_mix(seeds.unsqueeze(-1) + counters), 11)
-    return ((bits.double() + 0.5) * 2.0**-53).reshape(*seeds.shape, *shape)
+    # 52 bits and the half below them fill a float64: with 53 the largest number would round to 1.
+    bits = _shift_right(_mix(seeds.unsqueeze(-1) + counters), 12)
+    return ((bits.double() + 0.5) * 2.0**-52).reshape(*seeds.shape, *shape)
 
 
 def normal(seeds: Tensor, shape: Sequence[int]) -> Tensor:
@@ -64,4 +65,5 @@ def normal(seeds: Tensor, shape: Sequence[int]) -> Tensor:
     Returns:
         float64 tensor of shape ``(*seeds.shape, *shape)``.
     """
-    return torch.special.ndtri(uniform(seeds, shape))
+    numbers: Tensor = torch.special.ndtri(uniform(seeds, shape))
+    return numbers

@@ -1,10 +1,12 @@
-"""TaskEnv: a batch of environments that share one task distribution. The contract that every environment keeps."""
+"""TaskEnv, the contract that every environment keeps: a batch of environments of one task distribution."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import gymnasium
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.errors import InputError
@@ -16,11 +18,11 @@ HELD_OUT_SEED = 20170310
 class Step(NamedTuple):
     """What one control step of every environment in the batch gives."""
 
-    observation: Tensor        # (batch, obs)
-    reward: Tensor             # (batch,)
-    terminated: Tensor         # (batch,) bool: the task itself has ended; no value after it
-    truncated: Tensor          # (batch,) bool: cut short from outside, such as by a time limit
-    info: dict[str, Tensor]    # name -> (batch,): reward terms, success where there is one
+    observation: Tensor  # (batch, obs)
+    reward: Tensor  # (batch,)
+    terminated: Tensor  # (batch,) bool: the task itself has ended; no value after it
+    truncated: Tensor  # (batch,) bool: cut short from outside, such as by a time limit
+    info: dict[str, Tensor]  # name -> (batch,): reward terms, success where there is one
 
     @classmethod
     def ongoing(cls, observation: Tensor, reward: Tensor, info: dict[str, Tensor] | None = None) -> "Step":
@@ -32,16 +34,18 @@ class Step(NamedTuple):
 class TaskEnv(ABC):
     """A batch of environments of one task distribution, on one device.
 
-    A task is one row of an array, so that tasks stack, shard, log and checkpoint like any other tensor. An environment that
-    ends stays ended until the next reset: nothing resets by itself, and callers mask what comes after the end.
+    A task is one row of an array, so that tasks stack, shard, log and checkpoint like any other tensor. An
+    environment that ends stays ended until the next reset: nothing resets by itself, and callers mask what
+    comes after the end.
 
     Attributes:
         observation_space: Space of one environment's observation, a one-dimensional Box.
-        action_space: Space of one policy action, a one-dimensional Box. Actions outside it may come: clip them in ``step``.
+        action_space: Space of one policy action, a one-dimensional Box. Actions outside it may come: clip
+            them in ``step``.
         horizon: Most control steps in an episode.
         max_batch: Most environments that ``step`` takes at once; None for no limit.
-        copies: How many copies, stepped side by side in threads, use the machine best. Above 1 only where ``step`` spends
-            its time outside Python.
+        copies: How many copies, stepped side by side in threads, use the machine best. Above 1 only where
+            ``step`` spends its time outside Python.
         device: Where the tensors live.
     """
 
@@ -63,8 +67,8 @@ class TaskEnv(ABC):
 
         Args:
             tasks: One task an environment, (batch, *task_shape).
-            seeds: One seed an environment, (batch,) int64. The start state of a row depends on its seed and task alone:
-                ``envs.random`` turns seeds into numbers.
+            seeds: One seed an environment, (batch,) int64. The start state of a row depends on its seed and
+                task alone: ``envs.random`` turns seeds into numbers.
 
         Returns:
             First observations, (batch, obs).
@@ -85,11 +89,11 @@ class TaskEnv(ABC):
             InputError: The family has no such split.
         """
         if split != "in":
-            raise InputError(f"{type(self).__name__} has held-out tasks with split='in' only, not {split!r}")
+            raise InputError(f"{type(self).__name__} has no held-out tasks with split={split!r}: use split='in'")
         return self.sample_tasks(count, torch.Generator().manual_seed(HELD_OUT_SEED))
 
-    def render(self) -> Any:
-        """An RGB image (height, width, 3) uint8 of the first environment, where the family can draw itself."""
+    def render(self) -> NDArray[np.uint8]:
+        """An RGB image (height, width, 3) of the first environment, where the family can draw itself."""
         raise InputError(f"{type(self).__name__} cannot draw itself: define render() to return an RGB array")
 
     def close(self) -> None:  # noqa: B027  an environment with nothing to release need not define it

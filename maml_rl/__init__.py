@@ -6,4 +6,15 @@ from maml_rl.config import Config
 from maml_rl.evaluate import Evaluation, evaluate
 from maml_rl.train import Stopped, meta_train
 
-__all__ = ["Agent", "Config", "Evaluation", "InputError", "Step", "Stopped", "TaskEnv", "evaluate", "load", "meta_train"]
+__all__ = [
+    "Agent",
+    "Config",
+    "Evaluation",
+    "InputError",
+    "Step",
+    "Stopped",
+    "TaskEnv",
+    "evaluate",
+    "load",
+    "meta_train",
+]

@@ -1,5 +1,6 @@
 """A trained agent: adapt it to a task, and act."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from envs import InputError
 from maml_rl.evaluate import load_learner, rates
 from maml_rl.learner import Learner, Purpose
 from maml_rl.types import Params
@@ -32,10 +34,18 @@ class Agent:
             seed: For the episodes' noise and start states.
 
         Returns:
-            The adapted policy: mean action (act,) for an observation (obs,), in the units of the policy's action space.
+            The adapted policy: mean action (act,) for an observation (obs,), in units of the policy's actions.
+
+        Raises:
+            InputError: The task does not have the shape of one task, or a number is out of range.
         """
         learner = self.learner
-        tasks = torch.as_tensor(task, dtype=torch.float32).reshape(1, *self.task_shape).to(learner.device)
+        row, shape = torch.as_tensor(task, dtype=torch.float32), self.task_shape
+        if row.numel() != math.prod(shape):
+            raise InputError(f"a task of {learner.config.env} has shape {shape}, not {tuple(row.shape)}")
+        if steps < 0 or (episodes is not None and episodes < 1):
+            raise InputError(f"steps = {steps}, episodes = {episodes}: give at least 0 steps and 1 episode")
+        tasks = row.reshape(1, *shape).to(learner.device)
         lr = rates(learner.config, steps)
         key = learner.key(Purpose.EVALUATION, seed + 1)
         exploration = learner.explore(self.theta, tasks, episodes or learner.config.episodes, key, lr)
@@ -58,11 +68,13 @@ class Agent:
         self.learner.close()
 
     def __enter__(self) -> "Agent":
+        """The agent."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Release the environments."""
         self.close()
 
 

@@ -10,7 +10,7 @@ RIDGE_RAISES = 5
 
 
 def features(observations: Tensor, times: Tensor) -> Tensor:
-    """Features clip(o, -10, 10), its square, t/100, (t/100)^2, (t/100)^3, 1, in float64 (rllab's linear feature baseline).
+    """Features clip(o, -10, 10), its square, t/100, (t/100)^2, (t/100)^3, 1, in float64 (rllab's linear baseline).
 
     Args:
         observations: (..., obs).
@@ -66,7 +66,8 @@ def linear(observations: Tensor, returns: Tensor, mask: Tensor) -> Callable[[Ten
         mask: (K, B, T) bool.
 
     Returns:
-        A function of observations (K, B, ..., obs) and times (broadcast to its leading axes) that gives values (K, B, ...).
+        A function of observations (K, B, ..., obs) and times (broadcast to its leading axes) that gives values (K, B,
+        ...).
     """
     tasks, horizon = len(observations), observations.shape[2]
     times = torch.arange(horizon, device=observations.device).expand(returns.shape)

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and numbers in one file that is whole or not there, and that runs no code when it is read."""
+"""Checkpoints: tensors and numbers in a file that is whole or not there, and runs no code when it is read."""
 
 import hashlib
 import io
@@ -16,13 +16,13 @@ VERSION = 1
 
 
 class Checkpoint(NamedTuple):
-    """The state of a run after an iteration. Random numbers follow from the config's seed and ``iteration``."""
+    """A run's state after an iteration; random numbers follow from the config's seed and ``iteration``."""
 
     theta: Params
-    iteration: int        # iterations done
-    env_steps: int        # environment steps taken
-    best_return: float    # best training return after adaptation so far
-    config: str           # the run's configuration as TOML
+    iteration: int  # iterations done
+    env_steps: int  # environment steps taken
+    best_return: float  # best training return after adaptation so far
+    config: str  # the run's configuration as TOML
 
 
 def save(path: Path, checkpoint: Checkpoint, keep_previous: bool = False) -> None:
@@ -36,7 +36,8 @@ def save(path: Path, checkpoint: Checkpoint, keep_previous: bool = False) -> Non
         keep_previous: Keep the file that is replaced as ``<stem>_previous<suffix>``.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written; the message names the file. An earlier checkpoint is intact.
+        OSError: The disk is full or the folder cannot be written; the message names the file. An earlier
+            checkpoint is intact.
     """
     buffer = io.BytesIO()
     torch.save(checkpoint._asdict(), buffer)
@@ -69,14 +70,19 @@ def load(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}: train first, with `maml-rl train CONFIG --out {path.parent}`")
+    previous = path.with_stem(path.stem + "_previous")
+    offer = f"; the one before is {previous}: rename it to {path.name} to go on" if previous.is_file() else ""
     header, _, payload = path.read_bytes().partition(b"\n")
     words = header.rsplit(b" ", 2)
     if len(words) != 3 or words[0] != MAGIC or not words[1].isdigit():
-        raise InputError(f"{path} is not a checkpoint of this package")
+        raise InputError(f"{path} is not a checkpoint of this package{offer}")
     if int(words[1]) > VERSION:
-        raise InputError(f"{path} has format version {int(words[1])}, newer than this package's {VERSION}: update maml_rl")
+        raise InputError(
+            f"{path} has format version {int(words[1])}, newer than this package's {VERSION}: update maml_rl"
+        )
     if hashlib.sha256(payload).hexdigest().encode() != words[2]:
-        previous = path.with_stem(path.stem + "_previous")
-        offer = f"; the one before it is {previous}: rename it to {path.name} to go on from there" if previous.is_file() else ""
         raise InputError(f"{path} is damaged: its content does not match its checksum{offer}")
-    return Checkpoint(**torch.load(io.BytesIO(payload), weights_only=True))
+    try:
+        return Checkpoint(**torch.load(io.BytesIO(payload), weights_only=True))
+    except Exception as error:  # torch.load has one for each way that bytes can be wrong
+        raise InputError(f"{path} does not hold the tensors, numbers and strings of a checkpoint{offer}") from error

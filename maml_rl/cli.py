@@ -16,9 +16,11 @@ from maml_rl.config import Config
 
 COMMANDS = """usage: maml-rl COMMAND ...
 
-  train CONFIG [--out RUN] [--resume] [--KEY VALUE ...]   meta-train; CONFIG is a TOML file or one of: {experiments}
-  evaluate RUN [--tasks N] [--steps K]                    return on held-out tasks after 0 ... K gradient steps
+  train CONFIG [--out RUN] [--resume] [--KEY VALUE ...]   meta-train; writes a run folder
+  evaluate RUN [--tasks N] [--steps K]                    return on held-out tasks after 0 ... K steps
   plot RUN [RUN ...]                                      learning and adaptation curves; paths for navigation
+
+CONFIG is a TOML file or one of: {experiments}
 
 `maml-rl COMMAND --help` lists a command's options."""
 
@@ -66,8 +68,8 @@ class Plot:
     """Folder for the pictures; None: figures/ in the first run."""
 
 
-def _parse(kind: type[T], arguments: Sequence[str], command: str, default: T | None = None) -> T:
-    return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments), default=default)
+def _parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
+    return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -78,7 +80,8 @@ def train(arguments: Sequence[str]) -> None:
     if not named and not {"-h", "--help"} & set(arguments):
         raise InputError(f"which configuration? A TOML file, or one of: {', '.join(configuration.experiments())}")
     config = configuration.load(arguments[0]) if named else Config(env="...")
-    chosen = _parse(Train, arguments[1:] if named else arguments, "train CONFIG", Train(config))
+    flags = list(arguments[1:] if named else arguments)
+    chosen = tyro.cli(Train, prog="maml-rl train CONFIG", args=flags, default=Train(config))
     stem = configuration.find(arguments[0]).stem
     out = chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}"
     run = meta_train(chosen.config, out, chosen.resume)
@@ -88,16 +91,13 @@ def train(arguments: Sequence[str]) -> None:
 def evaluate(arguments: Sequence[str]) -> None:
     """``maml-rl evaluate RUN ...``."""
     from maml_rl.evaluate import evaluate as run_evaluation
-    from maml_rl.evaluate import load_learner
     from maml_rl.published import adaptation
+    from maml_rl.run_folder import read_config
 
     chosen = _parse(Evaluate, arguments, "evaluate")
-    result, path = run_evaluation(
-        chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which
-    )
-    learner, _ = load_learner(chosen.run)
-    learner.close()
-    known = adaptation(learner.config.env, learner.config.preset) if chosen.split == "in" else None
+    result, path = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which)
+    config = read_config(chosen.run)
+    known = adaptation(config.env, config.preset) if chosen.split == "in" else None
     table = Table(title=f"{chosen.run}: return on {len(result.tasks)} held-out tasks")
     for column in ("gradient steps", "mean return", "95 % interval", *([known.source] if known else [])):
         table.add_column(column, justify="right")
@@ -124,7 +124,11 @@ def _fail(error: Exception) -> NoReturn:
 
 def main() -> None:
     """Run a command; exit with 0, 2 for bad input, or 128 + the signal that stopped it."""
-    commands: dict[str, Callable[[Sequence[str]], None]] = {"train": train, "evaluate": evaluate, "plot": plot}
+    commands: dict[str, Callable[[Sequence[str]], None]] = {
+        "train": train,
+        "evaluate": evaluate,
+        "plot": plot,
+    }
     usage = COMMANDS.format(experiments=", ".join(configuration.experiments()))
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):

@@ -1,23 +1,23 @@
-"""The configuration. One line a hyper-parameter, and that line is its key in a TOML file, its flag, its help and its log entry."""
+"""The configuration. A hyper-parameter is one line: its key in a TOML file, flag, help and log entry."""
 
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from envs import InputError
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Policy(_Section):
     """The Gaussian policy."""
 
-    hidden: tuple[int, ...] = Field((64, 64), description="Widths of the hidden layers")
+    hidden: tuple[PositiveInt, ...] = Field((64, 64), strict=False, description="Widths of the hidden layers")
     activation: Literal["tanh", "relu"] = Field("tanh", description="Non-linearity of the hidden layers")
     init_std: float = Field(1.0, gt=0, description="Standard deviation of actions at initialisation")
     min_std: float = Field(1e-6, gt=0, description="Floor of the standard deviation")
@@ -28,7 +28,9 @@ class Inner(_Section):
 
     lr: float = Field(0.1, gt=0, description="Step size")
     steps: int = Field(1, ge=0, description="Gradient steps; 0 trains one policy for all tasks")
-    estimator: Literal["log_prob", "lvc", "dice"] = Field("log_prob", description="How the loss is differentiated twice")
+    estimator: Literal["log_prob", "lvc", "dice"] = Field(
+        "log_prob", description="How the loss is differentiated twice"
+    )
     first_order: bool = Field(False, description="Treat the inner gradient as a constant in the outer step")
 
 

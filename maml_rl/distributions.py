@@ -21,7 +21,7 @@ class Normal(NamedTuple):
         return self.mean + self.log_std.exp() * noise
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log N(value; mean, std^2), summed over the last axis."""
+        """Log N(value; mean, std^2), summed over the last axis."""
         scaled = (value - self.mean) * (-self.log_std).exp()
         return -(0.5 * scaled.square() + self.log_std).sum(-1) - 0.5 * math.log(2 * math.pi) * value.shape[-1]
 

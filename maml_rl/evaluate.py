@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from envs import InputError
-from maml_rl import checkpoint, config as configuration, run_folder
+from maml_rl import checkpoint, run_folder
+from maml_rl import config as configuration
 from maml_rl.config import Config
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.meta import Exploration
@@ -19,14 +20,14 @@ from maml_rl.types import Params
 class Evaluation(NamedTuple):
     """Returns of held-out tasks. Field by field what evaluation.json holds."""
 
-    tasks: list[list[float]]             # [task]
-    returns: list[list[list[float]]]     # [task][k][episode] undiscounted return
-    mean: list[float]                    # [k] over episodes, then tasks
-    ci95: list[float]                    # [k] half width of the 95 % interval over tasks, 1.96 s / sqrt(tasks)
-    split: str                           # "in" or "out" of the training distribution
-    steps: int                           # gradient steps
-    lr: list[float]                      # [step] inner rate
-    env_steps: int                       # environment steps that this evaluation took
+    tasks: list[list[float]]  # [task]
+    returns: list[list[list[float]]]  # [task][k][episode] undiscounted return
+    mean: list[float]  # [k] over episodes, then tasks
+    ci95: list[float]  # [k] half width of the interval over tasks, 1.96 s / sqrt(tasks)
+    split: str  # "in" or "out" of the training distribution
+    steps: int  # gradient steps
+    lr: list[float]  # [step] inner rate
+    env_steps: int  # environment steps that this evaluation took
 
 
 def rates(config: Config, steps: int) -> list[float]:
@@ -37,7 +38,7 @@ def rates(config: Config, steps: int) -> list[float]:
 
 def summarise(exploration: Exploration, tasks: Tensor, split: str, lr: list[float]) -> Evaluation:
     """Returns, their means and intervals, from the trajectories before and after each inner step."""
-    returns = torch.stack([(t.rewards * t.mask).sum(-1) for t in exploration.trajectories], 1).double()
+    returns = torch.stack([torch.where(t.mask, t.rewards, 0.0).sum(-1) for t in exploration.trajectories], 1).double()
     per_task = returns.mean(-1)
     spread = per_task.std(0) if len(per_task) > 1 else torch.full_like(per_task[0], math.nan)
     return Evaluation(
@@ -118,13 +119,16 @@ def evaluate(
         The evaluation, and the file it is in.
 
     Raises:
-        InputError: The run cannot be read, or the environment has no such split.
+        InputError: The run cannot be read, a number is out of range, or the environment has no such split.
     """
+    if Path(run).is_file():
+        raise InputError(f"{run} is a file: give the run folder that it is in")
     learner, theta = load_learner(run, which)
-    chosen = learner.config.evaluation
-    counts = (tasks or chosen.tasks, episodes or chosen.episodes, chosen.steps if steps is None else steps)
+    given = {"tasks": tasks, "episodes": episodes, "steps": steps}
+    section = learner.config.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
     try:
-        exploration, held_out, lr = explore_held_out(learner, theta, *counts, split)
+        chosen = configuration.parse(learner.config.model_dump() | {"evaluation": section}, "this").evaluation
+        exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()
     result = summarise(exploration, held_out, split, lr)

@@ -1,9 +1,10 @@
 """The Hessian of KL(old || new) at the old parameters, as a product with vectors, factored along the inner loop.
 
-At the start of an outer step the gradient of the KL with respect to the distribution's parameters is zero, so its Hessian in
-theta is exactly J'FJ: F the Fisher matrix of the adapted policy, J the Jacobian of theta -> adapted parameters. With inner
-steps phi_{j+1} = phi_j - D g_j(phi_j), D = diag(lr), J is the product of the maps I - D H_j, H_j the Hessian of the inner
-loss at phi_j. No third derivatives are needed, and the graphs of H_j and F are built once for all products.
+At the start of an outer step the gradient of the KL with respect to the distribution's parameters is zero, so its
+Hessian in theta is exactly J'FJ: F the Fisher matrix of the adapted policy, J the Jacobian of theta -> adapted
+parameters. With inner steps phi_{j+1} = phi_j - D g_j(phi_j), D = diag(lr), J is the product of the maps I - D H_j,
+H_j the Hessian of the inner loss at phi_j. No third derivatives are needed, and the graphs of H_j and F are built
+once for all products.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ def _leaves(params: Params) -> Params:
 
 
 def hessian(loss: Loss[Batch], params: Params, batch: Batch) -> LinearMap:
-    """v -> H v, the Hessian of each task's loss at stacked parameters; the gradient's graph is kept for all products."""
+    """The map v -> H v, H the Hessian of each task's loss; the gradient's graph is kept for all products."""
     leaves = _leaves(params)
     with torch.enable_grad():
         total = vmap(loss)(leaves, batch).sum()
@@ -49,7 +50,7 @@ def hessian(loss: Loss[Batch], params: Params, batch: Batch) -> LinearMap:
 
 
 def fisher_matrix(policy: GaussianPolicy, params: Params, batch: Batch) -> LinearMap:
-    """v -> G v, G = mean over live steps of the policy's Fisher matrix in its parameters, for each task."""
+    """The map v -> G v, G = mean over live steps of the policy's Fisher matrix in its parameters, for each task."""
     leaves = _leaves(params)
     inputs = list(leaves.values())
     with torch.enable_grad():
@@ -70,9 +71,14 @@ def fisher_matrix(policy: GaussianPolicy, params: Params, batch: Batch) -> Linea
 
 
 def chain_product(
-    policy: GaussianPolicy, loss: Loss[Batch], chain: Sequence[Params], pre: Sequence[Batch], post: Batch, lr: Rate
+    policy: GaussianPolicy,
+    loss: Loss[Batch],
+    chain: Sequence[Params],
+    pre: Sequence[Batch],
+    post: Batch,
+    lr: Rate,
 ) -> LinearMap:
-    """v -> sum over tasks of J'GJ v for one slice of tasks; no ``pre`` takes J = I."""
+    """The map v -> sum over tasks of J'GJ v for one slice of tasks; no ``pre`` takes J = I."""
     hessians = [hessian(loss, params, batch) for params, batch in zip(chain[:-1], pre, strict=True)]
     metric = fisher_matrix(policy, chain[-1], post)
     rates = lr if isinstance(lr, dict) else dict.fromkeys(chain[-1], lr)

@@ -1,4 +1,4 @@
-"""A configuration made real: its environments, policy and losses, and how they sample, adapt and are seeded."""
+"""A configuration made real: its environments, policy and losses; how they sample, adapt and are seeded."""
 
 import os
 from collections.abc import Sequence
@@ -43,7 +43,8 @@ class Learner:
 
     def key(self, purpose: Purpose, iteration: int = 0) -> Tensor:
         """The seed of a purpose in an iteration."""
-        return random.fold(random.fold(torch.tensor(self.config.seed, device=self.device), purpose), iteration)
+        seed = torch.tensor(self.config.seed, device=self.device)
+        return random.fold(random.fold(seed, purpose), iteration)
 
     def generator(self, purpose: Purpose, iteration: int = 0) -> torch.Generator:
         """A torch generator (CPU) with that seed."""
@@ -56,7 +57,8 @@ class Learner:
 
     def training_tasks(self, iteration: int) -> Tensor:
         """The tasks of an iteration."""
-        return self.envs[0].sample_tasks(self.config.tasks, self.generator(Purpose.TASKS, iteration)).to(self.device)
+        tasks = self.envs[0].sample_tasks(self.config.tasks, self.generator(Purpose.TASKS, iteration))
+        return tasks.to(self.device)
 
     def sample(self, params: Params, tasks: Tensor, episodes: int, key: Tensor) -> Trajectory:
         """Episodes of each task with its own parameters; task k's noise follows from the key and k alone."""
@@ -86,7 +88,7 @@ class Learner:
         )
 
     def inner_kl(self, exploration: Exploration) -> float:
-        """KL of the policies before adaptation to those after it, mean over live steps of the first batch and tasks."""
+        """KL(before || after adaptation), mean over live steps of the first batch, then over tasks."""
         first, adapted = exploration.batches[0], exploration.chain[-1]
 
         @torch.no_grad()

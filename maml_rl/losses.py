@@ -65,5 +65,3 @@ def surrogate(policy: GaussianPolicy, params: Params, batch: Batch) -> tuple[Ten
     new = policy(params, batch.observations)
     ratio = (new.log_prob(batch.actions) - batch.behaviour.log_prob(batch.actions)).exp()
     return (ratio * batch.advantages * batch.weights).sum(), (batch.behaviour.kl(new) * batch.weights).sum()
-
-

@@ -21,10 +21,10 @@ from maml_rl.types import Batch, Params, Rate, Trajectory, map_tensors, stack
 class Exploration(NamedTuple):
     """What one meta-iteration sampled, for K tasks and S inner steps."""
 
-    chain: list[Params]              # S + 1 stacked parameters: before each inner step, and adapted
-    trajectories: list[Trajectory]   # S + 1
-    batches: list[Batch]             # S + 1: one for each inner step, the last of the adapted policies
-    sampling_seconds: float          # spent in rollouts
+    chain: list[Params]  # S + 1 stacked parameters: before each inner step, and adapted
+    trajectories: list[Trajectory]  # S + 1
+    batches: list[Batch]  # S + 1: one for each inner step, the last of the adapted policies
+    sampling_seconds: float  # spent in rollouts
 
 
 def to_batch(
@@ -94,8 +94,8 @@ def adapt_stacked(loss: Loss[Batch], params: Params, batches: Sequence[Batch], l
 class MetaObjective:
     """The outer objective and constraint on fixed data, as functions of theta (the initial parameters).
 
-    For each task, theta is adapted on the pre-adaptation batches; the surrogate mean(ratio * A) and KL(old || new) are taken
-    between the adapted policy and the one that sampled the post-adaptation batch, then averaged over tasks.
+    For each task, theta is adapted on the pre-adaptation batches; the surrogate mean(ratio * A) and KL(old || new)
+    are taken between the adapted policy and the one that sampled the post-adaptation batch, then averaged over tasks.
     """
 
     policy: GaussianPolicy
@@ -104,7 +104,9 @@ class MetaObjective:
     lr: Rate
     first_order: bool
 
-    def _slice(self, theta: Params, rows: slice) -> tuple[Tensor, Tensor]:
+    def on_slice(self, theta: Params, rows: slice) -> tuple[Tensor, Tensor]:
+        """Surrogate and KL summed over a slice of tasks, divided by the number of all tasks."""
+
         def one_task(pre: Sequence[Batch], post: Batch) -> tuple[Tensor, Tensor]:
             adapted = adapt(self.loss, theta, pre, self.lr, self.first_order)
             return surrogate(self.policy, adapted, post)
@@ -122,7 +124,7 @@ class MetaObjective:
 
         @torch.no_grad()
         def values_slice(rows: slice) -> Tensor:
-            return torch.stack(self._slice(theta, rows))
+            return torch.stack(self.on_slice(theta, rows))
 
         objective, kl = torch.stack(side_by_side(values_slice, task_slices(self.batches[-1].weights))).sum(0).tolist()
         return objective, kl
@@ -132,7 +134,7 @@ class MetaObjective:
 
         def gradient_slice(rows: slice) -> tuple[Tensor, Params]:
             leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-            objective, _ = self._slice(leaves, rows)
+            objective, _ = self.on_slice(leaves, rows)
             gradient = torch.autograd.grad(objective, list(leaves.values()))
             return objective.detach(), dict(zip(leaves, gradient, strict=True))
 

@@ -14,8 +14,9 @@ def trpo(
 ) -> tuple[Params, dict[str, float]]:
     """One trust-region step on the meta-objective (Schulman et al. 2015, appendix C; MAML paper, section 5.3).
 
-    Maximises the surrogate g's linear model subject to s'Hs / 2 <= max_kl, H the Hessian of the KL: s = sqrt(2 max_kl / x'Hx) x
-    with Hx = g by conjugate gradient; then backtracks until the true surrogate improves and the true KL is within max_kl.
+    Maximises the surrogate g's linear model subject to s'Hs / 2 <= max_kl, H the Hessian of the KL: s = sqrt(2 max_kl
+    / x'Hx) x with Hx = g by conjugate gradient; then backtracks until the true surrogate improves and the true KL is
+    within max_kl.
 
     Returns:
         The new theta (the given one, unchanged, if the line search refuses every point) and what there is to log.
@@ -40,7 +41,12 @@ def trpo(
     curvature = float(direction.x.dot(direction.product))
     log = {"grad/norm": float(b.norm()), "cg/residual": direction.residual}
     if curvature <= 0:
-        return theta, log | {"linesearch/accepted": 0.0, "linesearch/backtracks": 0.0, "kl/outer": 0.0, "surrogate/gain": 0.0}
+        return theta, log | {
+            "linesearch/accepted": 0.0,
+            "linesearch/backtracks": 0.0,
+            "kl/outer": 0.0,
+            "surrogate/gain": 0.0,
+        }
     found = line_search(
         lambda vector: objective.values(unflatten(vector, theta)),
         flatten(theta),

@@ -1,8 +1,9 @@
 """Work on slices of the task axis side by side.
 
-On a CPU each worker thread takes one small slice at a time and uses one torch thread for it: tasks are independent, so nothing
-waits at the end of every operation, activations stay in a core's cache, and memory is bounded by the slices in flight. Results
-do not depend on how many workers there are. On a GPU a slice is as large as memory should allow and there is one worker.
+On a CPU each worker thread takes one small slice at a time and uses one torch thread for it: tasks are independent,
+so nothing waits at the end of every operation, activations stay in a core's cache, and memory is bounded by the
+slices in flight. Results do not depend on how many workers there are. On a GPU a slice is as large as memory should
+allow and there is one worker.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,7 @@ def task_slices(steps: Tensor) -> list[slice]:
 
 
 def side_by_side(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-    """``[function(item) for item in items]``, in as many threads as torch has been given (``torch.set_num_threads``)."""
+    """``[function(item) for item in items]`` in as many threads as torch has been given."""
     with one_torch_thread() as threads:
         if threads == 1 or len(items) == 1:
             return [function(item) for item in items]

@@ -6,7 +6,14 @@ from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 PRINT_EVERY_S = 10.0
 
@@ -40,6 +47,7 @@ class ProgressLine:
         self._task = self._bar.add_task(label, total=total, completed=start, message="")
 
     def __enter__(self) -> "ProgressLine":
+        """Show it."""
         self._bar.start()
         return self
 
@@ -52,9 +60,14 @@ class ProgressLine:
             self._printed = now
             left = (now - self._began) / (self._done - self._start) * (self._total - self._done)
             remaining = timedelta(seconds=round(left))
-            print(f"{self._label} {self._done}/{self._total}  {message}  left {remaining}", file=sys.stderr, flush=True)
+            print(
+                f"{self._label} {self._done}/{self._total}  {message}  left {remaining}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Leave the last state on the screen."""
         self._bar.stop()

@@ -23,5 +23,5 @@ _ADAPTATION = {
 
 
 def adaptation(env: str, preset: str | None) -> Published | None:
-    """The published adaptation curve for an environment and preset (horizon 200 for half-cheetah), if there is one."""
+    """The published adaptation curve of an environment and preset (half-cheetah: horizon 200), if any."""
     return _ADAPTATION.get((env, preset or ""))

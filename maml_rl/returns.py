@@ -20,7 +20,12 @@ def discounted_returns(rewards: Tensor, mask: Tensor, discount: float, bootstrap
 
 
 def gae(
-    rewards: Tensor, values: Tensor, mask: Tensor, discount: float, gae_lambda: float, bootstrap: Tensor | None = None
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    discount: float,
+    gae_lambda: float,
+    bootstrap: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016, equation 16).
 

@@ -65,13 +65,18 @@ def _waves(tasks: int, episodes: int, copies: int, max_batch: int | None) -> lis
 
 
 def rollout(
-    envs: Sequence[TaskEnv], policy: GaussianPolicy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor
+    envs: Sequence[TaskEnv],
+    policy: GaussianPolicy,
+    params: Params,
+    tasks: Tensor,
+    noise: Tensor,
+    seeds: Tensor,
 ) -> Trajectory:
     """Run B episodes of each of K tasks, each task with parameters of its own.
 
-    The episodes are dealt to the copies of the environment, which run side by side in threads: the policy of one works while
-    the simulator of another steps. What is sampled does not depend on how many copies or waves there are, up to the rounding
-    of matrix products of another size.
+    The episodes are dealt to the copies of the environment, which run side by side in threads: the policy of one
+    works while the simulator of another steps. What is sampled does not depend on how many copies or waves there are,
+    up to the rounding of matrix products of another size.
 
     Args:
         envs: Copies of the environment.
@@ -84,7 +89,7 @@ def rollout(
     Raises:
         FloatingPointError: An action, reward or observation of a live step is NaN or infinite.
     """
-    waves = _waves(*seeds.shape, len(envs), envs[0].max_batch)
+    waves = _waves(seeds.shape[0], seeds.shape[1], len(envs), envs[0].max_batch)
 
     def run_share(copy: int) -> list[Trajectory]:
         share = []
@@ -117,5 +122,3 @@ def _check_finite(trajectory: Trajectory) -> None:
                 f"{name} of task {task}, episode {episode}, step {step} (all counted from 0) hold "
                 f"{value[task, episode, step].flatten().tolist()}: the environment or the policy diverged"
             )
-
-

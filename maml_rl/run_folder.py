@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import subprocess
+import tomllib
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from envs import InputError
 from maml_rl import checkpoint
 from maml_rl.checkpoint import Checkpoint
-from maml_rl.config import MAY_DIFFER, Config, parse, to_toml
+from maml_rl.config import MAY_DIFFER, Config, parse
 
 PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
 
@@ -25,7 +27,11 @@ def _git_commit() -> str:
     here = Path(__file__).parent
     try:
         found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
@@ -53,8 +59,6 @@ def read_config(run: Path) -> Config:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
     if not path.is_file():
         raise InputError(f"{path.parent} is not a run folder: it has no {path.name}")
     try:
@@ -67,34 +71,44 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl; a last line that was cut short is left out.
+    """Read the rows of a run's metrics.jsonl, one for each iteration.
+
+    A last line that was cut off while it was written (no newline after it, not JSON) is left out.
 
     Raises:
-        InputError: There is no such file, or a line before the last is not a row.
+        InputError: There is no such file, or a line of it is not a JSON object of numbers.
     """
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        raise InputError(f"{run} has no metrics.jsonl: train first, with `maml-rl train CONFIG --out {run}`")
-    lines = path.read_text().splitlines()
+    file = run / "metrics.jsonl"
+    if not file.is_file():
+        raise InputError(f"{file} does not exist; train first: maml-rl train CONFIG --out {run}")
     rows = []
-    for number, line in enumerate(lines, 1):
+    lines = file.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = json.loads(line.decode()) if line.strip() else {}
+        except ValueError as error:  # bad UTF-8 or bad JSON
             if number == len(lines):
                 break
-            raise InputError(f"{path}, line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict) or "iteration" not in row:
-            raise InputError(f"{path}, line {number} is not a row of metrics: {line[:80]!r}")
-        rows.append(row)
-    return rows
+            raise InputError(f"{file}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
+            raise InputError(f"{file}, line {number} is not an object of numbers: {line.decode():.80}")
+        rows.append({key: float(value) for key, value in row.items()})
+    return [row for row in rows if row]
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> Iterator[str]:
+    for key, value in old.items():
+        if isinstance(value, dict):
+            yield from _differences(value, new[key], f"{table}{key}.")
+        elif value != new[key]:
+            yield f"{table}{key}: {value!r} there, {new[key]!r} now"
 
 
 def _compare(run: Path, before: Config, now: Config) -> None:
-    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
-    differ = [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if key not in MAY_DIFFER and old[key] != new[key]]
+    old, new = before.model_dump(exclude=MAY_DIFFER), now.model_dump(exclude=MAY_DIFFER)
+    differ = "\n  ".join(_differences(old, new))
     if differ:
-        raise InputError(f"{run} was trained with another configuration; give another --out, or mend\n  " + "\n  ".join(differ))
+        raise InputError(f"{run} was trained with another configuration; give another --out, or mend\n  {differ}")
 
 
 class RunFolder:
@@ -103,7 +117,7 @@ class RunFolder:
     Args:
         path: The folder; made if missing.
         config: What is run.
-        resume: Continue from its checkpoint if it has one; without this, a folder that holds a run is refused.
+        resume: Continue from its checkpoint if it has one; without this, a folder with a run is refused.
         about: Written into config.toml beside the configuration.
 
     Raises:
@@ -135,7 +149,6 @@ class RunFolder:
         start = self.checkpoint.iteration if self.checkpoint else 0
         self._metrics = (path / "metrics.jsonl").open("a")
         self._events = SummaryWriter(str(path), purge_step=start if has_run else None)
-        self._config = to_toml(config)
 
     def _open(self, config: Config, has_run: bool) -> Checkpoint | None:
         if not has_run:
@@ -145,8 +158,9 @@ class RunFolder:
             self._replace("metrics.jsonl", "")
             return None
         found = checkpoint.load(self.path / "checkpoint.pt")
-        rows = [row for row in read_metrics(self.path) if row["iteration"] < found.iteration]
-        self._replace("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        kept = sum(row["iteration"] < found.iteration for row in read_metrics(self.path))
+        lines = (self.path / "metrics.jsonl").read_text(errors="replace").split("\n")
+        self._replace("metrics.jsonl", "".join(f"{line}\n" for line in lines[:kept]))
         return found
 
     def _replace(self, name: str, text: str) -> None:
@@ -158,6 +172,7 @@ class RunFolder:
         """Append a row to metrics.jsonl and to the TensorBoard events."""
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
+        os.fsync(self._metrics.fileno())
         for name, value in row.items():
             if name != "iteration":
                 self._events.add_scalar(name, value, int(row["iteration"]))

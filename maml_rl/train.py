@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +20,7 @@ from maml_rl.run_folder import RunFolder, made_with
 from maml_rl.types import Params
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818  a request that was met, and not an error
     """Training was asked to stop by a signal; the run is saved and can be resumed."""
 
     def __init__(self, signum: int, run: Path) -> None:
@@ -50,11 +50,11 @@ def _stop_requests() -> Iterator[list[int]]:
 
 
 def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
-    """What one exploration shows: returns, spread of the policy, how far and how well the inner steps moved it."""
+    """What one exploration shows: returns, the policy's spread, how far and how well adaptation moved it."""
     row: dict[str, float] = {}
     gains = []
     for k, (params, trajectory) in enumerate(zip(exploration.chain, exploration.trajectories, strict=True)):
-        per_task = (trajectory.rewards * trajectory.mask).sum(-1).mean(-1)
+        per_task = torch.where(trajectory.mask, trajectory.rewards, 0.0).sum(-1).mean(-1)
         gains.append(per_task)
         row[f"return/{k}"] = float(per_task.mean())
         std = params["log_std"].exp().clamp(min=learner.config.policy.min_std)
@@ -106,37 +106,34 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
         FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
-    learner = build(config)
-    folder = RunFolder(Path(out), config, resume, made_with(torch.get_num_threads(), learner.device))
-    try:
-        state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), to_toml(config))
-        state = state._replace(theta={name: value.to(learner.device) for name, value in state.theta.items()})
-        with (
-            _stop_requests() as stop,
-            ProgressLine(config.env, config.iterations, state.iteration, quiet) as progress,
-        ):
+    every = config.evaluation.every
+    with (
+        closing(build(config)) as learner,
+        closing(RunFolder(Path(out), config, resume, made_with(torch.get_num_threads(), learner.device))) as folder,
+        _stop_requests() as stop,
+    ):
+        state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "")
+        theta = {name: value.to(learner.device) for name, value in state.theta.items()}
+        state = state._replace(theta=theta, config=to_toml(config))
+        with ProgressLine(config.env, config.iterations, state.iteration, quiet) as progress:
             for iteration in range(state.iteration, config.iterations):
                 try:
                     theta, row = meta_iteration(learner, state.theta, iteration)
+                    if every and (iteration + 1) % every == 0:
+                        mean = evaluate_learner(learner, theta).mean
+                        row |= {f"evaluation/{k}": value for k, value in enumerate(mean)}
                 except FloatingPointError:
                     folder.save("failed.pt", state)
                     raise
-                env_steps = state.env_steps + int(row["env_steps"])
                 score = row[f"return/{config.inner.steps}"]
-                better = score > state.best_return
-                before, state = state, Checkpoint(theta, iteration + 1, env_steps, max(score, state.best_return), state.config)
-                row = {"iteration": iteration} | row | {"env_steps": env_steps}
-                every = config.evaluation.every
-                if every and state.iteration % every == 0:
-                    row |= {f"evaluation/{k}": value for k, value in enumerate(evaluate_learner(learner, theta).mean)}
-                folder.log(row)
-                folder.save("checkpoint.pt", state)
-                if better:
+                env_steps = state.env_steps + int(row["env_steps"])
+                best_return = max(score, state.best_return)
+                before, state = state, Checkpoint(theta, iteration + 1, env_steps, best_return, state.config)
+                folder.log({"iteration": iteration} | row | {"env_steps": env_steps})
+                if score > before.best_return:
                     folder.save("best.pt", before)
+                folder.save("checkpoint.pt", state)
                 progress.advance(f"return {row['return/0']:.1f} -> {score:.1f}")
                 if stop:
                     raise Stopped(stop[0], folder.path)
-    finally:
-        folder.close()
-        learner.close()
     return folder.path

@@ -10,16 +10,16 @@ from torch import Tensor
 class Solution(NamedTuple):
     """Where conjugate gradient stopped."""
 
-    x: Tensor           # (n,)
-    product: Tensor     # (n,) A x, as the iteration knows it
-    residual: float     # |b - A x| / |b|
+    x: Tensor  # (n,)
+    product: Tensor  # (n,) A x, as the iteration knows it
+    residual: float  # |b - A x| / |b|
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Solution:
     """Solve A x = b for a symmetric positive definite A given by its products (Hestenes and Stiefel 1952).
 
-    Exact after n iterations for an n x n matrix, rounding aside. Stops early at a residual of 1e-10, or where a direction
-    has p'Ap <= 0, which only rounding or an indefinite A can give.
+    Exact after n iterations for an n x n matrix, rounding aside. Stops early at a residual of 1e-10, or where a
+    direction has p'Ap <= 0, which only rounding or an indefinite A can give.
 
     Args:
         product: v -> A v.
@@ -46,11 +46,11 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
 class Search(NamedTuple):
     """The outcome of a line search."""
 
-    x: Tensor            # (n,) the accepted point, or the start itself if none was
+    x: Tensor  # (n,) the accepted point, or the start itself if none was
     accepted: bool
-    backtracks: int      # points tried and refused
-    objective: float     # at x
-    constraint: float    # at x
+    backtracks: int  # points tried and refused
+    objective: float  # at x
+    constraint: float  # at x
 
 
 def line_search(

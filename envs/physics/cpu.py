@@ -14,8 +14,9 @@ _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 class CpuPhysics:
     """A batch of MuJoCo worlds over ``mujoco.rollout`` with a persistent thread pool and preallocated arrays.
 
-    ``qpos`` and ``qvel`` are float64 torch views (batch, nq) and (batch, nv) of the state that the simulator writes.
-    Worlds that diverge are not reset silently: they turn to NaN or infinity, which the caller finds in its data.
+    ``qpos`` and ``qvel`` are float64 torch views (batch, nq) and (batch, nv) of the state that the simulator
+    writes. Worlds that diverge are not reset silently: they turn to NaN or infinity, which the caller finds
+    in its data.
 
     Args:
         models: One compiled model for all worlds, or one for each, all of the same sizes.

@@ -1,6 +1,5 @@
 """The figures show the numbers they were given: read back from matplotlib's artists and from the files."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from maml_rl import plot
+from maml_rl import figures as draw
 
 ROWS = [
     {"iteration": i, "env_steps": 1000.0 * (i + 1), "return/0": -40.0 + i % 3, "return/1": -30.0 + i * i}
@@ -29,13 +28,13 @@ ORACLE = {"mean": [-2.5], "ci95": [0.5]}
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that was saved, still to be looked into."""
     saved: list[Figure] = []
-    save = plot._save
+    save = draw._save
 
     def spy(figure: Figure, path: Path) -> Path:
         saved.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(plot, "_save", spy)
+    monkeypatch.setattr(draw, "_save", spy)
     return saved
 
 
@@ -56,7 +55,7 @@ def assert_legend_hides_nothing(figure: Figure) -> None:
 
 
 def test_learning_curve_draws_the_rows(figures: list[Figure], tmp_path: Path) -> None:
-    plot.learning_curve({"nav": ROWS}, tmp_path / "learning", window=1)
+    draw.learning_curve({"nav": ROWS}, tmp_path / "learning", window=1)
     (axes,) = figures[0].axes
     steps = [row["env_steps"] for row in ROWS]
     assert len(axes.lines) == 2
@@ -76,7 +75,7 @@ def test_learning_curve_draws_the_rows(figures: list[Figure], tmp_path: Path) ->
 
 
 def test_smoothing_is_drawn_on_top_of_the_faint_data(figures: list[Figure], tmp_path: Path) -> None:
-    plot.learning_curve({"nav": ROWS}, tmp_path / "learning", window=3)
+    draw.learning_curve({"nav": ROWS}, tmp_path / "learning", window=3)
     raw, smooth = figures[0].axes[0].lines[2:]
     squares = np.arange(10.0) ** 2
     np.testing.assert_array_equal(data(raw)[1], squares - 30)
@@ -89,14 +88,14 @@ def test_smoothing_is_drawn_on_top_of_the_faint_data(figures: list[Figure], tmp_
 
 def test_default_window_is_a_twentieth_of_the_run(figures: list[Figure], tmp_path: Path) -> None:
     rows = [{"env_steps": float(i), "return/0": float(i == 50)} for i in range(100)]
-    plot.learning_curve({"nav": rows}, tmp_path / "learning")
+    draw.learning_curve({"nav": rows}, tmp_path / "learning")
     _, smooth = figures[0].axes[0].lines
     np.testing.assert_allclose(data(smooth)[1][47:54], [0, 0.2, 0.2, 0.2, 0.2, 0.2, 0], atol=1e-15)
 
 
 def test_several_runs_have_a_colour_each_and_a_style_per_step(figures: list[Figure], tmp_path: Path) -> None:
     deeper = [{**row, "return/2": 5.0} for row in ROWS]
-    plot.learning_curve({"a": ROWS, r"b_$\no$": deeper}, tmp_path / "learning", window=1)
+    draw.learning_curve({"a": ROWS, r"b_$\no$": deeper}, tmp_path / "learning", window=1)
     a0, a1, b0, b1, b2 = figures[0].axes[0].lines
     assert a0.get_color() == a1.get_color()
     assert b0.get_color() == b1.get_color() == b2.get_color() != a0.get_color()
@@ -117,7 +116,7 @@ def test_several_runs_have_a_colour_each_and_a_style_per_step(figures: list[Figu
 
 def test_rows_without_a_key_are_left_out_of_its_line(figures: list[Figure], tmp_path: Path) -> None:
     rows = [{"env_steps": 1.0, "return/0": 1.0}, {"env_steps": 2.0, "return/1": 7.0}]
-    plot.learning_curve({"nav": [*rows, {"env_steps": 3.0, "return/0": 2.0}]}, tmp_path / "learning")
+    draw.learning_curve({"nav": [*rows, {"env_steps": 3.0, "return/0": 2.0}]}, tmp_path / "learning")
     before, after = figures[0].axes[0].lines
     np.testing.assert_array_equal(data(before), [[1, 3], [1, 2]])
     np.testing.assert_array_equal(data(after), [[2], [7]])
@@ -135,29 +134,29 @@ def test_rows_without_a_key_are_left_out_of_its_line(figures: list[Figure], tmp_
 )
 def test_learning_curve_says_what_is_missing(metrics: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        plot.learning_curve(metrics, tmp_path / "learning")
+        draw.learning_curve(metrics, tmp_path / "learning")
     assert not list(tmp_path.iterdir())
 
 
 def test_moving_average_by_hand() -> None:
     values = np.array([3.0, 0.0, 6.0, 9.0])
-    np.testing.assert_array_equal(plot.moving_average(values, 1), values)
-    np.testing.assert_array_equal(plot.moving_average(values, 3), [1.5, 3.0, 5.0, 7.5])
-    np.testing.assert_array_equal(plot.moving_average(values, 2), plot.moving_average(values, 3))
-    np.testing.assert_array_equal(plot.moving_average(values, 99), [4.5] * 4)
-    np.testing.assert_array_equal(plot.moving_average(values[::-1], 3), [7.5, 5.0, 3.0, 1.5])
+    np.testing.assert_array_equal(draw.moving_average(values, 1), values)
+    np.testing.assert_array_equal(draw.moving_average(values, 3), [1.5, 3.0, 5.0, 7.5])
+    np.testing.assert_array_equal(draw.moving_average(values, 2), draw.moving_average(values, 3))
+    np.testing.assert_array_equal(draw.moving_average(values, 99), [4.5] * 4)
+    np.testing.assert_array_equal(draw.moving_average(values[::-1], 3), [7.5, 5.0, 3.0, 1.5])
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 20])
 def test_colours_are_all_different(count: int) -> None:
-    colours = [to_hex(colour) for colour in plot._colours(count)]
+    colours = [to_hex(colour) for colour in draw._colours(count)]
     assert len(set(colours)) == len(colours) >= count
     assert "#000000" not in colours  # published values
 
 
 def test_adaptation_curve_draws_mean_and_interval(figures: list[Figure], tmp_path: Path) -> None:
     published = [-40.4, -11.7, -3.3, -3.2, -3.1]
-    plot.adaptation_curve({"nav": MAML}, tmp_path / "adaptation", published, "Finn et al. 2017")
+    draw.adaptation_curve({"nav": MAML}, tmp_path / "adaptation", published, "Finn et al. 2017")
     (axes,) = figures[0].axes
     (bars,) = axes.containers
     np.testing.assert_array_equal(data(bars[0]), [[0, 1, 2, 3], MAML["mean"]])
@@ -177,7 +176,7 @@ def test_adaptation_curve_draws_mean_and_interval(figures: list[Figure], tmp_pat
 
 
 def test_runs_stand_apart_and_around_the_step(figures: list[Figure], tmp_path: Path) -> None:
-    plot.adaptation_curve({f"s{i}": MAML for i in range(3)}, tmp_path / "adaptation")
+    draw.adaptation_curve({f"s{i}": MAML for i in range(3)}, tmp_path / "adaptation")
     x = np.array([data(bars[0])[0] for bars in figures[0].axes[0].containers])
     np.testing.assert_allclose(x.mean(axis=0), [0, 1, 2, 3], atol=1e-12)
     assert (np.diff(x, axis=0) > 0.05).all()
@@ -187,7 +186,7 @@ def test_runs_stand_apart_and_around_the_step(figures: list[Figure], tmp_path: P
 
 
 def test_a_run_without_adaptation_is_a_level(figures: list[Figure], tmp_path: Path) -> None:
-    plot.adaptation_curve({"nav": MAML, "_oracle": ORACLE}, tmp_path / "adaptation")
+    draw.adaptation_curve({"nav": MAML, "_oracle": ORACLE}, tmp_path / "adaptation")
     (axes,) = figures[0].axes
     level = axes.lines[-1]
     assert list(data(level)[1]) == [-2.5, -2.5]
@@ -201,7 +200,7 @@ def test_a_run_without_adaptation_is_a_level(figures: list[Figure], tmp_path: Pa
 def test_long_names_make_the_figure_higher_and_hide_nothing(figures: list[Figure], tmp_path: Path) -> None:
     for count in (1, 9):
         runs = {f"a-long-name-of-a-run-with-all-its-options-{i}": MAML for i in range(count)}
-        plot.adaptation_curve(runs, tmp_path / "adaptation", [-40.0])
+        draw.adaptation_curve(runs, tmp_path / "adaptation", [-40.0])
         assert_legend_hides_nothing(figures[-1])
     heights = [figure.axes[0].get_window_extent().height for figure in figures]
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
@@ -219,7 +218,7 @@ def test_long_names_make_the_figure_higher_and_hide_nothing(figures: list[Figure
 )
 def test_adaptation_curve_says_what_is_wrong(evaluations: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        plot.adaptation_curve(evaluations, tmp_path / "adaptation")
+        draw.adaptation_curve(evaluations, tmp_path / "adaptation")
 
 
 def navigation() -> dict[str, Any]:
@@ -241,7 +240,7 @@ def navigation() -> dict[str, Any]:
 
 def test_navigation_paths_draws_what_was_visited(figures: list[Figure], tmp_path: Path) -> None:
     given = navigation()
-    plot.navigation_paths(**given, path=tmp_path / "paths")
+    draw.navigation_paths(**given, path=tmp_path / "paths")
     grid = np.array(figures[0].axes).reshape(2, 2)
     for task, k in np.ndindex(2, 2):
         *paths, goal, start = grid[task, k].lines
@@ -267,7 +266,7 @@ def test_navigation_paths_draws_what_was_visited(figures: list[Figure], tmp_path
 
 
 def test_navigation_panels_share_limits_that_hold_the_data(figures: list[Figure], tmp_path: Path) -> None:
-    plot.navigation_paths(**navigation(), path=tmp_path / "paths")
+    draw.navigation_paths(**navigation(), path=tmp_path / "paths")
     limits = {(axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) for axes in figures[0].axes}
     ((left, right), (bottom, top), aspect) = limits.pop()
     assert not limits
@@ -294,20 +293,16 @@ def test_navigation_panels_share_limits_that_hold_the_data(figures: list[Figure]
         ("returns", lambda a: a.T[:1]),
     ],
 )
-def test_navigation_paths_wants_shapes_that_fit(
-    key: str, change: Callable[[Any], Any], tmp_path: Path
-) -> None:
+def test_navigation_paths_wants_shapes_that_fit(key: str, change: Callable[[Any], Any], tmp_path: Path) -> None:
     given = navigation()
     given[key] = change(given[key])
-    with pytest.raises(
-        ValueError, match=r"wanted: positions \(tasks, k, episodes, T\+1, 2\).* got: positions "
-    ):
-        plot.navigation_paths(**given, path=tmp_path / "paths")
+    with pytest.raises(ValueError, match=r"wanted: positions \(tasks, k, episodes, T\+1, 2\).* got: positions "):
+        draw.navigation_paths(**given, path=tmp_path / "paths")
 
 
 @pytest.mark.parametrize("name", ["curve", "curve.png", "curve.svg", "nav.v2"])
 def test_both_files_are_written_and_valid(name: str, tmp_path: Path) -> None:
-    written = plot.learning_curve({"nav": ROWS}, tmp_path / "figures" / name)
+    written = draw.learning_curve({"nav": ROWS}, tmp_path / "figures" / name)
     stem = "nav.v2" if name == "nav.v2" else "curve"
     assert written == tmp_path / "figures" / f"{stem}.png"
     assert sorted(file.name for file in written.parent.iterdir()) == [f"{stem}.png", f"{stem}.svg"]
@@ -317,26 +312,24 @@ def test_both_files_are_written_and_valid(name: str, tmp_path: Path) -> None:
         assert 1000 < image.width < 1200  # 5.5 inches at 200 dots each
         assert 500 < image.height < 800
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    blue, vermillion = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in plot.OKABE_ITO[:2])
+    blue, vermillion = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in draw.OKABE_ITO[:2])
     for colour in (blue, vermillion):
         assert (pixels == colour).all(axis=1).sum() > 100
-    assert (
-        ElementTree.parse(written.with_name(f"{stem}.svg")).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-    )
+    assert ElementTree.parse(written.with_name(f"{stem}.svg")).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        plot.adaptation_curve({"nav": MAML}, tmp_path / folder / "x", [-40.0])
+        draw.adaptation_curve({"nav": MAML}, tmp_path / folder / "x", [-40.0])
     for name in ("x.png", "x.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_the_style_neither_leaks_nor_depends_on_the_users(figures: list[Figure], tmp_path: Path) -> None:
-    plot.adaptation_curve({"nav": MAML}, tmp_path / "a")
+    draw.adaptation_curve({"nav": MAML}, tmp_path / "a")
     with matplotlib.rc_context({"axes.spines.top": True, "font.size": 30, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
-        plot.adaptation_curve({"nav": MAML}, tmp_path / "b")
+        draw.adaptation_curve({"nav": MAML}, tmp_path / "b")
         assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     spines = figures[1].axes[0].spines
@@ -349,48 +342,5 @@ def test_the_style_neither_leaks_nor_depends_on_the_users(figures: list[Figure],
 
 
 def test_pyplot_stays_away() -> None:
-    code = "import sys, maml_rl.plot; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, maml_rl.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def write(run: Path, content: bytes) -> Path:
-    run.mkdir(exist_ok=True)
-    (run / "metrics.jsonl").write_bytes(content)
-    return run
-
-
-def lines(*rows: Any) -> bytes:
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-def test_read_metrics_gives_the_rows(tmp_path: Path) -> None:
-    rows = plot.read_metrics(
-        write(tmp_path / "run", lines({"iteration": 0, "ok": True}, {"iteration": 1, "kl/inner": 0.5}))
-    )
-    assert rows == [{"iteration": 0.0, "ok": 1.0}, {"iteration": 1.0, "kl/inner": 0.5}]
-    assert all(type(value) is float for row in rows for value in row.values())
-    assert plot.read_metrics(write(tmp_path / "run", b"")) == []
-    # whole, though its newline was never written
-    assert plot.read_metrics(write(tmp_path / "run", b'{"a": 1}\n{"a": 2}')) == [{"a": 1.0}, {"a": 2.0}]
-
-
-@pytest.mark.parametrize("torn", [b"{", b'{"a": 2', b'{"a', '{"é'.encode()[:-1], b"\xff"])
-def test_a_torn_last_line_is_left_out(torn: bytes, tmp_path: Path) -> None:
-    assert plot.read_metrics(write(tmp_path / "run", lines({"a": 1}) + torn)) == [{"a": 1.0}]
-
-
-@pytest.mark.parametrize("bad", [b'{"a": 2', b"\xff", b"[1]", b"3", b'{"a": "x"}', b'{"a": null}'])
-@pytest.mark.parametrize("rest", [b"\n", b'\n{"a": 3}\n'])
-def test_a_bad_line_is_named(bad: bytes, rest: bytes, tmp_path: Path) -> None:
-    run = write(tmp_path / "run", lines({"a": 1}) + bad + rest)
-    with pytest.raises(ValueError, match=r"run/metrics\.jsonl, line 2 is not "):
-        plot.read_metrics(run)
-
-
-def test_a_missing_run_says_how_to_make_it(tmp_path: Path) -> None:
-    run = tmp_path / "nothing"
-    with pytest.raises(ValueError, match="does not exist") as caught:
-        plot.read_metrics(run)
-    assert str(caught.value) == (
-        f"{run}/metrics.jsonl does not exist; train it first: maml-rl train CONFIG --out {run}"
-    )

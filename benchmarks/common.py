@@ -1,0 +1,83 @@
+"""What the benchmarks share: their flags, a learner with data to work on, and how they print."""
+
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tyro
+
+from maml_rl.config import Config, Evaluation, Policy
+from maml_rl.learner import Learner, Purpose, build
+from maml_rl.meta import Exploration, MetaObjective
+from maml_rl.types import Params
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Size of the problem; the defaults are the comparison that published packages were timed on."""
+
+    env: str = "half-cheetah-dir"
+    preset: str = "gymnasium"
+    tasks: int = 20
+    episodes: int = 20
+    horizon: int = 200
+    hidden: tuple[int, ...] = (100, 100)
+    device: str = "cpu"
+    repeats: int = 5
+
+
+def arguments(description: str | None) -> Arguments:
+    """Read the command line."""
+    return tyro.cli(Arguments, description=description)
+
+
+def learner_for(chosen: Arguments) -> Learner:
+    """Environments and policy of that size."""
+    return build(
+        Config(
+            env=chosen.env,
+            preset=chosen.preset,
+            horizon=chosen.horizon,
+            tasks=chosen.tasks,
+            episodes=chosen.episodes,
+            device=chosen.device,
+            policy=Policy(hidden=chosen.hidden),
+            evaluation=Evaluation(),
+        )
+    )
+
+
+def explored(learner: Learner) -> tuple[Params, Exploration, MetaObjective]:
+    """Initial parameters, one exploration from them, and its meta-objective."""
+    config, theta = learner.config, learner.initial_params()
+    rates = [config.inner.lr] * config.inner.steps
+    found = learner.explore(theta, learner.training_tasks(0), config.episodes, learner.key(Purpose.TRAINING), rates)
+    return theta, found, MetaObjective(learner.policy, learner.loss, found.batches, config.inner.lr, False)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall clock of one call."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def median_seconds(function: Callable[[], object], repeats: int) -> float:
+    """Median wall clock of repeated calls, after one that warms up."""
+    function()
+    return statistics.median(seconds(function) for _ in range(repeats))
+
+
+def peak_rss_mib() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def report(rows: dict[str, float]) -> None:
+    """Print a table and, last, one line of JSON."""
+    for name, value in rows.items():
+        print(f"{name:<36} {value:>12,.3f}")
+    print(json.dumps(rows))

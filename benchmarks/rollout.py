@@ -1,0 +1,94 @@
+"""Closed-loop rollouts beside open-loop replay of the same controls and beside gymnasium stepping one environment."""
+
+import os
+import statistics
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from mujoco.rollout import Rollout
+
+from common import Arguments, arguments, learner_for, report, seconds
+from envs.mujoco_task import MujocoTask
+from maml_rl.learner import Learner, Purpose
+from maml_rl.types import Trajectory, stack
+
+
+def closed_loop(learner: Learner, chosen: Arguments) -> Trajectory:
+    """A rollout with a policy for each task."""
+    params = stack(learner.initial_params(), chosen.tasks)
+    return learner.sample(params, learner.training_tasks(0), chosen.episodes, learner.key(Purpose.TRAINING))
+
+
+class OpenLoop:
+    """mujoco.rollout over the same controls, in one call for the whole episode, on all cores."""
+
+    def __init__(self, env: MujocoTask, trajectory: Trajectory) -> None:
+        model, scale = env.model, float(env.action_space.high[0])
+        controls = (trajectory.actions.flatten(0, 1).double() / scale).clamp(-1, 1).numpy()
+        self.control = np.repeat(controls, env.frame_skip, axis=1)
+        batch, self.steps, _ = self.control.shape
+        size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+        self.start = np.zeros((batch, size))
+        self.start[:, 1 : 1 + model.nq] = model.qpos0
+        self.state = np.empty((batch, self.steps, size))
+        self.sensors = np.empty((batch, self.steps, model.nsensordata))
+        threads = os.cpu_count() or 1
+        self.models, self.data = [model] * batch, [mujoco.MjData(model) for _ in range(threads)]
+        self.pool = Rollout(nthread=threads)
+
+    def __call__(self) -> None:
+        """Replay every episode."""
+        self.pool.rollout(
+            self.models, self.data, self.start, self.control, nstep=self.steps, state=self.state,
+            sensordata=self.sensors, skip_checks=True,
+        )  # fmt: skip
+
+
+def gymnasium_steps_per_second(steps: int = 4000) -> float:
+    """One HalfCheetah-v5 with random controls, no policy."""
+    env = gymnasium.make("HalfCheetah-v5", max_episode_steps=10 * steps)
+    env.reset(seed=0)
+    controls = np.random.default_rng(0).uniform(-0.3, 0.3, (steps, 6))
+    elapsed = seconds(lambda: [env.step(control) for control in controls])
+    env.close()
+    return steps / elapsed
+
+
+def main() -> None:
+    """Interleave the three, so that a noisy machine disturbs all alike; medians over the repeats."""
+    chosen = arguments(__doc__)
+    learner = learner_for(chosen)
+    trajectory = closed_loop(learner, chosen)
+    steps = trajectory.rewards.numel()
+    env = learner.envs[0]
+    assert isinstance(env, MujocoTask), "this benchmark is for MuJoCo environments"
+    replay = OpenLoop(env, trajectory)
+    torch.set_num_threads(1)
+    rows = [
+        (
+            steps / seconds(lambda: closed_loop(learner, chosen)),
+            steps / seconds(replay),
+            gymnasium_steps_per_second(),
+        )
+        for _ in range(chosen.repeats)
+    ]
+    closed, opened, single = (statistics.median(column) for column in zip(*rows, strict=True))
+    ratios = [row[0] / row[1] for row in rows]
+    report(
+        {
+            "steps_per_second": closed,
+            "open_loop_steps_per_second": opened,
+            "ratio": statistics.median(ratios),
+            "ratio_lowest": min(ratios),
+            "ratio_highest": max(ratios),
+            "gymnasium_steps_per_second": single,
+            "ratio_to_gymnasium": statistics.median(row[0] / row[2] for row in rows),
+        }
+    )
+    learner.close()
+
+
+if __name__ == "__main__":
+    main()

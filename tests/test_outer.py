@@ -1,0 +1,90 @@
+"""The trust-region step on a real meta-objective."""
+
+import pytest
+import torch
+
+from maml_rl.config import Outer
+from maml_rl.fisher import fisher_vector_product
+from maml_rl.losses import ESTIMATORS, inner_loss
+from maml_rl.meta import Exploration, MetaObjective, adapt_stacked
+from maml_rl.outer import trpo
+from maml_rl.types import Params, flatten, stack, unflatten
+from synthetic import POLICY, random_batch, random_params
+
+TASKS = 3
+
+
+def problem(estimator: str = "log_prob", steps: int = 1) -> tuple[Params, Exploration, MetaObjective]:
+    loss, theta = inner_loss(POLICY, estimator), random_params(0)
+    chain, batches = [stack(theta, TASKS)], []
+    for k in range(steps + 1):
+        batches.append(random_batch(chain[-1], TASKS, seed=30 + k, episodes=20, steps=10))
+        if k < steps:
+            chain.append(adapt_stacked(loss, chain[-1], [batches[-1]], 0.1, False))
+    return theta, Exploration(chain, [], batches, 0.0), MetaObjective(POLICY, loss, batches, 0.1, False)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_an_accepted_step_improves_within_the_trust_region(estimator: str, steps: int) -> None:
+    theta, exploration, objective = problem(estimator, steps)
+    moved, log = trpo(theta, exploration, objective, Outer(fisher_subsample=1))
+    before, after = objective.values(theta), objective.values(moved)
+    assert log["linesearch/accepted"] == 1
+    assert after[0] > before[0]
+    assert 0 < after[1] <= 0.01
+    assert log["kl/outer"] == pytest.approx(after[1])
+    assert log["surrogate/gain"] == pytest.approx(after[0] - before[0])
+
+
+def test_the_step_solves_the_linear_quadratic_problem() -> None:
+    """With a tiny trust region the first try is s = sqrt(2 max_kl / g'H^-1 g) H^-1 g, and its KL is max_kl."""
+    theta, exploration, objective = problem()
+    n = flatten(theta).numel()
+    settings = Outer(max_kl=1e-9, cg_iterations=3 * n, damping=1e-3, fisher_subsample=1)
+    moved, log = trpo(theta, exploration, objective, settings)
+    product = fisher_vector_product(POLICY, objective.loss, exploration.chain, exploration.batches, 0.1, False)
+    eye = torch.eye(n, dtype=torch.float64)
+    hessian = torch.stack([flatten(product(unflatten(row, theta))) for row in eye]) + 1e-3 * eye
+    torch.testing.assert_close(hessian, hessian.mT)
+    gradient = flatten(objective.gradient(theta)[1])
+    solution = torch.linalg.solve(hessian, gradient)
+    step = (2e-9 / gradient.dot(solution)).sqrt() * solution
+    torch.testing.assert_close(flatten(moved) - flatten(theta), step, rtol=1e-4, atol=1e-9)
+    assert log["linesearch/backtracks"] == 0
+    assert log["cg/residual"] < 1e-6
+
+
+class Hopeless(MetaObjective):
+    """Refuses every point of the line search."""
+
+    def values(self, theta: Params) -> tuple[float, float]:
+        return float("nan"), 0.0
+
+
+def test_a_refused_step_returns_the_given_parameters() -> None:
+    theta, exploration, objective = problem()
+    before = {name: value.clone() for name, value in theta.items()}
+    refusing = Hopeless(POLICY, objective.loss, objective.batches, 0.1, False)
+    moved, log = trpo(theta, exploration, refusing, Outer())
+    assert moved is theta
+    assert all(torch.equal(theta[name], before[name]) for name in theta)
+    assert (log["linesearch/accepted"], log["linesearch/backtracks"]) == (0, 15)
+    assert (log["kl/outer"], log["surrogate/gain"]) == (0, 0)
+
+
+def test_a_gradient_that_is_not_finite_is_named() -> None:
+    theta, exploration, objective = problem()
+    broken = objective.batches[1]._replace(advantages=torch.full_like(objective.batches[1].advantages, torch.nan))
+    poisoned = MetaObjective(POLICY, objective.loss, [objective.batches[0], broken], 0.1, False)
+    with pytest.raises(FloatingPointError, match=r"meta-gradient of 0\.weight"):
+        trpo(theta, exploration, poisoned, Outer())
+
+
+def test_subsampled_products_use_fewer_steps_and_find_a_similar_direction() -> None:
+    theta, exploration, objective = problem()
+    steps = [
+        flatten(trpo(theta, exploration, objective, Outer(fisher_subsample=n))[0]) - flatten(theta) for n in (1, 2)
+    ]
+    assert not torch.equal(*steps)
+    assert torch.cosine_similarity(*steps, dim=0) > 0.5
