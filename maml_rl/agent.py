@@ -34,7 +34,7 @@ class Agent:
             seed: For the episodes' noise and start states.
 
         Returns:
-            The adapted policy: mean action (act,) for an observation (obs,), in units of the policy's actions.
+            The adapted policy: mean action (act,) for an observation (obs,), in the policy's units.
 
         Raises:
             InputError: The task does not have the shape of one task, or a number is out of range.

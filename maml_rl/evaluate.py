@@ -127,7 +127,9 @@ def evaluate(
     given = {"tasks": tasks, "episodes": episodes, "steps": steps}
     section = learner.config.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
     try:
-        chosen = configuration.parse(learner.config.model_dump() | {"evaluation": section}, "this").evaluation
+        chosen = configuration.parse(
+            learner.config.model_dump() | {"evaluation": section}, f"evaluate {run}"
+        ).evaluation
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()

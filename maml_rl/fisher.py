@@ -25,7 +25,7 @@ def every(batch: Batch, stride: int) -> Batch:
     """Every ``stride``-th step of each episode, starting with the first; weights again sum to 1."""
     if stride == 1:
         return batch
-    thin = map_tensors(lambda x: x[:, :, ::stride], batch)
+    thin: Batch = map_tensors(lambda x: x[:, :, ::stride], batch)
     return thin._replace(weights=thin.weights / thin.weights.sum((-2, -1), keepdim=True))
 
 
@@ -131,6 +131,7 @@ def fisher_vector_product(
 
     def product(vector: Params) -> Params:
         sums = side_by_side(lambda part: part(vector), products)
-        return map_tensors(lambda *parts: sum(parts[1:], parts[0]) / tasks, *sums)
+        mean: Params = map_tensors(lambda *parts: sum(parts[1:], parts[0]) / tasks, *sums)
+        return mean
 
     return product

@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 import envs
 from envs import InputError, TaskEnv, random
@@ -16,10 +15,9 @@ from maml_rl.adapt import Loss
 from maml_rl.config import Config
 from maml_rl.losses import inner_loss
 from maml_rl.meta import Exploration, explore, to_batch
-from maml_rl.parallel import side_by_side, task_slices
 from maml_rl.policies import GaussianPolicy
 from maml_rl.rollout import rollout
-from maml_rl.types import Batch, Params, Rate, Trajectory, map_tensors
+from maml_rl.types import Batch, Params, Rate, Trajectory
 
 
 class Purpose(IntEnum):
@@ -86,18 +84,6 @@ class Learner:
             len(tasks),
             rates,
         )
-
-    def inner_kl(self, exploration: Exploration) -> float:
-        """KL(before || after adaptation), mean over live steps of the first batch, then over tasks."""
-        first, adapted = exploration.batches[0], exploration.chain[-1]
-
-        @torch.no_grad()
-        def kl(rows: slice) -> Tensor:
-            params, batch = map_tensors(lambda x: x[rows], (adapted, first))
-            after = vmap(self.policy)(params, batch.observations)
-            return (batch.behaviour.kl(after) * batch.weights).sum()
-
-        return float(torch.stack(side_by_side(kl, task_slices(first.weights))).sum()) / len(first.weights)
 
     def close(self) -> None:
         """Release the environments."""

@@ -87,7 +87,23 @@ def adapt_stacked(loss: Loss[Batch], params: Params, batches: Sequence[Batch], l
         own, data = map_tensors(lambda x: x[rows], (params, list(batches)))
         return vmap(lambda p, b: adapt(loss, p, b, lr, first_order))(own, data)
 
-    return map_tensors(lambda *parts: torch.cat(parts), *side_by_side(adapt_slice, task_slices(batches[0].weights)))
+    pieces = side_by_side(adapt_slice, task_slices(batches[0].weights))
+    adapted: Params = map_tensors(lambda *parts: torch.cat(parts), *pieces)
+    return adapted
+
+
+def inner_kl(policy: GaussianPolicy, exploration: Exploration) -> float:
+    """KL(before || after adaptation), mean over live steps of the first batch, then over tasks."""
+    first, adapted = exploration.batches[0], exploration.chain[-1]
+
+    @torch.no_grad()
+    def kl(rows: slice) -> Tensor:
+        params, batch = map_tensors(lambda x: x[rows], (adapted, first))
+        after = vmap(policy)(params, batch.observations)
+        total: Tensor = (batch.behaviour.kl(after) * batch.weights).sum()
+        return total
+
+    return float(torch.stack(side_by_side(kl, task_slices(first.weights))).sum()) / len(first.weights)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def rollout(
         else:
             with ThreadPoolExecutor(len(envs)) as executor:
                 shares = list(executor.map(run_share, range(len(envs))))
-    trajectory = map_tensors(lambda part: part.new_empty(*seeds.shape, *part.shape[2:]), shares[0][0])
+    trajectory: Trajectory = map_tensors(lambda part: part.new_empty(*seeds.shape, *part.shape[2:]), shares[0][0])
     for copy, share in enumerate(shares):
         for (rows, columns), part in zip(waves[copy :: len(envs)], share, strict=True):
             map_tensors(lambda whole, piece, at=(rows, columns): whole[at].copy_(piece), trajectory, part)

@@ -13,7 +13,7 @@ from maml_rl.checkpoint import Checkpoint
 from maml_rl.config import Config, to_toml
 from maml_rl.evaluate import evaluate_learner
 from maml_rl.learner import Learner, Purpose, build
-from maml_rl.meta import Exploration, MetaObjective
+from maml_rl.meta import Exploration, MetaObjective, inner_kl
 from maml_rl.outer import trpo
 from maml_rl.progress import ProgressLine
 from maml_rl.run_folder import RunFolder, made_with
@@ -60,7 +60,7 @@ def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
         std = params["log_std"].exp().clamp(min=learner.config.policy.min_std)
         row[f"std/{k}"] = float(std.mean())
     row["share_worse"] = float((gains[-1] < gains[0]).float().mean())
-    row["kl/inner"] = learner.inner_kl(exploration)
+    row["kl/inner"] = inner_kl(learner.policy, exploration)
     return row
 
 

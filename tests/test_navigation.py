@@ -9,6 +9,8 @@ from torch import Tensor
 from envs import InputError
 from envs.navigation import Navigation
 
+HELD_OUT = [[0.2558706, -0.3591373], [-0.0722963, -0.2071548], [0.0073528, -0.070649]]
+HELD_OUT_BEYOND = [[0.4850157, -0.6807629], [-0.1771831, -0.507693], [0.061797, -0.5937709]]
 GREEN, BLUE, WHITE = [0, 158, 115], [0, 114, 178], [255, 255, 255]
 
 
@@ -130,6 +132,8 @@ def test_held_out_goals_have_not_moved() -> None:
     # Published numbers hold for these goals.
     assert_equal(Navigation().held_out_tasks(40)[:3], HELD_OUT)
     assert_equal(Navigation().held_out_tasks(40, "out")[:3], HELD_OUT_BEYOND)
+    assert_equal(Navigation().held_out_tasks(3), HELD_OUT)
+    assert_equal(Navigation().held_out_tasks(3, "out"), HELD_OUT_BEYOND)
 
 
 def test_goals_beyond_the_square_reach_over_its_whole_margin() -> None:
@@ -159,7 +163,3 @@ def test_render_draws_the_first_environment() -> None:
         env.step(torch.tensor([[-1.0, 1.0], [0.0, 0.0]]))
     assert color(-0.5, 0.5) == BLUE
     assert color(0, 0) == WHITE
-
-
-HELD_OUT = [[0.0, 0.0]] * 3
-HELD_OUT_BEYOND = [[0.0, 0.0]] * 3
