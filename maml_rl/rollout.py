@@ -21,22 +21,25 @@ def _episodes(
     shape = seeds.shape
     act = vmap(policy)
     like = next(iter(params.values()))
-    observation = env.reset(tasks.repeat_interleave(shape[1], 0), seeds.flatten())
-    observation = observation.to(like).reshape(*shape, -1)
+
+    def taken(value: Tensor) -> Tensor:
+        # A copy: an environment may write its next step into the tensor that it returned.
+        return value.to(like, copy=True).reshape(*shape, *value.shape[1:])
+
+    observation = taken(env.reset(tasks.repeat_interleave(shape[1], 0).to(env.device), seeds.flatten().to(env.device)))
     live = torch.ones(shape, dtype=torch.bool, device=like.device)
     truncated, final = ~live, observation
     steps = []
     for t in range(noise.shape[2]):
         behaviour = act(params, observation)
         action = behaviour.sample(noise[:, :, t])
-        step = env.step(action.flatten(0, 1))
-        reward = step.reward.to(like).reshape(shape)
-        steps.append((observation, action, reward, live, behaviour))
-        observation = step.observation.to(like).reshape(*shape, -1)
+        step = env.step(action.flatten(0, 1).to(env.device))
+        steps.append((observation, action, taken(step.reward), live, behaviour))
+        observation = taken(step.observation)
         final = torch.where(live.unsqueeze(-1), observation, final)
-        cut = step.truncated.reshape(shape) & ~step.terminated.reshape(shape)
-        truncated = truncated | (live & cut)
-        live = live & ~(step.terminated | step.truncated).reshape(shape)
+        terminated, cut = (flag.to(live.device).reshape(shape) for flag in (step.terminated, step.truncated))
+        truncated = truncated | (live & cut & ~terminated)
+        live = live & ~(terminated | cut)
     observations, actions, rewards, mask, behaviours = zip(*steps, strict=True)
     fields = [torch.stack(field, 2) for field in zip(*behaviours, strict=True)]
     return Trajectory(

@@ -133,6 +133,27 @@ def test_torch_threads_are_given_back() -> None:
     assert torch.get_num_threads() == before
 
 
+class InPlace(Counter):
+    """Returns the same tensors at every step and writes into them."""
+
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        self.buffer = super().reset(tasks, seeds)
+        self.rewards = torch.zeros(len(tasks))
+        return self.buffer
+
+    def step(self, action: Tensor) -> Step:
+        step = super().step(action)
+        self.buffer.copy_(step.observation)
+        self.rewards.copy_(step.reward)
+        return step._replace(observation=self.buffer, reward=self.rewards)
+
+
+def test_an_environment_may_reuse_its_tensors() -> None:
+    one, two = run([Counter()])[0], run([InPlace()])[0]
+    assert torch.equal(one.observations, two.observations)
+    assert torch.equal(one.rewards, two.rewards)
+
+
 def half_cheetah(threads: int) -> Trajectory:
     made = envs.make("half-cheetah-dir", copies=2)
     for env in made:
