@@ -73,7 +73,8 @@ class MujocoTask(TaskEnv):
         self.dt: float = frame_skip * model.opt.timestep
         self._action_scale = action_scale
         self._noise = noise
-        self._threads = max(1, (threads or os.cpu_count() or 1) // self.copies)
+        # Every copy gets all cores: while the policy of one works, the simulator of the other can use them all.
+        self._threads = threads or os.cpu_count() or 1
         low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).unbind(-1)
         self._control_middle, self._control_half = (high + low) / 2, (high - low) / 2
         self._qpos0 = torch.from_numpy(model.qpos0.copy())

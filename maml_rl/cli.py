@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn, TypeVar
 
 import tyro
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -81,7 +82,10 @@ def train(arguments: Sequence[str]) -> None:
         raise InputError(f"which configuration? A TOML file, or one of: {', '.join(configuration.experiments())}")
     config = configuration.load(arguments[0]) if named else Config(env="...")
     flags = list(arguments[1:] if named else arguments)
-    chosen = tyro.cli(Train, prog="maml-rl train CONFIG", args=flags, default=Train(config))
+    try:
+        chosen = tyro.cli(Train, prog="maml-rl train CONFIG", args=flags, default=Train(config))
+    except ValidationError as error:
+        raise configuration.explain(error, "the command line") from None
     stem = configuration.find(arguments[0]).stem
     out = chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}"
     run = meta_train(chosen.config, out, chosen.resume)

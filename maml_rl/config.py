@@ -88,7 +88,8 @@ MAY_DIFFER = {"iterations", "device", "threads", "evaluation"}
 """Keys in which a run that is resumed may differ from the one that began."""
 
 
-def _explain(error: ValidationError, source: str) -> InputError:
+def explain(error: ValidationError, source: str) -> InputError:
+    """Say it in our words: each key, what is wrong with it and what was given."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
@@ -109,7 +110,7 @@ def parse(values: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, source) from None
+        raise explain(error, source) from None
 
 
 def experiments() -> dict[str, Path]:

@@ -1,6 +1,7 @@
 """Meta-training: the loop of the MAML paper's algorithm 3."""
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -37,6 +38,8 @@ def _stop_requests() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(signum)
+        name = signal.Signals(signum).name
+        print(f"\n{name}: stopping after this iteration; once more stops at once", file=sys.stderr, flush=True)
 
     try:
         before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
