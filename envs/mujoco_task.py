@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs import random
+from envs.errors import InputError
 from envs.physics.cpu import CpuPhysics
 from envs.task_env import Step, TaskEnv
 
@@ -31,6 +32,16 @@ class ResetNoise(NamedTuple):
     qpos_uniform: float = 0.0
     qpos_normal: float = 0.0
     qvel_normal: float = 0.1
+
+
+def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:
+        raise InputError(
+            "MuJoCo cannot draw here: set the environment variable MUJOCO_GL to egl (Debian package libegl1) or "
+            f"osmesa (libosmesa6) before Python starts; its own words: {error}"
+        ) from error
 
 
 def gymnasium_asset(name: str) -> str:
@@ -51,7 +62,7 @@ class MujocoTask(TaskEnv):
             range.
         noise: Distribution of the start state.
         horizon: Control steps in an episode.
-        threads: Cores that the copies of this environment share; 0 for all.
+        threads: Threads of each copy's simulator; 0 for all cores.
     """
 
     copies = 2
@@ -137,7 +148,7 @@ class MujocoTask(TaskEnv):
         if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
             if self._renderer is not None:
                 self._renderer.close()
-            self._renderer = mujoco.Renderer(self.model, height, width)
+            self._renderer = _renderer(self.model, width, height)
         data = mujoco.MjData(self.model)
         data.qpos[:], data.qvel[:] = self.state.qpos[0].numpy(), self.state.qvel[0].numpy()
         mujoco.mj_forward(self.model, data)

@@ -45,7 +45,12 @@ def made_with(threads: int, device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
-        "machine": {"platform": platform.platform(), "cores": os.cpu_count() or 0, "threads": threads, **gpu},
+        "machine": {
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count() or 0,
+            "threads": threads,
+            **gpu,
+        },
     }
 
 

@@ -1,5 +1,6 @@
 """MuJoCo on CPU threads: one C++ call steps the whole batch."""
 
+import logging
 from collections.abc import Sequence
 
 import mujoco
@@ -10,13 +11,17 @@ from torch import Tensor
 
 _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 
+# Without a handler MuJoCo writes its warnings, such as of a diverged world, to MUJOCO_LOG.TXT where it runs.
+if mujoco.get_mju_user_warning() is None:
+    mujoco.set_mju_user_warning(logging.getLogger("mujoco").warning)
+
 
 class CpuPhysics:
     """A batch of MuJoCo worlds over ``mujoco.rollout`` with a persistent thread pool and preallocated arrays.
 
     ``qpos`` and ``qvel`` are float64 torch views (batch, nq) and (batch, nv) of the state that the simulator
-    writes. Worlds that diverge are not reset silently: they turn to NaN or infinity, which the caller finds
-    in its data.
+    writes. Worlds that diverge, by MuJoCo's own limit on the size of a state, are not reset silently: they
+    turn to NaN, which the caller finds in its data.
 
     Args:
         models: One compiled model for all worlds, or one for each, all of the same sizes.
@@ -69,6 +74,8 @@ class CpuPhysics:
             skip_checks=True,
         )
         np.copyto(self._state, self._states[:, -1])
+        if not np.abs(self._state).max() < mujoco.mjMAXVAL:
+            self._state[~(np.abs(self._state).max(axis=1) < mujoco.mjMAXVAL)] = np.nan
 
     def close(self) -> None:
         """Stop the threads."""

@@ -1,0 +1,120 @@
+"""`plot` draws what a run holds; what a figure shows is tested in test_figures."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny
+
+import maml_rl
+from envs import InputError
+from maml_rl import figures, meta_train
+from maml_rl.distributions import Normal
+from maml_rl.plot import latest_evaluation, plot, visited
+from maml_rl.types import Trajectory
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return meta_train(tiny(iterations=3), tmp_path_factory.mktemp("plot") / "run", quiet=True)
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
+    """What each figure was given, by its name; the figures are drawn all the same."""
+    given: dict[str, tuple[Any, ...]] = {}
+
+    def spy(name: str) -> None:
+        draw = getattr(figures, name)
+
+        def record(*arguments: object) -> Path:
+            given[name] = arguments
+            found = draw(*arguments)
+            assert isinstance(found, Path)
+            return found
+
+        monkeypatch.setattr(figures, name, record)
+
+    for name in ("learning_curve", "adaptation_curve", "navigation_paths"):
+        spy(name)
+    return given
+
+
+def test_an_evaluated_navigation_run_gives_three_pictures(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
+    result, _ = maml_rl.evaluate(run)
+    paths = plot([run])
+    assert paths == [run / "figures" / f"{name}.png" for name in ("learning_curve", "adaptation_curve", "paths")]
+    for path in paths:
+        with Image.open(path) as image:
+            assert min(image.size) > 300
+        assert "<svg" in path.with_suffix(".svg").read_text()
+    rows, _ = drawn["learning_curve"]
+    assert [row["iteration"] for row in rows[str(run)]] == [0, 1, 2]
+    evaluations, _, published, _ = drawn["adaptation_curve"]
+    assert evaluations[str(run)]["mean"] == result.mean
+    assert published is None  # this run has no preset, and another horizon
+    positions, mask, goals, returns = (torch.as_tensor(value) for value in drawn["navigation_paths"][:4])
+    assert positions.shape == (5, 3, 2, 6, 2)  # tasks, k, episodes, steps and the end, x and y
+    assert (positions[:, :, :, 0] == 0).all()
+    assert (positions[:, :, :, 1:].diff(dim=3).abs() <= 0.1 + 1e-6).all()
+    assert mask.all()
+    assert goals.shape == (5, 2)
+    away = torch.linalg.vector_norm(positions[:, :, :, 1:] - goals[:, None, None, None], dim=-1)
+    assert returns == pytest.approx(-away.sum(-1).mean(-1), rel=1e-5)
+
+
+def test_several_runs_are_drawn_together(run: Path, tmp_path: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
+    other = meta_train(tiny(env="probes:Target", horizon=1, iterations=1), tmp_path / "other", quiet=True)
+    assert plot([other, run], tmp_path / "pictures") == [
+        tmp_path / "pictures/learning_curve.png"
+    ]  # Target has no paths
+    rows, _ = drawn["learning_curve"]
+    assert list(rows) == [str(other), str(run)]
+    assert not (run / "figures").exists()
+
+
+def test_the_newest_evaluation_is_drawn(run: Path) -> None:
+    assert latest_evaluation(run) is None
+    for age, name in enumerate(("evaluation_2.json", "evaluation.json", "evaluation_3.json")):
+        (run / name).write_text("{}")
+        os.utime(run / name, (1000 - age, 1000 - age))
+    assert latest_evaluation(run) == run / "evaluation_2.json"
+
+
+def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to plot: give one or more run folders"):
+        plot([])
+    with pytest.raises(InputError, match=r"is not a run folder: it has no config\.toml"):
+        plot([tmp_path])
+    (run / "evaluation.json").write_text(json.dumps({"mean": [1.0]})[:-3])
+    with pytest.raises(InputError, match=r"evaluation\.json is damaged: .*evaluate the run again"):
+        plot([run])
+    (run / "evaluation.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"evaluation\.json is not an evaluation of this package"):
+        plot([run])
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(InputError, match="run has no finished iteration yet: train on with --resume --out"):
+        plot([run])
+
+
+def test_visited_adds_the_place_after_the_last_live_step() -> None:
+    length = torch.tensor([[3, 1]])  # of three steps
+    mask = torch.arange(3) < length.unsqueeze(-1)
+    observations = torch.arange(12.0).reshape(1, 2, 3, 2) + 1
+    final = torch.tensor([[[70.0, 71.0], [80.0, 81.0]]])
+    nothing = torch.zeros(1, 2, 3, 2)
+    trajectory = Trajectory(observations, nothing, nothing[..., 0], mask, mask[..., 0], final, Normal(nothing, nothing))
+    places, seen = visited(trajectory)
+    assert places[0, 0].tolist() == [[1, 2], [3, 4], [5, 6], [70, 71]]
+    assert places[0, 1, :2].tolist() == [[7, 8], [80, 81]]
+    assert seen.tolist() == [[[True] * 4, [True, True, False, False]]]
