@@ -46,14 +46,19 @@ class OpenLoop:
         )  # fmt: skip
 
 
-def gymnasium_steps_per_second(steps: int = 4000) -> float:
-    """One HalfCheetah-v5 with random controls, no policy."""
-    env = gymnasium.make("HalfCheetah-v5", max_episode_steps=10 * steps)
-    env.reset(seed=0)
-    controls = np.random.default_rng(0).uniform(-0.3, 0.3, (steps, 6))
-    elapsed = seconds(lambda: [env.step(control) for control in controls])
+def gymnasium_steps_per_second(controls: np.ndarray) -> float:
+    """One HalfCheetah-v5 as gymnasium makes it, no policy, with the controls of some episodes (episodes, steps, 6)."""
+    env = gymnasium.make("HalfCheetah-v5", max_episode_steps=controls.shape[1])
+
+    def play() -> None:
+        for episode in controls:
+            env.reset(seed=0)
+            for control in episode:
+                env.step(control)
+
+    elapsed = seconds(play)
     env.close()
-    return steps / elapsed
+    return controls.shape[0] * controls.shape[1] / elapsed
 
 
 def main() -> None:
@@ -65,6 +70,7 @@ def main() -> None:
     env = learner.envs[0]
     assert isinstance(env, MujocoTask), "this benchmark is for MuJoCo environments"
     replay = OpenLoop(env, trajectory)
+    controls = replay.control[:20, :: env.frame_skip]
     torch.set_num_threads(1)
     rows = [
         (
