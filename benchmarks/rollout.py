@@ -76,7 +76,7 @@ def main() -> None:
         (
             steps / seconds(lambda: closed_loop(learner, chosen)),
             steps / seconds(replay),
-            gymnasium_steps_per_second(),
+            gymnasium_steps_per_second(controls),
         )
         for _ in range(chosen.repeats)
     ]
