@@ -57,9 +57,15 @@ def check_contract(env: TaskEnv) -> None:
     again = env.sample_tasks(2, torch.Generator().manual_seed(0))
     _require(env, bool(torch.equal(tasks, again)), "sample_tasks differs for the same generator seed",
              "Draw from the generator that is passed in")  # fmt: skip
-    _check_tensor(env, "reset(...)", env.reset(tasks, torch.tensor([1, 2])), (2, obs), "floating point")
+    _check_tensor(
+        env,
+        "reset(...)",
+        env.reset(tasks.to(env.device), torch.tensor([1, 2], device=env.device)),
+        (2, obs),
+        "floating point",
+    )
     for _ in range(2):
-        step = env.step(torch.zeros(2, act))
+        step = env.step(torch.zeros(2, act, device=env.device))
         _require(env, isinstance(step, Step), f"step(...) is a {type(step).__name__}",
                  "Return envs.Step(...) or Step.ongoing(...)")  # fmt: skip
         _check_tensor(env, "Step.observation", step.observation, (2, obs), "floating point")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium
+import gymnasium.envs
 import mujoco
 import numpy as np
 import torch
-from gymnasium.envs import mujoco as gymnasium_mujoco
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,7 +46,7 @@ def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer
 
 def gymnasium_asset(name: str) -> str:
     """The text of one of the robot models that gymnasium ships."""
-    return (Path(gymnasium_mujoco.__file__).parent / "assets" / name).read_text()
+    return (Path(gymnasium.envs.__file__).parent / "mujoco" / "assets" / name).read_text()
 
 
 class MujocoTask(TaskEnv):

@@ -78,13 +78,13 @@ class Agent:
         self.close()
 
 
-def load(run: Path | str, which: str = "checkpoint", device: str = "auto") -> Agent:
+def load(run: Path | str, which: str = "checkpoint", device: str | None = None) -> Agent:
     """The agent of a run folder, or of a checkpoint file alone.
 
     Args:
         run: A run folder, or a checkpoint file.
         which: "checkpoint" for the last parameters, "best" for those with the best training return.
-        device: Where to compute.
+        device: Where to compute; None for the configuration's own device.
 
     Raises:
         InputError: There is no such run, or it is damaged.

@@ -53,26 +53,32 @@ def ridge_regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         ridge = torch.where(failed[:, None, None], 10 * ridge, ridge)
     raise FloatingPointError(
         f"the linear baseline has no solution for tasks {failed.nonzero().flatten().tolist()}: "
-        "look for huge or constant observations"
+        "look for huge or constant observations, and for huge rewards"
     )
 
 
-def linear(observations: Tensor, returns: Tensor, mask: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Fit a linear function of ``features`` to returns, one for each task.
+Value = Callable[[Tensor, Tensor], Tensor]
+"""Observations (K, B, ..., obs) and times (broadcast to its leading axes) to values (K, B, ...)."""
+
+
+def linear(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, carry: Tensor | None = None) -> Value:
+    """Fit a linear function V of ``features``, one for each task: V(o_t) = R_t + carry_t V(final).
 
     Args:
         observations: (K, B, T, obs).
-        returns: (K, B, T).
+        returns: (K, B, T) of the rewards that were sampled.
         mask: (K, B, T) bool.
+        final: (K, B, obs) after the last live step.
+        carry: (K, B, T) discount from each step to the final observation, 0 where nothing follows; None for 0.
 
     Returns:
-        A function of observations (K, B, ..., obs) and times (broadcast to its leading axes) that gives values (K, B,
-        ...).
+        V.
     """
     tasks, horizon = len(observations), observations.shape[2]
-    times = torch.arange(horizon, device=observations.device).expand(returns.shape)
-    x = features(observations, times).flatten(1, 2)
-    solution = ridge_regression(x, returns.double().flatten(1), mask.double().flatten(1))
+    x = features(observations, torch.arange(horizon, device=observations.device).expand(returns.shape))
+    if carry is not None:
+        x = x - carry.unsqueeze(-1) * features(final, mask.sum(-1)).unsqueeze(2)
+    solution = ridge_regression(x.flatten(1, 2), returns.double().flatten(1), mask.double().flatten(1))
 
     def predict(seen: Tensor, when: Tensor) -> Tensor:
         table = features(seen, when.expand(seen.shape[:-1]))
@@ -82,7 +88,7 @@ def linear(observations: Tensor, returns: Tensor, mask: Tensor) -> Callable[[Ten
     return predict
 
 
-def none(observations: Tensor, returns: Tensor, mask: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def none(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, carry: Tensor | None = None) -> Value:
     """No baseline: the value is 0 everywhere."""
     return lambda seen, when: torch.zeros(seen.shape[:-1], dtype=returns.dtype, device=seen.device)
 

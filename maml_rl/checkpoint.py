@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,10 +52,9 @@ def save(path: Path, checkpoint: Checkpoint, keep_previous: bool = False) -> Non
             os.fsync(file.fileno())
         if keep_previous and path.exists():
             previous = path.with_stem(path.stem + "_previous")
-            link = path.with_suffix(".link")
-            link.unlink(missing_ok=True)
-            os.link(path, link)
-            link.replace(previous)
+            copy = path.with_suffix(".copy")
+            shutil.copyfile(path, copy)
+            copy.replace(previous)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -101,13 +101,14 @@ def evaluate(arguments: Sequence[str]) -> None:
     chosen = _parse(Evaluate, arguments, "evaluate")
     result, path = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which)
     config = read_config(chosen.run)
-    known = adaptation(config.env, config.preset) if chosen.split == "in" else None
+    known = adaptation(config.env, config.preset, config.horizon) if chosen.split == "in" else None
     table = Table(title=f"{chosen.run}: return on {len(result.tasks)} held-out tasks")
     for column in ("gradient steps", "mean return", "95 % interval", *([known.source] if known else [])):
         table.add_column(column, justify="right")
-    for k, (mean, half) in enumerate(zip(result.mean, result.ci95, strict=True)):
+    for k, mean in enumerate(result.mean):
+        half = f"± {result.ci95[k]:.2f}" if result.ci95 else ""
         published = [f"{known.returns[k]:.2f}" if k < len(known.returns) else ""] if known else []
-        table.add_row(str(k), f"{mean:.2f}", f"± {half:.2f}", *published)
+        table.add_row(str(k), f"{mean:.2f}", half, *published)
     Console().print(table)
     print(f"written: {path}")
 

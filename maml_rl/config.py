@@ -1,5 +1,6 @@
 """The configuration. A hyper-parameter is one line: its key in a TOML file, flag, help and log entry."""
 
+import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +60,9 @@ class Evaluation(_Section):
     episodes: int = Field(20, ge=1, description="Episodes for each task and step")
     steps: int = Field(3, ge=0, description="Gradient steps")
     every: int = Field(0, ge=0, description="Also evaluate every n iterations of training; 0: never")
-    lr_after_first_step: float = Field(0.5, gt=0, description="Factor on the inner rate after the first step")
+    lr_after_first_step: float = Field(
+        0.5, gt=0, description="Factor on the inner rate after the first step, or after the steps trained with if more"
+    )
 
 
 class Config(_Section):
@@ -132,20 +135,29 @@ def find(name: str | Path) -> Path:
     shipped = experiments()
     if str(name) in shipped:
         return shipped[str(name)]
-    raise InputError(f"no configuration file {str(name)!r}, and no experiment of that name: {', '.join(shipped)}")
+    near = difflib.get_close_matches(str(name), shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(f"no configuration file {str(name)!r}, and no experiment of that name: {', '.join(shipped)}{hint}")
 
 
-def load(name: str | Path) -> Config:
+def load(name: str | Path, **changes: object) -> Config:
     """Read a TOML file, or one of the package's experiments by name.
+
+    Args:
+        name: The file or the experiment.
+        **changes: Keys to replace; a section is a dict, merged into the file's.
 
     Raises:
         InputError: It is missing, not TOML, or not a valid configuration.
     """
     path = find(name)
     try:
-        return parse_toml(path.read_text(), str(path))
+        values = parse_toml(path.read_text(), str(path)).model_dump()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a TOML file: {error}") from None
+    for key, value in changes.items():
+        values[key] = values[key] | value if isinstance(value, dict) and key in values else value
+    return parse(values, str(path))
 
 
 def parse_toml(text: str, source: str) -> Config:

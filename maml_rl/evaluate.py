@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
     tasks: list[list[float]]  # [task]
     returns: list[list[list[float]]]  # [task][k][episode] undiscounted return
     mean: list[float]  # [k] over episodes, then tasks
-    ci95: list[float]  # [k] half width of the interval over tasks, 1.96 s / sqrt(tasks)
+    ci95: list[float] | None  # [k] half width of the 95 % interval, 1.96 s / sqrt(tasks); None for one task
     split: str  # "in" or "out" of the training distribution
     steps: int  # gradient steps
     lr: list[float]  # [step] inner rate
@@ -31,21 +31,21 @@ class Evaluation(NamedTuple):
 
 
 def rates(config: Config, steps: int) -> list[float]:
-    """The rate of each inner step at test: the inner rate, and after the first step a factor of it."""
+    """The inner rate of each step at test; after the first, or those trained with, a factor of it."""
     later = config.inner.lr * config.evaluation.lr_after_first_step
-    return [config.inner.lr, *[later] * (steps - 1)][:steps]
+    trained = max(1, config.inner.steps)
+    return [config.inner.lr if step < trained else later for step in range(steps)]
 
 
 def summarise(exploration: Exploration, tasks: Tensor, split: str, lr: list[float]) -> Evaluation:
     """Returns, their means and intervals, from the trajectories before and after each inner step."""
-    returns = torch.stack([torch.where(t.mask, t.rewards, 0.0).sum(-1) for t in exploration.trajectories], 1).double()
+    returns = torch.stack([t.returns() for t in exploration.trajectories], 1).double()
     per_task = returns.mean(-1)
-    spread = per_task.std(0) if len(per_task) > 1 else torch.full_like(per_task[0], math.nan)
     return Evaluation(
         tasks=tasks.flatten(1).tolist(),
         returns=returns.tolist(),
         mean=per_task.mean(0).tolist(),
-        ci95=(1.96 * spread / math.sqrt(len(per_task))).tolist(),
+        ci95=None if len(per_task) == 1 else (1.96 * per_task.std(0) / math.sqrt(len(per_task))).tolist(),
         split=split,
         steps=len(lr),
         lr=lr,
@@ -69,13 +69,13 @@ def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
     return summarise(exploration, tasks, "in", lr)
 
 
-def load_learner(run: Path | str, which: str = "checkpoint", device: str = "auto") -> tuple[Learner, Params]:
+def load_learner(run: Path | str, which: str = "checkpoint", device: str | None = None) -> tuple[Learner, Params]:
     """The learner and parameters of a run folder, or of a checkpoint file alone.
 
     Args:
         run: A run folder, or a checkpoint file.
         which: "checkpoint" for the last, "best" for the best training return.
-        device: Where to compute.
+        device: Where to compute; None for the configuration's own device.
 
     Raises:
         InputError: There is no such run, or it is damaged.
@@ -83,12 +83,10 @@ def load_learner(run: Path | str, which: str = "checkpoint", device: str = "auto
     path = Path(run)
     if not path.exists():
         raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
-    if path.is_dir():
-        run_folder.read_config(path)
-        path = path / f"{which}.pt"
-    saved = checkpoint.load(path)
-    config = configuration.parse_toml(saved.config, str(path)).model_copy(update={"device": device})
-    learner = build(config)
+    folder = run_folder.read_config(path) if path.is_dir() else None
+    saved = checkpoint.load(path / f"{which}.pt" if folder else path)
+    config = folder or configuration.parse_toml(saved.config, str(path))
+    learner = build(config.model_copy(update={"device": device or config.device}))
     return learner, {name: value.to(learner.device) for name, value in saved.theta.items()}
 
 

@@ -260,7 +260,9 @@ def _series(name: str, rows: Sequence[Mapping[str, float]], key: str) -> tuple[F
 
 
 def _mean_and_interval(name: str, evaluation: Mapping[str, Any]) -> tuple[Floats, Floats]:
-    mean, half = (np.asarray(evaluation.get(key, ()), dtype=float) for key in ("mean", "ci95"))
+    mean = np.asarray(evaluation.get("mean", ()), dtype=float)
+    interval = evaluation.get("ci95", ())
+    half = np.full_like(mean, np.nan) if interval is None else np.asarray(interval, dtype=float)  # None: one task
     if mean.ndim != 1 or mean.shape != half.shape or not len(mean):
         raise ValueError(f"{name}: wanted mean and ci95 of shape (k,), got {mean.shape} and {half.shape}")
     return mean, half

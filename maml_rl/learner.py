@@ -113,6 +113,8 @@ def choose_device(name: str) -> torch.device:
 def build(config: Config) -> Learner:
     """Make the environments, policy and losses that a configuration names, and give torch its threads.
 
+    The learner's configuration has the preset and horizon that were left to the environment.
+
     Raises:
         InputError: Something it names does not exist or breaks its contract.
     """
@@ -128,4 +130,6 @@ def build(config: Config) -> Learner:
         config.policy.init_std,
         config.policy.min_std,
     )
+    preset = config.preset or next(iter(made[0].presets), None)
+    config = config.model_copy(update={"preset": preset, "horizon": made[0].horizon})
     return Learner(config, made, policy, inner_loss(policy, config.inner.estimator), device)

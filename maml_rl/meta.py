@@ -36,13 +36,16 @@ def to_batch(
     actions = torch.where(mask.unsqueeze(-1), trajectory.actions, 0.0)
     rewards = torch.where(mask, trajectory.rewards, 0.0)
     returns = discounted_returns(rewards, mask, discount)
-    value = BASELINES[baseline](observations, returns, mask)
-    values = value(observations, torch.arange(mask.shape[-1], device=mask.device))
-    bootstrap = None
+    times = torch.arange(mask.shape[-1], device=mask.device)
+    length = mask.sum(-1)
+    carry = None
     if bootstrap_on_truncation:
-        ahead = value(trajectory.final_observations, mask.sum(-1))
-        bootstrap = torch.where(trajectory.truncated, ahead, 0.0)
-    advantages = normalise(gae(rewards, values, mask, discount, gae_lambda, bootstrap), mask)
+        left = length.unsqueeze(-1) - times
+        carry = torch.where(trajectory.truncated.unsqueeze(-1) & mask, discount**left, 0.0)
+    value = BASELINES[baseline](observations, returns, mask, trajectory.final_observations, carry)
+    ahead = torch.where(trajectory.truncated, value(trajectory.final_observations, length), 0.0)
+    bootstrap = None if carry is None else ahead
+    advantages = normalise(gae(rewards, value(observations, times), mask, discount, gae_lambda, bootstrap), mask)
     weights = mask.to(rewards.dtype) / mask.sum((-2, -1), keepdim=True)
     behaviour = map_tensors(lambda field: torch.where(mask.unsqueeze(-1), field, 0.0), trajectory.behaviour)
     return Batch(observations, actions, advantages, weights, behaviour)
@@ -55,7 +58,6 @@ def explore(
     params: Params,
     tasks: int,
     rates: Sequence[Rate],
-    first_order: bool = False,
 ) -> Exploration:
     """Sample and adapt in turn, with fresh episodes for every inner step (MAML paper, algorithm 3).
 
@@ -66,7 +68,6 @@ def explore(
         params: Where every task starts.
         tasks: K.
         rates: The rate of each inner step, in order.
-        first_order: See ``adapt``.
     """
     chain, trajectories, batches, seconds = [stack(params, tasks)], [], [], 0.0
     for k in range(len(rates) + 1):
@@ -75,17 +76,17 @@ def explore(
         seconds += time.perf_counter() - began
         batches.append(prepare(trajectories[-1]))
         if k < len(rates):
-            chain.append(adapt_stacked(loss, chain[-1], [batches[-1]], rates[k], first_order))
+            chain.append(adapt_stacked(loss, chain[-1], [batches[-1]], rates[k]))
     return Exploration(chain, trajectories, batches, seconds)
 
 
-def adapt_stacked(loss: Loss[Batch], params: Params, batches: Sequence[Batch], lr: Rate, first_order: bool) -> Params:
+def adapt_stacked(loss: Loss[Batch], params: Params, batches: Sequence[Batch], lr: Rate) -> Params:
     """The inner loop for all tasks at once, from stacked parameters; no gradient flows through the result."""
 
     @torch.no_grad()
     def adapt_slice(rows: slice) -> Params:
         own, data = map_tensors(lambda x: x[rows], (params, list(batches)))
-        return vmap(lambda p, b: adapt(loss, p, b, lr, first_order))(own, data)
+        return vmap(lambda p, b: adapt(loss, p, b, lr))(own, data)
 
     pieces = side_by_side(adapt_slice, task_slices(batches[0].weights))
     adapted: Params = map_tensors(lambda *parts: torch.cat(parts), *pieces)
@@ -119,6 +120,7 @@ class MetaObjective:
     batches: Sequence[Batch]
     lr: Rate
     first_order: bool
+    whole_episodes: bool = False  # the loss couples the steps of an episode: thin by episodes, not by steps
 
     def on_slice(self, theta: Params, rows: slice) -> tuple[Tensor, Tensor]:
         """Surrogate and KL summed over a slice of tasks, divided by the number of all tasks."""

@@ -1,5 +1,7 @@
 """Outer steps: from theta and the data of one meta-iteration to the next theta."""
 
+import math
+
 import torch
 
 from maml_rl.config import Outer
@@ -22,14 +24,14 @@ def trpo(
         The new theta (the given one, unchanged, if the line search refuses every point) and what there is to log.
 
     Raises:
-        FloatingPointError: The meta-gradient is not finite.
+        FloatingPointError: The meta-gradient or the Fisher-vector product is not finite.
     """
     surrogate, gradient = objective.gradient(theta)
     b = flatten(gradient)
     if not bool(b.isfinite().all()):
         where = [name for name, value in gradient.items() if not bool(value.isfinite().all())]
         raise FloatingPointError(f"the meta-gradient of {', '.join(where)} is NaN or infinite")
-    thinned = [every(batch, settings.fisher_subsample) for batch in exploration.batches]
+    thinned = [every(batch, settings.fisher_subsample, objective.whole_episodes) for batch in exploration.batches]
     metric = fisher_vector_product(
         objective.policy, objective.loss, exploration.chain, thinned, objective.lr, objective.first_order
     )
@@ -39,6 +41,8 @@ def trpo(
 
     direction = conjugate_gradient(product, b, settings.cg_iterations)
     curvature = float(direction.x.dot(direction.product))
+    if not math.isfinite(curvature):
+        raise FloatingPointError("the Fisher-vector product is NaN or infinite")
     log = {"grad/norm": float(b.norm()), "cg/residual": direction.residual}
     if curvature <= 0:
         return theta, log | {

@@ -87,8 +87,9 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
     files = {str(folder): file for folder in folders if (file := latest_evaluation(folder))}
     if files:
         evaluations = {name: _read_evaluation(file) for name, file in files.items()}
-        known = {published.adaptation(configs[name].env, configs[name].preset) for name in files}
-        same = known.pop() if len(known) == 1 else None
+        known = {published.adaptation(c.env, c.preset, c.horizon) for c in (configs[name] for name in files)}
+        comparable = len(known) == 1 and all(found["split"] == "in" for found in evaluations.values())
+        same = known.pop() if comparable else None
         drawn.append(
             figures.adaptation_curve(
                 evaluations,

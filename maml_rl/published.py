@@ -22,6 +22,11 @@ _ADAPTATION = {
 }
 
 
-def adaptation(env: str, preset: str | None) -> Published | None:
-    """The published adaptation curve of an environment and preset (half-cheetah: horizon 200), if any."""
+_HORIZON = {"navigation": 100, "half-cheetah-vel": 200, "half-cheetah-dir": 200}
+
+
+def adaptation(env: str, preset: str | None, horizon: int | None) -> Published | None:
+    """The published adaptation curve for an environment, preset and horizon (None: its default), if there is one."""
+    if horizon not in (None, _HORIZON.get(env)):
+        return None
     return _ADAPTATION.get((env, preset or ""))

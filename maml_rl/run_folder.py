@@ -64,6 +64,8 @@ def read_config(run: Path) -> Config:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.parent.exists():
+        raise InputError(f"there is no run folder {path.parent}: train first, with `maml-rl train CONFIG --out ...`")
     if not path.is_file():
         raise InputError(f"{path.parent} is not a run folder: it has no {path.name}")
     try:
@@ -134,8 +136,9 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise InputError(f"--out {path} is a file: give the name of a folder")
         has_run = (path / "config.toml").exists()
+        refusal = InputError(f"{path} already holds a run: continue it with --resume, or give another --out")
         if has_run and not resume:
-            raise InputError(f"{path} already holds a run: continue it with --resume, or give another --out")
+            raise refusal
         if not has_run and path.is_dir() and any(entry.name != "lock" for entry in path.iterdir()):
             raise InputError(f"{path} is not empty and not a run folder: give another --out")
         path.mkdir(parents=True, exist_ok=True)
@@ -145,21 +148,30 @@ class RunFolder:
         except filelock.Timeout:
             raise InputError(f"{path} is in use by another process: wait for it, or give another --out") from None
         try:
+            has_run = (path / "config.toml").exists()  # another process may have had the lock until now
+            if has_run and not resume:
+                raise refusal
             self.checkpoint = self._open(config, has_run)
+            self._begin(config, about, has_run)
         except BaseException:
             self._lock.release()
             raise
+
+    def _begin(self, config: Config, about: dict[str, Any], has_run: bool) -> None:
         text = tomli_w.dumps({"made_with": about, "config": config.model_dump(mode="json", exclude_none=True)})
         self._replace("config.toml", text)
         start = self.checkpoint.iteration if self.checkpoint else 0
-        self._metrics = (path / "metrics.jsonl").open("a")
-        self._events = SummaryWriter(str(path), purge_step=start if has_run else None)
+        self._metrics = (self.path / "metrics.jsonl").open("a")
+        self._events = SummaryWriter(str(self.path), purge_step=start if has_run else None)
 
     def _open(self, config: Config, has_run: bool) -> Checkpoint | None:
         if not has_run:
             return None
         _compare(self.path, read_config(self.path), config)
         if not (self.path / "checkpoint.pt").exists():
+            previous = self.path / "checkpoint_previous.pt"
+            if previous.exists():
+                raise InputError(f"{self.path} has lost its checkpoint.pt: rename {previous} to it to go on from there")
             self._replace("metrics.jsonl", "")
             return None
         found = checkpoint.load(self.path / "checkpoint.pt")

@@ -1,7 +1,7 @@
 """Meta-training: the loop of the MAML paper's algorithm 3."""
 
+import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -39,7 +39,7 @@ def _stop_requests() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(signum)
         name = signal.Signals(signum).name
-        print(f"\n{name}: stopping after this iteration; once more stops at once", file=sys.stderr, flush=True)
+        os.write(2, f"\n{name}: stopping after this iteration; once more stops at once\n".encode())
 
     try:
         before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -56,12 +56,11 @@ def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
     """What one exploration shows: returns, the policy's spread, how far and how well adaptation moved it."""
     row: dict[str, float] = {}
     gains = []
-    for k, (params, trajectory) in enumerate(zip(exploration.chain, exploration.trajectories, strict=True)):
-        per_task = torch.where(trajectory.mask, trajectory.rewards, 0.0).sum(-1).mean(-1)
+    for k, trajectory in enumerate(exploration.trajectories):
+        per_task = trajectory.returns().mean(-1)
         gains.append(per_task)
         row[f"return/{k}"] = float(per_task.mean())
-        std = params["log_std"].exp().clamp(min=learner.config.policy.min_std)
-        row[f"std/{k}"] = float(std.mean())
+        row[f"std/{k}"] = float(trajectory.behaviour.std()[:, 0, 0].mean())
     row["share_worse"] = float((gains[-1] < gains[0]).float().mean())
     row["kl/inner"] = inner_kl(learner.policy, exploration)
     return row
@@ -81,7 +80,12 @@ def meta_iteration(learner: Learner, theta: Params, iteration: int) -> tuple[Par
     row = describe(learner, exploration)
     explored = time.perf_counter()
     objective = MetaObjective(
-        learner.policy, learner.loss, exploration.batches, config.inner.lr, config.inner.first_order
+        learner.policy,
+        learner.loss,
+        exploration.batches,
+        config.inner.lr,
+        config.inner.first_order,
+        whole_episodes=config.inner.estimator == "dice",
     )
     theta, log = trpo(theta, exploration, objective, config.outer)
     outer = time.perf_counter() - explored
@@ -112,12 +116,14 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
     every = config.evaluation.every
     with (
         closing(build(config)) as learner,
-        closing(RunFolder(Path(out), config, resume, made_with(torch.get_num_threads(), learner.device))) as folder,
+        closing(
+            RunFolder(Path(out), learner.config, resume, made_with(torch.get_num_threads(), learner.device))
+        ) as folder,
         _stop_requests() as stop,
     ):
         state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "")
         theta = {name: value.to(learner.device) for name, value in state.theta.items()}
-        state = state._replace(theta=theta, config=to_toml(config))
+        state = state._replace(theta=theta, config=to_toml(learner.config))
         with ProgressLine(config.env, config.iterations, state.iteration, quiet) as progress:
             for iteration in range(state.iteration, config.iterations):
                 try:
@@ -125,9 +131,12 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
                     if every and (iteration + 1) % every == 0:
                         mean = evaluate_learner(learner, theta).mean
                         row |= {f"evaluation/{k}": value for k, value in enumerate(mean)}
-                except FloatingPointError:
+                except FloatingPointError as error:
                     folder.save("failed.pt", state)
-                    raise
+                    kept = folder.path / "failed.pt"
+                    raise FloatingPointError(
+                        f"iteration {iteration}: {error}; the state before it is in {kept}"
+                    ) from error
                 score = row[f"return/{config.inner.steps}"]
                 env_steps = state.env_steps + int(row["env_steps"])
                 best_return = max(score, state.best_return)
@@ -137,6 +146,6 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
                     folder.save("best.pt", before)
                 folder.save("checkpoint.pt", state)
                 progress.advance(f"return {row['return/0']:.1f} -> {score:.1f}")
-                if stop:
+                if stop and state.iteration < config.iterations:
                     raise Stopped(stop[0], folder.path)
     return folder.path

@@ -29,6 +29,10 @@ class Trajectory(NamedTuple):
     final_observations: Tensor  # (K, B, obs)     after the last live step
     behaviour: Distribution  # fields (K, B, T, act): what the actions were drawn from
 
+    def returns(self) -> Tensor:
+        """Undiscounted return of each episode, (K, B)."""
+        return torch.where(self.mask, self.rewards, 0.0).sum(-1)
+
 
 class Batch(NamedTuple):
     """What a loss takes. Entries after an episode's end are zero."""

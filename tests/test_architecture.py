@@ -130,7 +130,7 @@ print(*sys.modules)
         "pandas",
         "tensorflow",
         "PIL",
-        pytest.param("imageio", marks=pytest.mark.xfail(reason="envs/mujoco_task.py imports gymnasium.envs.mujoco")),
+        "imageio",
     ],
 )
 def test_training_imports_no_picture_library(library: str, loaded: set[str]) -> None:

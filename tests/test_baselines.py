@@ -20,7 +20,7 @@ def test_a_linear_target_is_fitted_exactly_for_each_task() -> None:
     target = torch.einsum("kbtf,kf->kbt", table, torch.randn(3, 8, generator=generator, dtype=torch.float64))
     live = torch.rand(3, 5, 150, generator=generator) < 0.8
     dirty = torch.where(live, target, 1e6)
-    predicted = linear(observations, dirty, live)(observations, times)
+    predicted = linear(observations, dirty, live, observations[:, :, -1])(observations, times)
     torch.testing.assert_close(predicted, target, atol=1e-4, rtol=1e-4)
 
 
@@ -50,7 +50,8 @@ def test_only_the_singular_task_gets_a_larger_ridge() -> None:
 def test_prediction_at_another_time_uses_the_time_features() -> None:
     live = torch.ones(1, 2, 30, dtype=torch.bool)
     returns = (torch.arange(30) / 100).expand(1, 2, 30).double()
-    value = linear(torch.zeros(1, 2, 30, 1, dtype=torch.float64), returns, live)
+    seen = torch.zeros(1, 2, 30, 1, dtype=torch.float64)
+    value = linear(seen, returns, live, seen[:, :, -1])
     ahead = value(torch.zeros(1, 2, 1, dtype=torch.float64), torch.full((1, 2), 40))
     torch.testing.assert_close(ahead, torch.full((1, 2), 0.4, dtype=torch.float64), atol=1e-2, rtol=0)
 
@@ -59,4 +60,17 @@ def test_none_is_zero() -> None:
     observations = torch.randn(1, 2, 3, 4)
     returns = torch.ones(1, 2, 3)
     live = torch.ones(1, 2, 3, dtype=torch.bool)
-    assert torch.equal(none(observations, returns, live)(observations, torch.arange(3)), torch.zeros(1, 2, 3))
+    assert torch.equal(
+        none(observations, returns, live, observations[:, :, -1])(observations, torch.arange(3)), torch.zeros(1, 2, 3)
+    )
+
+
+def test_with_a_value_ahead_reward_one_for_ever_is_worth_its_limit() -> None:
+    """V = 1 / (1 - discount) at every step; without the value ahead, the return of the steps that are left."""
+    live = torch.ones(1, 2, 30, dtype=torch.bool)
+    left = torch.arange(30, 0, -1).expand(1, 2, 30).double()
+    returns, seen = (1 - 0.9**left) / 0.1, torch.zeros(1, 2, 30, 1, dtype=torch.float64)
+    times = torch.arange(30)
+    right = linear(seen, returns, live, seen[:, :, -1], 0.9**left)(seen, times)
+    torch.testing.assert_close(right, torch.full_like(right, 10.0), atol=1e-2, rtol=0)
+    assert linear(seen, returns, live, seen[:, :, -1])(seen, times)[0, 0, 29] < 2

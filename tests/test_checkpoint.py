@@ -168,7 +168,7 @@ def test_the_one_before_is_kept(file: Path) -> None:
 
 def test_what_a_killed_save_left_behind_is_in_nobodys_way(file: Path) -> None:
     file.with_suffix(".tmp").write_bytes(b"half of a")
-    file.with_suffix(".link").write_bytes(b"older")
+    file.with_suffix(".copy").write_bytes(b"older")
     assert equal(load(file), STATE)
     save(file, STATE._replace(iteration=8), keep_previous=True)
     assert load(file).iteration == 8

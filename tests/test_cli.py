@@ -15,7 +15,7 @@ import pytest
 from tiny import TINY, files, finish, maml_rl, rows, same_checkpoint, tiny
 
 from envs import InputError
-from maml_rl import checkpoint, cli, meta_train
+from maml_rl import Evaluation, checkpoint, cli, evaluate, meta_train
 from maml_rl.config import load, to_toml
 from maml_rl.run_folder import read_config
 
@@ -78,16 +78,36 @@ def test_train_and_evaluate(folder: Path) -> None:
     assert code == 0, err
     assert out == "trained: run\nnext:    maml-rl evaluate run; maml-rl plot run; tensorboard --logdir run\n"
     assert re.search(r"^navigation 2/2  return -?\d+\.\d -> -?\d+\.\d  left 0:00:00$", err, re.MULTILINE)
-    assert read_config(folder / "run") == tiny(outer={"max_kl": 0.02})
+    assert read_config(folder / "run") == tiny(preset="finn2017", outer={"max_kl": 0.02})
 
-    code, out, err = finish(maml_rl("evaluate", "run", "--tasks", "3", "--steps", "2", cwd=folder))
+    code, out, err = finish(maml_rl("evaluate", "run", "--tasks", "4", "--steps", "1", cwd=folder))
     assert (code, err) == (0, "")
     content = json.loads((folder / "run/evaluation.json").read_text())
-    assert "run: return on 3 held-out tasks" in out
+    assert "run: return on 4 held-out tasks" in out
     shown = re.findall(r"│ +(\d) │ +(-?[\d.]+) │ +± ([\d.]+) │", out)
-    expected = zip(range(3), content["mean"], content["ci95"], strict=True)
+    expected = zip(range(2), content["mean"], content["ci95"], strict=True)
     assert shown == [(str(k), f"{mean:.2f}", f"{half:.2f}") for k, mean, half in expected]
     assert out.endswith("written: run/evaluation.json\n")
+
+
+def test_evaluate_passes_its_flags_on(command: Command, folder: Path) -> None:
+    assert command("train", "small.toml", "--out", "run")[0] == 0
+    state = checkpoint.load(folder / "run/best.pt")
+    shifted = {name: value + 1 for name, value in state.theta.items()}
+    checkpoint.save(folder / "run/best.pt", state._replace(theta=shifted))
+    flags = ["--tasks", "5", "--steps", "1", "--episodes", "4", "--split", "out", "--which", "best"]
+    assert command("evaluate", "run", *flags)[0] == 0
+    content = json.loads((folder / "run/evaluation.json").read_text())
+    result, _ = evaluate("run", tasks=5, steps=1, episodes=4, split="out", which="best")
+    assert Evaluation(**content) == result
+
+
+def test_plot_prints_what_it_drew(command: Command, folder: Path) -> None:
+    assert command("train", "small.toml", "--out", "run")[0] == 0
+    code, out, _ = command("plot", "run", "--out", "pictures")
+    assert code == 0
+    assert out.splitlines() == ["pictures/learning_curve.png", "pictures/paths.png"]
+    assert all((folder / line).is_file() for line in out.splitlines())
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 40) -> None:
@@ -129,7 +149,7 @@ def test_an_environment_that_diverges(folder: Path) -> None:
     changes = ["--env", "mine:Broken", "--episodes", "3", "--horizon", "4", "--iterations", "5"]
     code, out, err = finish(maml_rl("train", "small.toml", "--out", "run", *changes, cwd=folder))
     assert (code, out) == (2, "")
-    assert "error: rewards of task 1, episode 2, step 2 (all counted from 0) hold [nan]" in err
+    assert "rewards of task 1, episode 2, step 2 (all counted from 0) hold [nan]" in err
     assert "Traceback" not in err
     assert checkpoint.load(folder / "run/checkpoint.pt").iteration == 1
     assert same_checkpoint(folder / "run/failed.pt", folder / "run/checkpoint.pt")

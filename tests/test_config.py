@@ -143,3 +143,15 @@ def test_an_experiment_has_a_name_and_a_file_comes_first(tmp_path: Path, monkeyp
 def test_a_missing_configuration_lists_the_experiments() -> None:
     with pytest.raises(InputError, match=r"no configuration file 'navigate\.toml'.*half_cheetah_dir, .*navigation"):
         load("navigate.toml")
+
+
+def test_load_with_changes_validates_them() -> None:
+    changed = load("navigation", iterations=2, inner={"lr": 0.2})
+    assert (changed.iterations, changed.inner.lr, changed.inner.estimator) == (2, 0.2, "lvc")
+    with pytest.raises(InputError, match="iteration: there is no such key"):
+        load("navigation", iteration=2)
+
+
+def test_a_near_experiment_is_offered() -> None:
+    with pytest.raises(InputError, match=r"did you mean navigation\?"):
+        load("navigaton")

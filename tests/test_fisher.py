@@ -92,3 +92,10 @@ def test_every_keeps_the_steps_it_says_and_their_weights_sum_to_one() -> None:
     torch.testing.assert_close(thin.weights.sum((1, 2)), torch.ones(2, dtype=torch.float64))
     assert torch.equal(thin.weights > 0, batch.weights[:, :, ::5] > 0)
     assert every(batch, 1) is batch
+
+
+def test_thinning_by_episodes_keeps_whole_episodes() -> None:
+    batch = random_batch(stack(random_params(0), 2), 2, seed=1, episodes=7)
+    thin = every(batch, 3, whole_episodes=True)
+    assert torch.equal(thin.actions, batch.actions[:, [0, 3, 6]])
+    torch.testing.assert_close(thin.weights.sum((1, 2)), torch.ones(2, dtype=torch.float64))

@@ -20,7 +20,7 @@ def problem(estimator: str, steps: int = 1, first_order: bool = False) -> tuple[
     params, batches = stack(theta, TASKS), []
     for k in range(steps + 1):
         batches.append(random_batch(params, TASKS, seed=20 + k))
-        params = adapt_stacked(loss, params, [batches[-1]], LR, first_order)
+        params = adapt_stacked(loss, params, [batches[-1]], LR)
     return theta, MetaObjective(POLICY, loss, batches, LR, first_order)
 
 

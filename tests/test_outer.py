@@ -20,7 +20,7 @@ def problem(estimator: str = "log_prob", steps: int = 1) -> tuple[Params, Explor
     for k in range(steps + 1):
         batches.append(random_batch(chain[-1], TASKS, seed=30 + k, episodes=20, steps=10))
         if k < steps:
-            chain.append(adapt_stacked(loss, chain[-1], [batches[-1]], 0.1, False))
+            chain.append(adapt_stacked(loss, chain[-1], [batches[-1]], 0.1))
     return theta, Exploration(chain, [], batches, 0.0), MetaObjective(POLICY, loss, batches, 0.1, False)
 
 

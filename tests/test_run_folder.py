@@ -198,8 +198,17 @@ def test_tensorboard_shows_what_metrics_jsonl_holds(run: Path) -> None:
     assert scalars(run, "return/0") == [(0, 0.0), (1, 1.5), (2, 3.0), (3, -1.0)]
 
 
+def test_a_lost_checkpoint_is_not_a_new_beginning(run: Path) -> None:
+    (run / "checkpoint.pt").rename(run / "checkpoint_previous.pt")
+    before = files(run)
+    with pytest.raises(InputError, match=r"has lost its checkpoint\.pt: rename .*checkpoint_previous\.pt"):
+        RunFolder(run, CONFIG, True, {})
+    assert files(run) == before
+
+
 def test_a_run_without_a_checkpoint_begins_again(run: Path) -> None:
     (run / "checkpoint.pt").unlink()
+    (run / "checkpoint_previous.pt").unlink(missing_ok=True)
     with opened(run) as folder:
         assert folder.checkpoint is None
         folder.log({"iteration": 0, "return/0": 9.0})
