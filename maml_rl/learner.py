@@ -15,6 +15,7 @@ from maml_rl.adapt import Loss
 from maml_rl.config import Config
 from maml_rl.losses import inner_loss
 from maml_rl.meta import Exploration, explore, to_batch
+from maml_rl.parallel import keep_freed_memory
 from maml_rl.policies import GaussianPolicy
 from maml_rl.rollout import rollout
 from maml_rl.types import Batch, Params, Rate, Trajectory
@@ -120,6 +121,7 @@ def build(config: Config) -> Learner:
     """
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    keep_freed_memory()
     made = envs.make(config.env, config.preset, config.horizon)
     observations, actions = made[0].observation_space.shape[0], made[0].action_space.shape[0]
     policy = GaussianPolicy(

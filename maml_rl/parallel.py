@@ -6,6 +6,8 @@ slices in flight. Results do not depend on how many workers there are. On a GPU 
 allow and there is one worker.
 """
 
+import ctypes
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ CPU_STEPS = 4096
 GPU_STEPS = 1_000_000
 """Steps of data in one slice on a GPU."""
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -33,6 +37,17 @@ def one_torch_thread() -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep up to 2 GiB of freed memory for the next tensors instead of giving it back to the system.
+
+    Otherwise every large activation is mapped, zeroed and unmapped anew: a fifth of a small meta-iteration.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_MMAP_THRESHOLD, 2**30)
 
 
 def task_slices(steps: Tensor) -> list[slice]:
