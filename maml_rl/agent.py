@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -24,7 +25,7 @@ class Agent:
 
     def adapt(
         self, task: ArrayLike | Tensor, steps: int = 1, episodes: int | None = None, seed: int = 0
-    ) -> Callable[[ArrayLike], NDArray]:  # type: ignore[type-arg]
+    ) -> Callable[[ArrayLike], NDArray[np.float32]]:
         """Take gradient steps on episodes of one task.
 
         Args:
@@ -52,9 +53,10 @@ class Agent:
         params = {name: value[0] for name, value in exploration.chain[-1].items()}
 
         @torch.no_grad()
-        def policy(observation: ArrayLike) -> NDArray:  # type: ignore[type-arg]
+        def policy(observation: ArrayLike) -> NDArray[np.float32]:
             seen = torch.as_tensor(observation, dtype=torch.float32, device=learner.device)
-            return learner.policy(params, seen).mean.cpu().numpy()
+            mean: NDArray[np.float32] = learner.policy(params, seen).mean.cpu().numpy()
+            return mean
 
         return policy
 

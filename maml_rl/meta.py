@@ -38,13 +38,13 @@ def to_batch(
     returns = discounted_returns(rewards, mask, discount)
     times = torch.arange(mask.shape[-1], device=mask.device)
     length = mask.sum(-1)
-    carry = None
+    carry = bootstrap = None
     if bootstrap_on_truncation:
         left = length.unsqueeze(-1) - times
         carry = torch.where(trajectory.truncated.unsqueeze(-1) & mask, discount**left, 0.0)
     value = BASELINES[baseline](observations, returns, mask, trajectory.final_observations, carry)
-    ahead = torch.where(trajectory.truncated, value(trajectory.final_observations, length), 0.0)
-    bootstrap = None if carry is None else ahead
+    if bootstrap_on_truncation:
+        bootstrap = torch.where(trajectory.truncated, value(trajectory.final_observations, length), 0.0)
     advantages = normalise(gae(rewards, value(observations, times), mask, discount, gae_lambda, bootstrap), mask)
     weights = mask.to(rewards.dtype) / mask.sum((-2, -1), keepdim=True)
     behaviour = map_tensors(lambda field: torch.where(mask.unsqueeze(-1), field, 0.0), trajectory.behaviour)

@@ -51,7 +51,7 @@ def draw_paths(learner: Learner, theta: Params, path: Path) -> Path:
         learner, theta, tasks, config.evaluation.episodes, config.evaluation.steps, "in"
     )
     places, masks = zip(*(visited(trajectory) for trajectory in exploration.trajectories), strict=True)
-    returns = [torch.where(t.mask, t.rewards, 0.0).sum(-1).mean(-1) for t in exploration.trajectories]
+    returns = [t.returns().mean(-1) for t in exploration.trajectories]
     return figures.navigation_paths(
         torch.stack(places, 1)[:, :, :shown].cpu(),
         torch.stack(masks, 1)[:, :, :shown].cpu(),
