@@ -1,21 +1,22 @@
 """One whole meta-iteration: both rollouts, the inner step and the trust-region step."""
 
 import statistics
+import time
 
-from common import arguments, learner_for, peak_rss_mib, report, seconds
+from common import arguments, learner_for, peak_rss_mib, report
 from maml_rl.train import meta_iteration
 
 
 def main() -> None:
-    """Medians over the repeats, after one iteration that warms up."""
+    """Medians over the iterations of a training run, after the first one, which warms up."""
     chosen = arguments(__doc__)
     learner = learner_for(chosen)
-    theta, _ = meta_iteration(learner, learner.initial_params(), 0)
-    rows = []
-    for iteration in range(1, chosen.repeats + 1):
-        result: list[tuple[object, dict[str, float]]] = []
-        elapsed = seconds(lambda i=iteration, r=result: r.append(meta_iteration(learner, theta, i)))
-        rows.append({"seconds": elapsed} | result[0][1])
+    theta, rows = learner.initial_params(), []
+    for iteration in range(chosen.repeats + 1):
+        began = time.perf_counter()
+        theta, row = meta_iteration(learner, theta, iteration)
+        rows.append({"seconds": time.perf_counter() - began} | row)
+    del rows[0]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     report(
         {

@@ -54,7 +54,7 @@ def fisher_matrix(policy: GaussianPolicy, params: Params, batch: Batch) -> Linea
     leaves = _leaves(params)
     inputs = list(leaves.values())
     with torch.enable_grad():
-        outputs = vmap(policy)(leaves, batch.observations)
+        outputs = policy(leaves, batch.observations)
         probes = [torch.zeros_like(field, requires_grad=True) for field in outputs]
         pulled = torch.autograd.grad(outputs, inputs, probes, create_graph=True)
     at = Normal(*(field.detach() for field in outputs))

@@ -100,7 +100,7 @@ def inner_kl(policy: GaussianPolicy, exploration: Exploration) -> float:
     @torch.no_grad()
     def kl(rows: slice) -> Tensor:
         params, batch = map_tensors(lambda x: x[rows], (adapted, first))
-        after = vmap(policy)(params, batch.observations)
+        after = policy(params, batch.observations)
         total: Tensor = (batch.behaviour.kl(after) * batch.weights).sum()
         return total
 

@@ -1,4 +1,4 @@
-"""Policies as pure functions of parameters and observations, written for one task."""
+"""Policies as pure functions of parameters and observations."""
 
 import itertools
 import math
@@ -49,12 +49,25 @@ class GaussianPolicy:
         return params
 
     def __call__(self, params: Params, observations: Tensor) -> Normal:
-        """The action distribution, fields (..., act), for observations (..., obs)."""
+        """The action distribution, fields (..., act), for observations (..., obs).
+
+        Parameters of one task, or stacked for K tasks with observations (K, ..., obs); the latter is what
+        ``torch.func.vmap`` of the former gives, without its cost in every step of a rollout.
+        """
         activation = ACTIVATIONS[self.activation]
+        tasks = params["log_std"].shape[:-1]
         shape = observations.shape[:-1]
-        hidden = observations.reshape(-1, self.observations)
+        hidden = observations.reshape(*tasks, -1, self.observations)
         for index in range(len(self.hidden)):
-            hidden = activation(torch.addmm(params[f"{index}.bias"], hidden, params[f"{index}.weight"]))
+            hidden = activation(_affine(params[f"{index}.weight"], params[f"{index}.bias"], hidden))
         last = len(self.hidden)
-        mean = torch.addmm(params[f"{last}.bias"], hidden, params[f"{last}.weight"]).reshape(*shape, self.actions)
-        return Normal(mean, params["log_std"].clamp(min=math.log(self.min_std)).expand_as(mean))
+        mean = _affine(params[f"{last}.weight"], params[f"{last}.bias"], hidden).reshape(*shape, self.actions)
+        log_std = params["log_std"].clamp(min=math.log(self.min_std))
+        return Normal(mean, log_std.reshape(*tasks, *[1] * (len(shape) - len(tasks)), self.actions).expand_as(mean))
+
+
+def _affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
+    """Inputs (n, in) or (K, n, in), times weight plus bias."""
+    if weight.dim() == 2:
+        return torch.addmm(bias, inputs, weight)
+    return torch.baddbmm(bias.unsqueeze(-2), inputs, weight)

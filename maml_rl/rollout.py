@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from envs import TaskEnv
 from maml_rl.parallel import one_torch_thread
@@ -19,7 +18,6 @@ def _episodes(
 ) -> Trajectory:
     """One episode in each of (K, B) environments, on one copy of the environment."""
     shape = seeds.shape
-    act = vmap(policy)
     like = next(iter(params.values()))
 
     def taken(value: Tensor) -> Tensor:
@@ -31,7 +29,7 @@ def _episodes(
     truncated, final = ~live, observation
     steps = []
     for t in range(noise.shape[2]):
-        behaviour = act(params, observation)
+        behaviour = policy(params, observation)
         action = behaviour.sample(noise[:, :, t])
         step = env.step(action.flatten(0, 1).to(env.device))
         steps.append((observation, action, taken(step.reward), live, behaviour))
@@ -59,8 +57,8 @@ def _spans(count: int, size: int) -> list[slice]:
 
 def _waves(tasks: int, episodes: int, copies: int, max_batch: int | None) -> list[tuple[slice, slice]]:
     """Rectangles of tasks and episodes: one for each copy, or more where a copy cannot take its share at once."""
-    width = -(-episodes // copies)
-    height = tasks if episodes >= copies else -(-tasks // copies)
+    by_tasks = tasks % copies == 0 or episodes < copies  # larger products with each task's weights
+    height, width = (-(-tasks // copies), episodes) if by_tasks else (tasks, -(-episodes // copies))
     if max_batch is not None:
         width = min(width, max_batch)
         height = min(height, max(1, max_batch // width))
@@ -83,7 +81,7 @@ def rollout(
 
     Args:
         envs: Copies of the environment.
-        policy: The policy, for one task.
+        policy: The policy.
         params: Stacked parameters, one set a task.
         tasks: (K, *task_shape).
         noise: (K, B, T, act) standard normal; its T is the number of steps.

@@ -23,12 +23,14 @@ def test_one_hidden_layer_by_hand() -> None:
     torch.testing.assert_close(found.log_std, torch.full((2, 1), 0.25))
 
 
-def test_any_leading_axes_and_vmap_agree() -> None:
+def test_any_leading_axes_stacked_parameters_and_vmap_agree() -> None:
     policy = GaussianPolicy(3, 2, hidden=(4, 4))
     rows = [policy.init(torch.Generator().manual_seed(i)) for i in range(2)]
     stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     seen = torch.randn(2, 5, 6, 3, generator=torch.Generator().manual_seed(9))
-    together = torch.func.vmap(policy)(stacked, seen)
+    together = policy(stacked, seen)
+    for field, mapped in zip(together, torch.func.vmap(policy)(stacked, seen), strict=True):
+        torch.testing.assert_close(field, mapped)
     for k, row in enumerate(rows):
         torch.testing.assert_close(together.mean[k], policy(row, seen[k]).mean)
     torch.testing.assert_close(policy(rows[0], seen[0, 0, 0]).mean, together.mean[0, 0, 0])
