@@ -53,9 +53,10 @@ def learner_for(chosen: Arguments) -> Learner:
 def explored(learner: Learner) -> tuple[Params, Exploration, MetaObjective]:
     """Initial parameters, one exploration from them, and its meta-objective."""
     config, theta = learner.config, learner.initial_params()
-    rates = [config.inner.lr] * config.inner.steps
-    found = learner.explore(theta, learner.training_tasks(0), config.episodes, learner.key(Purpose.TRAINING), rates)
-    return theta, found, MetaObjective(learner.policy, learner.loss, found.batches, config.inner.lr, False)
+    found = learner.explore(
+        theta, learner.training_tasks(0), config.episodes, learner.key(Purpose.TRAINING), [1.0] * config.inner.steps
+    )
+    return theta, found, learner.objective(found)
 
 
 def seconds(function: Callable[[], object]) -> float:

@@ -11,10 +11,10 @@ def main() -> None:
     """Medians over the iterations of a training run, after the first one, which warms up."""
     chosen = arguments(__doc__)
     learner = learner_for(chosen)
-    theta, rows = learner.initial_params(), []
+    theta, state, rows = learner.initial_params(), {}, []
     for iteration in range(chosen.repeats + 1):
         began = time.perf_counter()
-        theta, row = meta_iteration(learner, theta, iteration)
+        theta, state, row = meta_iteration(learner, theta, state, iteration)
         rows.append({"seconds": time.perf_counter() - began} | row)
     del rows[0]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}

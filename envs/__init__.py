@@ -8,10 +8,12 @@ from pathlib import Path
 
 import gymnasium
 
+from envs.bandit import Bandit
 from envs.check import check_contract
 from envs.errors import InputError
 from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from envs.navigation import Navigation
+from envs.tabular_mdp import TabularMDP
 from envs.task_env import Step, TaskEnv
 
 __all__ = ["InputError", "Step", "TaskEnv", "check_contract", "family", "make", "names"]
@@ -20,6 +22,8 @@ FAMILIES: dict[str, type[TaskEnv]] = {
     "navigation": Navigation,
     "half-cheetah-dir": HalfCheetahDirection,
     "half-cheetah-vel": HalfCheetahVelocity,
+    "bandit": Bandit,
+    "tabular-mdp": TabularMDP,
 }
 
 

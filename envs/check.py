@@ -36,11 +36,13 @@ def check_contract(env: TaskEnv) -> None:
     for name in ("observation_space", "action_space"):
         space = getattr(env, name, None)
         flat_box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+        discrete = name == "action_space" and isinstance(space, gymnasium.spaces.Discrete)
         _require(
             env,
-            flat_box,
+            flat_box or discrete,
             f"{name} is {space}",
-            "Set it to a one-dimensional gymnasium.spaces.Box in __init__",
+            "Set it to a one-dimensional gymnasium.spaces.Box in __init__"
+            + (", or to Discrete(n)" if name == "action_space" else ""),
         )
     horizon = getattr(env, "horizon", None)
     _require(
@@ -49,7 +51,10 @@ def check_contract(env: TaskEnv) -> None:
         f"horizon is {horizon!r}",
         "Set it to a positive integer",
     )
-    obs, act = env.observation_space.shape[0], env.action_space.shape[0]
+    obs = env.observation_space.shape[0]
+    action = torch.zeros(2, env.action_width)
+    if env.discrete:
+        action[:, 0] = 1
     tasks = env.sample_tasks(2, torch.Generator().manual_seed(0))
     two_rows = isinstance(tasks, Tensor) and tasks.shape[:1] == (2,)
     _require(env, two_rows, "sample_tasks(2, ...) did not return two rows",
@@ -65,7 +70,7 @@ def check_contract(env: TaskEnv) -> None:
         "floating point",
     )
     for _ in range(2):
-        step = env.step(torch.zeros(2, act, device=env.device))
+        step = env.step(action.to(env.device))
         _require(env, isinstance(step, Step), f"step(...) is a {type(step).__name__}",
                  "Return envs.Step(...) or Step.ongoing(...)")  # fmt: skip
         _check_tensor(env, "Step.observation", step.observation, (2, obs), "floating point")

@@ -14,7 +14,8 @@ from envs.task_env import TaskEnv
 class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
     """One environment of a TaskEnv.
 
-    Actions are in [-1, 1], spanning the robot's own bounds whatever the scale of the policy's action.
+    Actions are in [-1, 1], spanning the robot's own bounds whatever the scale of the policy's action, or the index of
+    a discrete action.
     ``reset`` draws a new task from its seed unless ``options={"task": row}`` gives one; its ``info`` holds
     the task. The ``info`` of ``step`` holds the reward terms by name.
 
@@ -28,9 +29,9 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
         self.render_mode = render_mode
         self.observation_space = env.observation_space
-        low, high = env.action_space.low, env.action_space.high
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, low.shape, np.float32)
-        self._middle, self._half = (high + low) / 2, (high - low) / 2
+        self.action_space: gymnasium.spaces.Space[Any] = env.action_space
+        if isinstance(env.action_space, gymnasium.spaces.Box):
+            self.action_space = gymnasium.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
         self._steps = 0
         self._task: torch.Tensor | None = None
 
@@ -48,10 +49,16 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         observation = self.env.reset(self._task, torch.tensor([draw]))
         return observation[0].numpy().astype(np.float32), {"task": self._task[0].numpy()}
 
+    def _policy_action(self, action: NDArray[Any]) -> NDArray[np.float32]:
+        space = self.env.action_space
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return np.asarray(np.arange(space.n) == action, np.float32)
+        middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
+        return np.asarray(middle + half * np.asarray(action, np.float32), np.float32)
+
     def step(self, action: NDArray[Any]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """One control step; truncated at the environment's horizon."""
-        scaled = self._middle + self._half * np.asarray(action, np.float32)
-        step = self.env.step(torch.from_numpy(scaled).unsqueeze(0))
+        step = self.env.step(torch.from_numpy(self._policy_action(action)).unsqueeze(0))
         self._steps += 1
         truncated = bool(step.truncated[0]) or self._steps >= self.env.horizon
         info = {name: value[0].item() for name, value in step.info.items()}

@@ -40,8 +40,8 @@ class TaskEnv(ABC):
 
     Attributes:
         observation_space: Space of one environment's observation, a one-dimensional Box.
-        action_space: Space of one policy action, a one-dimensional Box. Actions outside it may come: clip
-            them in ``step``.
+        action_space: Space of one policy action. A one-dimensional Box: actions outside it may come; clip them in
+            ``step``. Or Discrete(n): actions come as one-hot rows of width n, ``argmax(-1)`` is the action.
         horizon: Most control steps in an episode.
         max_batch: Most environments that ``step`` takes at once; None for no limit.
         copies: How many copies, stepped side by side in threads, use the machine best. Above 1 only where
@@ -50,12 +50,23 @@ class TaskEnv(ABC):
     """
 
     observation_space: gymnasium.spaces.Box
-    action_space: gymnasium.spaces.Box
+    action_space: gymnasium.spaces.Box | gymnasium.spaces.Discrete
     horizon: int
     max_batch: int | None = None
     copies: int = 1
     device: torch.device = torch.device("cpu")
     presets: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are one-hot rows."""
+        return isinstance(self.action_space, gymnasium.spaces.Discrete)
+
+    @property
+    def action_width(self) -> int:
+        """Width of the rows that ``step`` takes."""
+        space = self.action_space
+        return int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else int(np.prod(space.shape))
 
     @abstractmethod
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from envs import InputError
-from maml_rl.evaluate import load_learner, rates
+from maml_rl.evaluate import load_learner, rate_factors
 from maml_rl.learner import Learner, Purpose
 from maml_rl.types import Params
 
@@ -25,7 +26,7 @@ class Agent:
 
     def adapt(
         self, task: ArrayLike | Tensor, steps: int = 1, episodes: int | None = None, seed: int = 0
-    ) -> Callable[[ArrayLike], NDArray[np.float32]]:
+    ) -> Callable[[ArrayLike], NDArray[Any]]:
         """Take gradient steps on episodes of one task.
 
         Args:
@@ -35,7 +36,8 @@ class Agent:
             seed: For the episodes' noise and start states.
 
         Returns:
-            The adapted policy: mean action (act,) for an observation (obs,), in the policy's units.
+            The adapted policy: the most probable action for an observation (obs,); in the policy's units (act,), or
+            the index of a discrete one.
 
         Raises:
             InputError: The task does not have the shape of one task, or a number is out of range.
@@ -47,16 +49,19 @@ class Agent:
         if steps < 0 or (episodes is not None and episodes < 1):
             raise InputError(f"steps = {steps}, episodes = {episodes}: give at least 0 steps and 1 episode")
         tasks = row.reshape(1, *shape).to(learner.device)
-        lr = rates(learner.config, steps)
         key = learner.key(Purpose.EVALUATION, seed + 1)
-        exploration = learner.explore(self.theta, tasks, episodes or learner.config.episodes, key, lr)
+        exploration = learner.explore(
+            self.theta, tasks, episodes or learner.config.episodes, key, rate_factors(learner.config, steps)
+        )
         params = {name: value[0] for name, value in exploration.chain[-1].items()}
 
+        discrete = learner.envs[0].discrete
+
         @torch.no_grad()
-        def policy(observation: ArrayLike) -> NDArray[np.float32]:
+        def policy(observation: ArrayLike) -> NDArray[Any]:
             seen = torch.as_tensor(observation, dtype=torch.float32, device=learner.device)
-            mean: NDArray[np.float32] = learner.policy(params, seen).mean.cpu().numpy()
-            return mean
+            action = learner.policy(params, seen).mode().cpu().numpy()
+            return np.asarray(action.argmax(-1)) if discrete else action
 
         return policy
 

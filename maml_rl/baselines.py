@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from maml_rl.policies import GaussianPolicy
+from maml_rl.types import stack
+
 RIDGE = 1e-5
 RIDGE_RAISES = 5
 
@@ -93,4 +96,57 @@ def none(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, car
     return lambda seen, when: torch.zeros(seen.shape[:-1], dtype=returns.dtype, device=seen.device)
 
 
-BASELINES = {"linear": linear, "none": none}
+def value_network(
+    observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, carry: Tensor | None = None
+) -> Value:
+    """Fit a perceptron (32, 32, tanh), one for each task, to the same equation as ``linear`` by least squares.
+
+    L-BFGS on all of the batch, from the same start for every task, until the mean squared error, in units of the
+    returns' variance, falls by less than 1e-4 in an iteration (at most 200 iterations). Inputs are ``features``; they
+    and the returns are standardised over the task's live steps.
+    """
+    tasks, steps = len(observations), torch.arange(observations.shape[2], device=observations.device)
+    length, count = mask.sum(-1), mask.sum((1, 2))
+
+    def moments(table: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of (K, B, T, F) over live steps, (K, 1, F)."""
+        live, weight = mask.unsqueeze(-1).flatten(1, 2), 1 / count.reshape(-1, 1, 1)
+        flat = table.flatten(1, 2)
+        mean = torch.where(live, flat, 0.0).sum(1, keepdim=True) * weight
+        variance = torch.where(live, flat - mean, 0.0).square().sum(1, keepdim=True) * weight
+        return mean, variance.sqrt().clamp(min=1e-6)
+
+    (x_mean, x_std) = moments(features(observations, steps.expand(mask.shape)))
+    (y_mean, y_std) = moments(returns.unsqueeze(-1))
+    network = GaussianPolicy(x_mean.shape[-1], 1, (32, 32))
+    start = stack(network.init(torch.Generator().manual_seed(0)), tasks)
+    params = {name: value.to(returns).clone().requires_grad_() for name, value in start.items() if name != "log_std"}
+
+    def value(seen: Tensor, when: Tensor) -> Tensor:
+        table = features(seen, when.expand(seen.shape[:-1]))
+        inputs = ((table.reshape(tasks, -1, table.shape[-1]) - x_mean) / x_std).to(returns.dtype)
+        return (y_mean + y_std * network.outputs(params, inputs)).reshape(seen.shape[:-1])
+
+    optimiser = torch.optim.LBFGS(
+        params.values(), max_iter=200, tolerance_change=1e-4 * tasks, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        error = value(observations, steps) - returns
+        if carry is not None:
+            error = error - carry * value(final, length).unsqueeze(-1)
+        total = ((torch.where(mask, error, 0.0) / y_std).square().sum((1, 2)) / count).sum()
+        total.backward()
+        return total.detach()
+
+    optimiser.step(loss)
+
+    @torch.no_grad()
+    def predict(seen: Tensor, when: Tensor) -> Tensor:
+        return value(seen, when)
+
+    return predict
+
+
+BASELINES = {"linear": linear, "value_network": value_network, "none": none}

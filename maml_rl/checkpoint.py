@@ -13,7 +13,7 @@ from envs import InputError
 from maml_rl.types import Params
 
 MAGIC = b"maml_rl checkpoint"
-VERSION = 1
+VERSION = 2
 
 
 class Checkpoint(NamedTuple):
@@ -24,6 +24,7 @@ class Checkpoint(NamedTuple):
     env_steps: int  # environment steps taken
     best_return: float  # best training return after adaptation so far
     config: str  # the run's configuration as TOML
+    outer: Params  # state of the outer optimiser, such as Adam's moments; empty for trpo
 
 
 def save(path: Path, checkpoint: Checkpoint, keep_previous: bool = False) -> None:
@@ -83,6 +84,7 @@ def load(path: Path) -> Checkpoint:
     if hashlib.sha256(payload).hexdigest().encode() != words[2]:
         raise InputError(f"{path} is damaged: its content does not match its checksum{offer}")
     try:
-        return Checkpoint(**torch.load(io.BytesIO(payload), weights_only=True))
+        fields = torch.load(io.BytesIO(payload), weights_only=True)
+        return Checkpoint(**({"outer": {}} | fields))  # version 1 had no outer optimiser with a state
     except Exception as error:  # torch.load has one for each way that bytes can be wrong
         raise InputError(f"{path} does not hold the tensors, numbers and strings of a checkpoint{offer}") from error

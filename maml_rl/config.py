@@ -2,11 +2,12 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from envs import InputError
 
@@ -16,12 +17,13 @@ class _Section(BaseModel):
 
 
 class Policy(_Section):
-    """The Gaussian policy."""
+    """The policy: a perceptron, Gaussian or, for discrete actions, categorical."""
 
     hidden: tuple[PositiveInt, ...] = Field((64, 64), strict=False, description="Widths of the hidden layers")
     activation: Literal["tanh", "relu"] = Field("tanh", description="Non-linearity of the hidden layers")
     init_std: float = Field(1.0, gt=0, description="Standard deviation of actions at initialisation")
     min_std: float = Field(1e-6, gt=0, description="Floor of the standard deviation")
+    context: int = Field(0, ge=0, description="Width of a vector of parameters that joins every observation")
 
 
 class Inner(_Section):
@@ -33,24 +35,40 @@ class Inner(_Section):
         "log_prob", description="How the loss is differentiated twice"
     )
     first_order: bool = Field(False, description="Treat the inner gradient as a constant in the outer step")
+    adapt: Literal["all", "last", "context"] = Field(
+        "all", description="What adapts: all parameters, the last layer (ANIL), or policy.context (CAVIA)"
+    )
+    learn_lr: bool = Field(
+        False, description="Learn a step size for every number that adapts, of either sign (Meta-SGD); lr is the start"
+    )
 
 
 class Outer(_Section):
-    """The outer step: trust-region policy optimisation of the initial parameters."""
+    """The outer step on the initial parameters."""
 
-    name: Literal["trpo"] = Field("trpo", description="The outer optimiser")
-    max_kl: float = Field(0.01, gt=0, description="Largest mean KL(old || new) of the adapted policies")
-    cg_iterations: int = Field(10, ge=1, description="Conjugate-gradient iterations")
-    damping: float = Field(1e-5, ge=0, description="Added to the Fisher matrix's diagonal")
-    backtracks: int = Field(15, ge=1, description="Points that the line search tries")
-    backtrack_ratio: float = Field(0.8, gt=0, lt=1, description="Factor between two tries")
-    fisher_subsample: int = Field(5, ge=1, description="Use every n-th step of the data in Fisher-vector products")
+    name: Literal["trpo", "promp", "adam"] = Field("trpo", description="The outer optimiser")
+    exploration: float = Field(0.0, ge=0, description="Weight of the E-MAML term: credit exploration with its outcome")
+    max_kl: float = Field(0.01, gt=0, description="trpo: largest mean KL(old || new) of the adapted policies")
+    cg_iterations: int = Field(10, ge=1, description="trpo: conjugate-gradient iterations")
+    damping: float = Field(1e-5, ge=0, description="trpo: added to the Fisher matrix's diagonal")
+    backtracks: int = Field(15, ge=1, description="trpo: points that the line search tries")
+    backtrack_ratio: float = Field(0.8, gt=0, lt=1, description="trpo: factor between two tries")
+    fisher_subsample: int = Field(5, ge=1, description="trpo: use every n-th step of the data in Fisher products")
+    lr: float = Field(1e-3, gt=0, description="promp, adam: step size")
+    epochs: int = Field(5, ge=1, description="promp: steps on the same data")
+    clip: float = Field(0.3, gt=0, description="promp: clip the surrogate's ratio to 1 +- this")
+    inner_kl: float = Field(5e-4, ge=0, description="promp: coefficient of the KL penalty before adaptation")
+    inner_kl_target: float | None = Field(
+        None, gt=0, description="promp: adapt the coefficient towards this KL; None: keep it"
+    )
 
 
 class Baseline(_Section):
     """The baseline that advantages are taken against."""
 
-    name: Literal["linear", "none"] = Field("linear", description="Fitted to each task and rollout")
+    name: Literal["linear", "value_network", "none"] = Field(
+        "linear", description="Fitted to each task and rollout; value_network: until it converges"
+    )
 
 
 class Evaluation(_Section):
@@ -80,11 +98,68 @@ class Config(_Section):
     discount: float = Field(0.99, ge=0, le=1, description="Discount of rewards, per step")
     gae_lambda: float = Field(1.0, ge=0, le=1, description="Lambda of generalised advantage estimation")
     bootstrap_on_truncation: bool = Field(False, description="Value after a time limit: the baseline's, instead of 0")
-    policy: Policy = Field(Policy(), description="The Gaussian policy")
+    normalise_advantages: bool = Field(True, description="To mean 0 and standard deviation 1 in each task")
+    compare_gradients: int = Field(
+        0, ge=0, description="Every n iterations, log the meta-gradient's noise and its cosine with others; 0: never"
+    )
+    policy: Policy = Field(Policy(), description="The policy")
     inner: Inner = Field(Inner(), description="The inner loop: adaptation to one task")
     outer: Outer = Field(Outer(), description="The outer step on the initial parameters")
     baseline: Baseline = Field(Baseline(), description="The baseline that advantages are taken against")
     evaluation: Evaluation = Field(Evaluation(), description="Adaptation to held-out tasks")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        problems = [f"{problem}: {fix}" for holds, problem, fix in _contradictions(self) if holds]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+_ONLY = {
+    "trpo": ("max_kl", "cg_iterations", "damping", "backtracks", "backtrack_ratio", "fisher_subsample"),
+    "promp": ("lr", "epochs", "clip", "inner_kl", "inner_kl_target"),
+    "adam": ("lr",),
+}
+
+
+def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
+    """Combinations that make no sense: whether it is there, what it is, and the fix."""
+    inner, outer, policy = config.inner, config.outer, config.policy
+    none = inner.steps == 0
+    yield none and inner.learn_lr, "inner.learn_lr with inner.steps = 0", "there is no step to learn a rate for"
+    yield none and inner.adapt != "all", f"inner.adapt = {inner.adapt!r} with inner.steps = 0", "nothing adapts"
+    yield none and inner.first_order, "inner.first_order with inner.steps = 0", "there is no inner gradient"
+    yield none and outer.exploration > 0, "outer.exploration with inner.steps = 0", "nothing explores for an adaptation"
+    yield (
+        inner.adapt == "last" and not policy.hidden,
+        "inner.adapt = 'last' with policy.hidden = []",
+        "the last layer is the whole policy; use inner.adapt = 'all', or add a hidden layer",
+    )
+    yield (
+        inner.adapt == "context" and not policy.context,
+        "inner.adapt = 'context' with policy.context = 0",
+        "give the context a width, such as policy.context = 5",
+    )
+    yield (
+        inner.adapt == "last" and policy.context > 0,
+        "inner.adapt = 'last' with policy.context > 0",
+        "the context would never change; use inner.adapt = 'context' or policy.context = 0",
+    )
+    yield (
+        outer.inner_kl_target is not None and outer.inner_kl == 0,
+        "outer.inner_kl_target with outer.inner_kl = 0",
+        "doubling and halving keep 0; give inner_kl a value to start from",
+    )
+    used = _ONLY[outer.name]
+    for key in sorted({key for keys in _ONLY.values() for key in keys} - set(used)):
+        default = Outer.model_fields[key].default
+        users = " and ".join(name for name, keys in _ONLY.items() if key in keys)
+        yield (
+            getattr(outer, key) != default,
+            f"outer.{key} = {getattr(outer, key)!r} with outer.name = {outer.name!r}",
+            f"only {users} uses it; leave it out",
+        )
 
 
 MAY_DIFFER = {"iterations", "device", "threads", "evaluation"}
@@ -99,6 +174,8 @@ def explain(error: ValidationError, source: str) -> InputError:
         given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {key}: there is no such key{given}; `maml-rl train --help` lists them")
+        elif not key:
+            lines += [f"  {each}" for each in problem["msg"].removeprefix("Value error, ").splitlines()]
         else:
             lines.append(f"  {key}: {problem['msg']}{given}")
     return InputError("\n".join([f"{source} is not a valid configuration:", *lines]))

@@ -1,10 +1,36 @@
 """Action distributions as named tuples of their parameters."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
+
+
+class Distribution(Protocol):
+    """What the package asks of an action distribution: a named tuple of fields (..., act)."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Its fields."""
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """An action (..., act) as a function of standard normal noise (..., act)."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density or log probability (...) of an action (..., act)."""
+
+    def kl(self, other: Self) -> Tensor:
+        """KL(self || other), (...)."""
+
+    def entropy(self) -> Tensor:
+        """Entropy, (...)."""
+
+    def fisher(self, tangent: Self) -> Self:
+        """The Fisher matrix in the fields, times a tangent."""
+
+    def mode(self) -> Tensor:
+        """The most probable action, (..., act)."""
 
 
 class Normal(NamedTuple):
@@ -39,9 +65,53 @@ class Normal(NamedTuple):
         """The Fisher matrix in (mean, log_std), diag(1 / std^2, 2), times a tangent."""
         return Normal(tangent.mean * (-2 * self.log_std).exp(), 2 * tangent.log_std)
 
+    def mode(self) -> Tensor:
+        """The mean."""
+        return self.mean
+
     def std(self) -> Tensor:
         """Standard deviation, (..., act)."""
         return torch.exp(self.log_std)
 
 
-Distribution = Normal
+class Categorical(NamedTuple):
+    """One of n actions, each a one-hot row of the last axis: p = softmax(logits).
+
+    A row of zeros, as in the steps after an episode's end, has log probability 0.
+    """
+
+    logits: Tensor  # (..., n)
+
+    def log_probs(self) -> Tensor:
+        """Log p of every action, (..., n)."""
+        return torch.log_softmax(self.logits, -1)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """A one-hot row by the Gumbel-max trick: argmax(logits - log(-log u)), u = Phi(noise) uniform."""
+        gumbel = -torch.log(-torch.special.log_ndtr(noise.double()))
+        chosen = (self.logits + gumbel).argmax(-1, keepdim=True)
+        return torch.zeros_like(self.logits).scatter(-1, chosen, 1.0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log p of the action that the one-hot row ``value`` marks."""
+        return (self.log_probs() * value).sum(-1)
+
+    def kl(self, other: "Categorical") -> Tensor:
+        """KL(self || other) = sum p (log p - log q)."""
+        log_p = self.log_probs()
+        return (log_p.exp() * (log_p - other.log_probs())).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy -sum p log p, in nats."""
+        log_p = self.log_probs()
+        return -(log_p.exp() * log_p).sum(-1)
+
+    def fisher(self, tangent: "Categorical") -> "Categorical":
+        """The Fisher matrix in the logits, diag(p) - p p', times a tangent."""
+        p = self.log_probs().exp()
+        weighted = p * tangent.logits
+        return Categorical(weighted - p * weighted.sum(-1, keepdim=True))
+
+    def mode(self) -> Tensor:
+        """The one-hot row of the most probable action."""
+        return torch.zeros_like(self.logits).scatter(-1, self.logits.argmax(-1, keepdim=True), 1.0)

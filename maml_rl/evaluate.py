@@ -14,6 +14,7 @@ from maml_rl import config as configuration
 from maml_rl.config import Config
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.meta import Exploration
+from maml_rl.rates import PREFIX
 from maml_rl.types import Params
 
 
@@ -26,15 +27,14 @@ class Evaluation(NamedTuple):
     ci95: list[float] | None  # [k] half width of the 95 % interval, 1.96 s / sqrt(tasks); None for one task
     split: str  # "in" or "out" of the training distribution
     steps: int  # gradient steps
-    lr: list[float]  # [step] inner rate
+    lr: list[float]  # [step] inner rate; where it is learned, the mean over the numbers that adapt
     env_steps: int  # environment steps that this evaluation took
 
 
-def rates(config: Config, steps: int) -> list[float]:
-    """The inner rate of each step at test; after the first, or those trained with, a factor of it."""
-    later = config.inner.lr * config.evaluation.lr_after_first_step
+def rate_factors(config: Config, steps: int) -> list[float]:
+    """What each step at test multiplies the inner rate with: 1, and less after the first, or after those trained."""
     trained = max(1, config.inner.steps)
-    return [config.inner.lr if step < trained else later for step in range(steps)]
+    return [1.0 if step < trained else config.evaluation.lr_after_first_step for step in range(steps)]
 
 
 def summarise(exploration: Exploration, tasks: Tensor, split: str, lr: list[float]) -> Evaluation:
@@ -58,8 +58,11 @@ def explore_held_out(
 ) -> tuple[Exploration, Tensor, list[float]]:
     """Adapt to the fixed held-out tasks: everything that was sampled, the tasks, and the rates."""
     held_out = learner.envs[0].held_out_tasks(tasks, split).to(learner.device)
-    lr = rates(learner.config, steps)
-    return learner.explore(theta, held_out, episodes, learner.key(Purpose.EVALUATION), lr), held_out, lr
+    factors = rate_factors(learner.config, steps)
+    exploration = learner.explore(theta, held_out, episodes, learner.key(Purpose.EVALUATION), factors)
+    learned = [value.flatten() for name, value in theta.items() if name.startswith(PREFIX)]
+    lr = float(torch.cat(learned).mean()) if learned else learner.config.inner.lr
+    return exploration, held_out, [lr * factor for factor in factors]
 
 
 def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:

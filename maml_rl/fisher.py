@@ -3,19 +3,20 @@
 At the start of an outer step the gradient of the KL with respect to the distribution's parameters is zero, so its
 Hessian in theta is exactly J'FJ: F the Fisher matrix of the adapted policy, J the Jacobian of theta -> adapted
 parameters. With inner steps phi_{j+1} = phi_j - D g_j(phi_j), D = diag(lr), J is the product of the maps I - D H_j,
-H_j the Hessian of the inner loss at phi_j. No third derivatives are needed, and the graphs of H_j and F are built
-once for all products.
+H_j the Hessian of the inner loss at phi_j; a learned rate adds the columns -diag(g_j), and first order takes H_j = 0.
+No third derivatives are needed, and the graphs of H_j and F are built once for all products.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch.func import vmap
 
 from maml_rl.adapt import Loss
-from maml_rl.distributions import Normal
 from maml_rl.parallel import side_by_side, task_slices
-from maml_rl.policies import GaussianPolicy
+from maml_rl.policies import Policy
+from maml_rl.rates import PREFIX
 from maml_rl.types import Batch, Params, Rate, map_tensors, stack
 
 LinearMap = Callable[[Params], Params]
@@ -33,12 +34,19 @@ def _leaves(params: Params) -> Params:
     return {name: value.detach().clone().requires_grad_() for name, value in params.items()}
 
 
-def hessian(loss: Loss[Batch], params: Params, batch: Batch) -> LinearMap:
-    """The map v -> H v, H the Hessian of each task's loss; the gradient's graph is kept for all products."""
+class InnerStep(NamedTuple):
+    """What one inner step contributes to J."""
+
+    gradient: Params  # stacked
+    hessian: LinearMap | None  # of the inner loss; None at first order
+
+
+def linearise(loss: Loss[Batch], params: Params, batch: Batch, first_order: bool) -> InnerStep:
+    """Gradient of each task's loss and the map v -> H v; the gradient's graph is kept for all products."""
     leaves = _leaves(params)
     with torch.enable_grad():
         total = vmap(loss)(leaves, batch).sum()
-        gradient = torch.autograd.grad(total, list(leaves.values()), create_graph=True)
+        gradient = torch.autograd.grad(total, list(leaves.values()), create_graph=not first_order)
 
     def product(vector: Params) -> Params:
         moved = torch.autograd.grad(
@@ -46,24 +54,26 @@ def hessian(loss: Loss[Batch], params: Params, batch: Batch) -> LinearMap:
         )
         return dict(zip(leaves, moved, strict=True))
 
-    return product
+    values = {name: value.detach() for name, value in zip(leaves, gradient, strict=True)}
+    return InnerStep(values, None if first_order else product)
 
 
-def fisher_matrix(policy: GaussianPolicy, params: Params, batch: Batch) -> LinearMap:
+def fisher_matrix(policy: Policy, params: Params, batch: Batch) -> LinearMap:
     """The map v -> G v, G = mean over live steps of the policy's Fisher matrix in its parameters, for each task."""
     leaves = _leaves(params)
     inputs = list(leaves.values())
     with torch.enable_grad():
-        outputs = policy(leaves, batch.observations)
+        distribution = policy(leaves, batch.observations)
+        outputs = list(distribution)
         probes = [torch.zeros_like(field, requires_grad=True) for field in outputs]
         pulled = torch.autograd.grad(outputs, inputs, probes, create_graph=True)
-    at = Normal(*(field.detach() for field in outputs))
+    at = map_tensors(torch.Tensor.detach, distribution)
     weights = batch.weights.unsqueeze(-1)
 
     def product(vector: Params) -> Params:
         # The vector-Jacobian product is linear in its probe, so its own derivative is the Jacobian-vector product.
         pushed = torch.autograd.grad(pulled, probes, list(vector.values()), retain_graph=True)
-        cotangent = [field * weights for field in at.fisher(Normal(*pushed))]
+        cotangent = [field * weights for field in at.fisher(type(at)(*pushed))]
         moved = torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True)
         return dict(zip(leaves, moved, strict=True))
 
@@ -71,39 +81,45 @@ def fisher_matrix(policy: GaussianPolicy, params: Params, batch: Batch) -> Linea
 
 
 def chain_product(
-    policy: GaussianPolicy,
+    policy: Policy,
     loss: Loss[Batch],
     chain: Sequence[Params],
     pre: Sequence[Batch],
     post: Batch,
     lr: Rate,
+    first_order: bool,
 ) -> LinearMap:
     """The map v -> sum over tasks of J'GJ v for one slice of tasks; no ``pre`` takes J = I."""
-    hessians = [hessian(loss, params, batch) for params, batch in zip(chain[:-1], pre, strict=True)]
+    steps = [linearise(loss, params, batch, first_order) for params, batch in zip(chain[:-1], pre, strict=True)]
     metric = fisher_matrix(policy, chain[-1], post)
     rates = lr if isinstance(lr, dict) else dict.fromkeys(chain[-1], lr)
     tasks = len(post.weights)
 
-    def scaled(tree: Params) -> Params:
-        return {name: rates[name] * value for name, value in tree.items()}
+    def times(a: Params | dict[str, float], b: Params) -> Params:
+        return {name: a[name] * value for name, value in b.items()}
 
     def minus(a: Params, b: Params) -> Params:
-        return {name: value - b[name] for name, value in a.items()}
+        return {name: value - b[name] if name in b else value for name, value in a.items()}
 
     def product(vector: Params) -> Params:
-        image = stack(vector, tasks)
-        for h in hessians:
-            image = minus(image, scaled(h(image)))
+        learned = {name: vector[f"{PREFIX}{name}"] for name in chain[-1] if f"{PREFIX}{name}" in vector}
+        image = stack({name: vector[name] for name in chain[-1]}, tasks)
+        for step in steps:
+            moved = minus(image, times(rates, step.hessian(image))) if step.hessian else image
+            image = minus(moved, {name: value * step.gradient[name] for name, value in learned.items()})
         image = metric(image)
-        for h in reversed(hessians):
-            image = minus(image, h(scaled(image)))
-        return {name: value.sum(0) for name, value in image.items()}
+        pulled = {name: torch.zeros_like(value) for name, value in learned.items()}
+        for step in reversed(steps):
+            pulled = minus(pulled, {name: (step.gradient[name] * image[name]).sum(0) for name in learned})
+            image = minus(image, step.hessian(times(rates, image))) if step.hessian else image
+        pooled = {name: value.sum(0) for name, value in image.items()}
+        return pooled | {f"{PREFIX}{name}": value for name, value in pulled.items()}
 
     return product
 
 
 def fisher_vector_product(
-    policy: GaussianPolicy,
+    policy: Policy,
     loss: Loss[Batch],
     chain: Sequence[Params],
     batches: Sequence[Batch],
@@ -118,13 +134,12 @@ def fisher_vector_product(
         chain: Stacked parameters before each inner step and after the last.
         batches: The data of each of them: of the inner steps, then of the adapted policies.
         lr: Inner rate.
-        first_order: Take J = I, as first-order MAML does.
+        first_order: The inner gradients are constants, as first-order MAML takes them.
     """
-    kept = slice(len(batches) - 1, None) if first_order else slice(None)
 
     def build(rows: slice) -> LinearMap:
-        params, (*pre, post) = map_tensors(lambda x: x[rows], (list(chain[kept]), list(batches[kept])))
-        return chain_product(policy, loss, params, pre, post, lr)
+        params, (*pre, post) = map_tensors(lambda x: x[rows], (list(chain), list(batches)))
+        return chain_product(policy, loss, params, pre, post, lr, first_order)
 
     products = side_by_side(build, task_slices(batches[-1].weights))
     tasks = len(batches[-1].weights)

@@ -14,11 +14,12 @@ from envs import InputError, TaskEnv, random
 from maml_rl.adapt import Loss
 from maml_rl.config import Config
 from maml_rl.losses import inner_loss
-from maml_rl.meta import Exploration, explore, to_batch
+from maml_rl.meta import Exploration, MetaObjective, explore, to_batch
 from maml_rl.parallel import keep_freed_memory
-from maml_rl.policies import GaussianPolicy
+from maml_rl.policies import CONTEXT, CategoricalPolicy, GaussianPolicy, Policy
+from maml_rl.rates import Rates, scaled
 from maml_rl.rollout import rollout
-from maml_rl.types import Batch, Params, Rate, Trajectory
+from maml_rl.types import Batch, Params, Trajectory
 
 
 class Purpose(IntEnum):
@@ -36,8 +37,9 @@ class Learner:
 
     config: Config
     envs: Sequence[TaskEnv]
-    policy: GaussianPolicy
+    policy: Policy
     loss: Loss[Batch]
+    rates: Rates
     device: torch.device
 
     def key(self, purpose: Purpose, iteration: int = 0) -> Tensor:
@@ -51,7 +53,7 @@ class Learner:
 
     def initial_params(self) -> Params:
         """Theta before training."""
-        params = self.policy.init(self.generator(Purpose.INITIALISATION))
+        params = self.rates.init(self.policy.init(self.generator(Purpose.INITIALISATION)))
         return {name: value.to(self.device) for name, value in params.items()}
 
     def training_tasks(self, iteration: int) -> Tensor:
@@ -67,23 +69,46 @@ class Learner:
         noise = random.normal(random.fold(seeds, 0), (self.envs[0].horizon, self.policy.actions)).to(like)
         return rollout(self.envs, self.policy, params, tasks, noise, random.fold(seeds, 1))
 
-    def explore(self, theta: Params, tasks: Tensor, episodes: int, key: Tensor, rates: Sequence[Rate]) -> Exploration:
-        """Sample and adapt in turn, one inner step for each rate; see ``meta.explore``."""
+    def explore(
+        self, theta: Params, tasks: Tensor, episodes: int, key: Tensor, factors: Sequence[float]
+    ) -> Exploration:
+        """Sample and adapt in turn, one inner step for each factor on theta's rate; see ``meta.explore``."""
         config = self.config
+        params, lr = self.rates.split(theta)
         prepare = partial(
             to_batch,
             baseline=config.baseline.name,
             discount=config.discount,
             gae_lambda=config.gae_lambda,
             bootstrap_on_truncation=config.bootstrap_on_truncation,
+            normalise_advantages=config.normalise_advantages,
         )
         return explore(
             lambda params, k: self.sample(params, tasks, episodes, random.fold(key, k)),
             prepare,
             self.loss,
-            theta,
+            params,
             len(tasks),
-            rates,
+            [scaled(lr, factor) for factor in factors],
+        )
+
+    def objective(self, exploration: Exploration) -> MetaObjective:
+        """The meta-objective on what was explored."""
+        config = self.config
+        credit = None
+        if config.outer.exploration:
+            reached = exploration.trajectories[-1].returns().mean(-1)
+            spread = reached.std(correction=0) + 1e-8
+            steps = exploration.trajectories[0].mask.sum((-2, -1))
+            credit = config.outer.exploration * (reached - reached.mean()) / spread / steps
+        return MetaObjective(
+            self.policy,
+            self.loss,
+            exploration.batches,
+            self.rates,
+            config.inner.first_order,
+            whole_episodes=config.inner.estimator == "dice",
+            credit=credit,
         )
 
     def close(self) -> None:
@@ -111,6 +136,20 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def _policy(config: Config, env: TaskEnv) -> Policy:
+    settings = config.policy
+    shared = (
+        env.observation_space.shape[0],
+        env.action_width,
+        settings.hidden,
+        settings.activation,
+        settings.context,
+    )
+    if env.discrete:
+        return CategoricalPolicy(*shared)
+    return GaussianPolicy(*shared, settings.init_std, settings.min_std)
+
+
 def build(config: Config) -> Learner:
     """Make the environments, policy and losses that a configuration names, and give torch its threads.
 
@@ -123,15 +162,11 @@ def build(config: Config) -> Learner:
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     keep_freed_memory()
     made = envs.make(config.env, config.preset, config.horizon)
-    observations, actions = made[0].observation_space.shape[0], made[0].action_space.shape[0]
-    policy = GaussianPolicy(
-        observations,
-        actions,
-        config.policy.hidden,
-        config.policy.activation,
-        config.policy.init_std,
-        config.policy.min_std,
-    )
+    policy = _policy(config, made[0])
+    adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
+    rates = Rates(config.inner.lr, adapted, config.inner.learn_lr)
+    # A clipped step moves theta several times: its ratios are to the policy that sampled (ProMP, equation 12).
+    loss = inner_loss(policy, config.inner.estimator, recorded=config.outer.name == "promp")
     preset = config.preset or next(iter(made[0].presets), None)
     config = config.model_copy(update={"preset": preset, "horizon": made[0].horizon})
-    return Learner(config, made, policy, inner_loss(policy, config.inner.estimator), device)
+    return Learner(config, made, policy, loss, rates, device)

@@ -11,57 +11,90 @@ The inner estimators have the same first gradient, -mean(grad log pi * A), and d
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from maml_rl.adapt import Loss
-from maml_rl.policies import GaussianPolicy
+from maml_rl.policies import Policy
 from maml_rl.types import Batch, Params
 
-Estimator = Callable[[Tensor, Batch], Tensor]
+Estimator = Callable[[Tensor, Tensor, Batch], Tensor]
+"""Log probabilities, what they are compared with, and the data, to the loss."""
 
 
-def log_prob(log_probs: Tensor, batch: Batch) -> Tensor:
+def log_prob(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
     """-mean(log pi * A), the MAML paper's equation 4."""
     return -(log_probs * batch.advantages * batch.weights).sum()
 
 
-def lvc(log_probs: Tensor, batch: Batch) -> Tensor:
-    """-mean(exp(log pi - stop(log pi)) * A): low-variance curvature. Stops log pi of this very evaluation."""
-    ratio = (log_probs - log_probs.detach()).exp()
+def lvc(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
+    """-mean(exp(log pi - reference) * A): low-variance curvature."""
+    ratio = (log_probs - reference).exp()
     return -(ratio * batch.advantages * batch.weights).sum()
 
 
-def dice(log_probs: Tensor, batch: Batch) -> Tensor:
-    """-mean((box(<=t) - box(<t)) * A_t), box(.) = exp(sum log pi - stop(sum log pi)): loaded DiCE.
+def dice(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
+    """-mean((box(<=t) - box(<t)) * A_t), box(.) = exp(sum log pi - sum reference): loaded DiCE.
 
     The difference of boxes keeps the estimate unbiased for advantages that have a baseline taken off.
     """
-    live = log_probs * (batch.weights > 0)
+    live = (log_probs - reference) * (batch.weights > 0)
     until = live.cumsum(-1)
-    before = until - live
-    boxes = (until - until.detach()).exp() - (before - before.detach()).exp()
-    return -(boxes * batch.advantages * batch.weights).sum()
+    return -((until.exp() - (until - live).exp()) * batch.advantages * batch.weights).sum()
 
 
 ESTIMATORS: dict[str, Estimator] = {"log_prob": log_prob, "lvc": lvc, "dice": dice}
 
 
-def inner_loss(policy: GaussianPolicy, estimator: str) -> Loss[Batch]:
-    """The inner loop's loss for a policy and the name of an estimator."""
+def inner_loss(policy: Policy, estimator: str, recorded: bool = False) -> Loss[Batch]:
+    """The inner loop's loss for a policy and the name of an estimator.
+
+    Args:
+        policy: The policy.
+        estimator: A name in ``ESTIMATORS``.
+        recorded: The reference of ratios is the policy that sampled the batch, which weights its data by importance
+            where the parameters have moved since (ProMP, equation 12), and makes the loss an ordinary function with
+            finite differences. Otherwise it is log pi of the very evaluation, stopped. At the parameters that
+            sampled, both have the same derivatives.
+    """
     estimate = ESTIMATORS[estimator]
 
     def loss(params: Params, batch: Batch) -> Tensor:
-        return estimate(policy(params, batch.observations).log_prob(batch.actions), batch)
+        log_probs = policy(params, batch.observations).log_prob(batch.actions)
+        reference = batch.behaviour.log_prob(batch.actions) if recorded else log_probs.detach()
+        return estimate(log_probs, reference, batch)
 
     return loss
 
 
-def surrogate(policy: GaussianPolicy, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The trust region's objective and constraint for one task, against the distribution that sampled the batch.
+def before_step(policy: Policy, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
+    """How far a policy is from the one that sampled a task's pre-adaptation batch.
 
     Returns:
-        mean(exp(log pi - log pi_old) * A) and mean KL(old || new), both over live steps.
+        sum(exp(log pi - log pi_old)), whose gradient at the old policy is that of log p(data), and mean
+        KL(old || new), both over live steps.
+    """
+    new = policy(params, batch.observations)
+    live = batch.weights > 0
+    ratio = (new.log_prob(batch.actions) - batch.behaviour.log_prob(batch.actions)).exp()
+    return torch.where(live, ratio, 0.0).sum(), (batch.behaviour.kl(new) * batch.weights).sum()
+
+
+def surrogate(policy: Policy, params: Params, batch: Batch, clip: float | None = None) -> tuple[Tensor, Tensor]:
+    """The outer objective and constraint for one task, against the distribution that sampled the batch.
+
+    Args:
+        policy: The policy.
+        params: Its parameters.
+        batch: The data.
+        clip: Take min(r A, clamp(r, 1 - clip, 1 + clip) A) for each ratio r (PPO, equation 7); None for r A.
+
+    Returns:
+        mean(r * A) with r = exp(log pi - log pi_old), and mean KL(old || new), both over live steps.
     """
     new = policy(params, batch.observations)
     ratio = (new.log_prob(batch.actions) - batch.behaviour.log_prob(batch.actions)).exp()
-    return (ratio * batch.advantages * batch.weights).sum(), (batch.behaviour.kl(new) * batch.weights).sum()
+    gain = ratio * batch.advantages
+    if clip is not None:
+        gain = torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * batch.advantages)
+    return (gain * batch.weights).sum(), (batch.behaviour.kl(new) * batch.weights).sum()

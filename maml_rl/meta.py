@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from maml_rl.adapt import Loss, adapt
+from maml_rl.adapt import Loss, adapt, inner_step
 from maml_rl.baselines import BASELINES
-from maml_rl.losses import surrogate
+from maml_rl.losses import before_step, surrogate
 from maml_rl.parallel import side_by_side, task_slices
-from maml_rl.policies import GaussianPolicy
+from maml_rl.policies import Policy
+from maml_rl.rates import Rates
 from maml_rl.returns import discounted_returns, gae, normalise
 from maml_rl.types import Batch, Params, Rate, Trajectory, map_tensors, stack
 
@@ -28,9 +29,14 @@ class Exploration(NamedTuple):
 
 
 def to_batch(
-    trajectory: Trajectory, baseline: str, discount: float, gae_lambda: float, bootstrap_on_truncation: bool
+    trajectory: Trajectory,
+    baseline: str,
+    discount: float,
+    gae_lambda: float,
+    bootstrap_on_truncation: bool = False,
+    normalise_advantages: bool = True,
 ) -> Batch:
-    """Advantages from a baseline fitted on this very trajectory, normalised over each task's live steps."""
+    """Advantages from a baseline fitted on this very trajectory, normalised over each task's live steps if asked."""
     mask = trajectory.mask
     observations = torch.where(mask.unsqueeze(-1), trajectory.observations, 0.0)
     actions = torch.where(mask.unsqueeze(-1), trajectory.actions, 0.0)
@@ -45,7 +51,9 @@ def to_batch(
     value = BASELINES[baseline](observations, returns, mask, trajectory.final_observations, carry)
     if bootstrap_on_truncation:
         bootstrap = torch.where(trajectory.truncated, value(trajectory.final_observations, length), 0.0)
-    advantages = normalise(gae(rewards, value(observations, times), mask, discount, gae_lambda, bootstrap), mask)
+    advantages = gae(rewards, value(observations, times), mask, discount, gae_lambda, bootstrap)
+    if normalise_advantages:
+        advantages = normalise(advantages, mask)
     weights = mask.to(rewards.dtype) / mask.sum((-2, -1), keepdim=True)
     behaviour = map_tensors(lambda field: torch.where(mask.unsqueeze(-1), field, 0.0), trajectory.behaviour)
     return Batch(observations, actions, advantages, weights, behaviour)
@@ -93,7 +101,7 @@ def adapt_stacked(loss: Loss[Batch], params: Params, batches: Sequence[Batch], l
     return adapted
 
 
-def inner_kl(policy: GaussianPolicy, exploration: Exploration) -> float:
+def inner_kl(policy: Policy, exploration: Exploration) -> float:
     """KL(before || after adaptation), mean over live steps of the first batch, then over tasks."""
     first, adapted = exploration.batches[0], exploration.chain[-1]
 
@@ -107,55 +115,93 @@ def inner_kl(policy: GaussianPolicy, exploration: Exploration) -> float:
     return float(torch.stack(side_by_side(kl, task_slices(first.weights))).sum()) / len(first.weights)
 
 
+class Terms(NamedTuple):
+    """What an outer step looks at: means over tasks."""
+
+    objective: Tensor  # to be raised: surrogate - inner_kl coefficient * inner KL + exploration term
+    kl: Tensor  # KL(old || new) of the adapted policies
+    inner_kl: Tensor  # KL(old || new) of the policies before each inner step, mean over steps
+
+
 @dataclass(frozen=True)
 class MetaObjective:
     """The outer objective and constraint on fixed data, as functions of theta (the initial parameters).
 
     For each task, theta is adapted on the pre-adaptation batches; the surrogate mean(ratio * A) and KL(old || new)
     are taken between the adapted policy and the one that sampled the post-adaptation batch, then averaged over tasks.
+
+    Attributes:
+        policy: The policy.
+        loss: The inner loss.
+        batches: The data of each inner step, then of the adapted policies.
+        rates: The inner rates in theta.
+        first_order: Treat the inner gradients as constants.
+        whole_episodes: The loss couples the steps of an episode: thin the data by episodes, not by steps.
+        clip: Clip the ratio of the surrogate to 1 +- this (ProMP, equation 11); None for no clipping.
+        inner_kl: Coefficient of the penalty on the KL of the policies before each inner step (ProMP, equation 10).
+        credit: (K,) times sum(exp(log pi - log pi_old)) over the steps of the pre-adaptation data is added for each
+            task: the E-MAML term, which credits exploration with what adaptation made of it (Stadie et al. 2018).
     """
 
-    policy: GaussianPolicy
+    policy: Policy
     loss: Loss[Batch]
     batches: Sequence[Batch]
-    lr: Rate
-    first_order: bool
-    whole_episodes: bool = False  # the loss couples the steps of an episode: thin by episodes, not by steps
+    rates: Rates
+    first_order: bool = False
+    whole_episodes: bool = False
+    clip: float | None = None
+    inner_kl: float = 0.0
+    credit: Tensor | None = None
 
-    def on_slice(self, theta: Params, rows: slice) -> tuple[Tensor, Tensor]:
-        """Surrogate and KL summed over a slice of tasks, divided by the number of all tasks."""
+    def on_slice(self, theta: Params, rows: slice) -> Terms:
+        """The terms summed over a slice of tasks, divided by the number of all tasks."""
+        start, lr = self.rates.split(theta)
 
-        def one_task(pre: Sequence[Batch], post: Batch) -> tuple[Tensor, Tensor]:
-            adapted = adapt(self.loss, theta, pre, self.lr, self.first_order)
-            return surrogate(self.policy, adapted, post)
+        def one_task(pre: Sequence[Batch], post: Batch, credit: Tensor) -> Terms:
+            params, inner_kl, explored = start, credit.new_zeros(()), credit.new_zeros(())
+            for batch in pre:
+                if self.inner_kl or self.credit is not None:
+                    ratio, kl = before_step(self.policy, params, batch)
+                    inner_kl, explored = inner_kl + kl / len(pre), explored + credit * ratio
+                params = inner_step(self.loss, params, batch, lr, self.first_order)
+            objective, kl = surrogate(self.policy, params, post, self.clip)
+            return Terms(objective - self.inner_kl * inner_kl + explored, kl, inner_kl)
 
         *pre, post = map_tensors(lambda x: x[rows], list(self.batches))
-        objective, kl = vmap(one_task)(pre, post)
-        return objective.sum() / self._tasks, kl.sum() / self._tasks
+        credit = post.weights.new_zeros(len(post.weights)) if self.credit is None else self.credit[rows]
+        return Terms(*(term.sum() / self._tasks for term in vmap(one_task)(pre, post, credit)))
 
     @property
     def _tasks(self) -> int:
         return len(self.batches[-1].weights)
 
-    def values(self, theta: Params) -> tuple[float, float]:
-        """Surrogate and KL, means over tasks."""
+    def values(self, theta: Params) -> tuple[float, float, float]:
+        """Objective, KL and inner KL, means over tasks."""
 
         @torch.no_grad()
         def values_slice(rows: slice) -> Tensor:
             return torch.stack(self.on_slice(theta, rows))
 
-        objective, kl = torch.stack(side_by_side(values_slice, task_slices(self.batches[-1].weights))).sum(0).tolist()
-        return objective, kl
+        slices = side_by_side(values_slice, task_slices(self.batches[-1].weights))
+        objective, kl, inner_kl = torch.stack(slices).sum(0).tolist()
+        return objective, kl, inner_kl
 
     def gradient(self, theta: Params) -> tuple[float, Params]:
-        """Surrogate and its gradient in theta, through the inner loop."""
+        """Objective and its gradient in theta, through the inner loop.
+
+        Raises:
+            FloatingPointError: The gradient is not finite.
+        """
 
         def gradient_slice(rows: slice) -> tuple[Tensor, Params]:
             leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-            objective, _ = self.on_slice(leaves, rows)
-            gradient = torch.autograd.grad(objective, list(leaves.values()))
+            objective = self.on_slice(leaves, rows).objective
+            gradient = torch.autograd.grad(objective, list(leaves.values()), materialize_grads=True)
             return objective.detach(), dict(zip(leaves, gradient, strict=True))
 
         slices = side_by_side(gradient_slice, task_slices(self.batches[-1].weights))
         total, gradient = map_tensors(lambda *parts: torch.stack(parts).sum(0), *slices)
+        where = [name for name, value in gradient.items() if not bool(value.isfinite().all())]
+        if where:
+            raise FloatingPointError(f"the meta-gradient of {', '.join(where)} is NaN or infinite")
         return float(total), gradient

@@ -1,6 +1,8 @@
 """Outer steps: from theta and the data of one meta-iteration to the next theta."""
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -10,30 +12,33 @@ from maml_rl.meta import Exploration, MetaObjective
 from maml_rl.trust_region import conjugate_gradient, line_search
 from maml_rl.types import Params, flatten, unflatten
 
+Log = dict[str, float]
+OuterStep = Callable[[Params, Params, Exploration, MetaObjective, Outer], tuple[Params, Params, Log]]
+"""Theta, the optimiser's state (tensors by name; empty at first), data, objective and settings, to the next theta, the
+next state and what there is to log."""
+
 
 def trpo(
-    theta: Params, exploration: Exploration, objective: MetaObjective, settings: Outer
-) -> tuple[Params, dict[str, float]]:
+    theta: Params, state: Params, exploration: Exploration, objective: MetaObjective, settings: Outer
+) -> tuple[Params, Params, Log]:
     """One trust-region step on the meta-objective (Schulman et al. 2015, appendix C; MAML paper, section 5.3).
 
     Maximises the surrogate g's linear model subject to s'Hs / 2 <= max_kl, H the Hessian of the KL: s = sqrt(2 max_kl
     / x'Hx) x with Hx = g by conjugate gradient; then backtracks until the true surrogate improves and the true KL is
-    within max_kl.
+    within max_kl. It has no state.
 
     Returns:
-        The new theta (the given one, unchanged, if the line search refuses every point) and what there is to log.
+        The new theta (the given one, unchanged, if the line search refuses every point), the state, and the log.
 
     Raises:
         FloatingPointError: The meta-gradient or the Fisher-vector product is not finite.
     """
     surrogate, gradient = objective.gradient(theta)
     b = flatten(gradient)
-    if not bool(b.isfinite().all()):
-        where = [name for name, value in gradient.items() if not bool(value.isfinite().all())]
-        raise FloatingPointError(f"the meta-gradient of {', '.join(where)} is NaN or infinite")
     thinned = [every(batch, settings.fisher_subsample, objective.whole_episodes) for batch in exploration.batches]
+    _, lr = objective.rates.split(theta)
     metric = fisher_vector_product(
-        objective.policy, objective.loss, exploration.chain, thinned, objective.lr, objective.first_order
+        objective.policy, objective.loss, exploration.chain, thinned, lr, objective.first_order
     )
 
     def product(vector: torch.Tensor) -> torch.Tensor:
@@ -45,14 +50,19 @@ def trpo(
         raise FloatingPointError("the Fisher-vector product is NaN or infinite")
     log = {"grad/norm": float(b.norm()), "cg/residual": direction.residual}
     if curvature <= 0:
-        return theta, log | {
-            "linesearch/accepted": 0.0,
-            "linesearch/backtracks": 0.0,
-            "kl/outer": 0.0,
-            "surrogate/gain": 0.0,
-        }
+        return (
+            theta,
+            state,
+            log
+            | {
+                "linesearch/accepted": 0.0,
+                "linesearch/backtracks": 0.0,
+                "kl/outer": 0.0,
+                "surrogate/gain": 0.0,
+            },
+        )
     found = line_search(
-        lambda vector: objective.values(unflatten(vector, theta)),
+        lambda vector: objective.values(unflatten(vector, theta))[:2],
         flatten(theta),
         surrogate,
         (2 * settings.max_kl / curvature) ** 0.5 * direction.x,
@@ -66,4 +76,60 @@ def trpo(
         "kl/outer": found.constraint,
         "surrogate/gain": found.objective - surrogate,
     }
-    return (unflatten(found.x, theta) if found.accepted else theta), log
+    return (unflatten(found.x, theta) if found.accepted else theta), state, log
+
+
+def adam(
+    theta: Params, state: Params, exploration: Exploration, objective: MetaObjective, settings: Outer
+) -> tuple[Params, Params, Log]:
+    """One step of Adam up the meta-gradient: MAML with a plain policy gradient outside (MAML-VPG)."""
+    return _ascend(theta, state, objective, settings.lr, 1)
+
+
+def promp(
+    theta: Params, state: Params, exploration: Exploration, objective: MetaObjective, settings: Outer
+) -> tuple[Params, Params, Log]:
+    """Proximal meta-policy search (Rothfuss et al. 2019, equations 10 to 12).
+
+    Several steps of Adam up the clipped surrogate minus a penalty on KL(old || new) of the policies before each inner
+    step. With ``inner_kl_target``, the penalty's coefficient, kept in the state, is halved after an outer step that
+    ended below two thirds of the target and doubled after one above three halves of it.
+    """
+    coefficient = float(state.get("inner_kl", torch.tensor(settings.inner_kl)))
+    clipped = dataclasses.replace(objective, clip=settings.clip, inner_kl=coefficient)
+    moved, after, log = _ascend(theta, state, clipped, settings.lr, settings.epochs)
+    log["inner_kl_coefficient"] = coefficient
+    target = settings.inner_kl_target
+    if target is not None:
+        factor = 0.5 if log["kl/before"] < target / 1.5 else 2.0 if log["kl/before"] > target * 1.5 else 1.0
+        after["inner_kl"] = torch.tensor(coefficient * factor)
+    return moved, after, log
+
+
+OUTER: dict[str, OuterStep] = {"trpo": trpo, "promp": promp, "adam": adam}
+
+
+def _ascend(
+    theta: Params, state: Params, objective: MetaObjective, lr: float, epochs: int
+) -> tuple[Params, Params, Log]:
+    """Steps of Adam (Kingma and Ba 2015, torch's defaults) on all data, with the moments in ``state``."""
+    leaves = {name: value.detach().clone() for name, value in theta.items()}
+    optimiser = torch.optim.Adam(leaves.values(), lr=lr, maximize=True)
+    moments = ("step", "exp_avg", "exp_avg_sq")
+    if state:
+        for name, leaf in leaves.items():
+            optimiser.state[leaf] = {key: state[f"{key}.{name}"].clone() for key in moments}
+    start, norms = 0.0, []
+    for epoch in range(epochs):
+        value, gradient = objective.gradient(leaves)
+        start = value if epoch == 0 else start
+        norms.append(float(flatten(gradient).norm()))
+        for name, leaf in leaves.items():
+            leaf.grad = gradient[name]
+        optimiser.step()
+    for leaf in leaves.values():
+        leaf.grad = None
+    end, kl, inner_kl = objective.values(leaves)
+    after = {f"{key}.{name}": optimiser.state[leaf][key] for name, leaf in leaves.items() for key in moments}
+    log = {"grad/norm": norms[0], "kl/outer": kl, "kl/before": inner_kl, "surrogate/gain": end - start}
+    return leaves, after, log

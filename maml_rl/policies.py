@@ -2,68 +2,115 @@
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from maml_rl.distributions import Normal
+from maml_rl.distributions import Categorical, Distribution, Normal
 from maml_rl.types import Params
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
+CONTEXT = "context"
+"""The parameter that joins every observation: a vector that can be all that adapts (CAVIA, Zintgraf et al. 2019)."""
+
 
 @dataclass(frozen=True)
-class GaussianPolicy:
-    """A multilayer perceptron for the mean, and a standard deviation that does not depend on the state.
-
-    The logarithm of the standard deviation is a parameter (act,), adapted like every other and floored by a clamp.
+class Policy(ABC):
+    """A multilayer perceptron from observations to what a distribution is made of.
 
     Attributes:
         observations: Width of an observation.
-        actions: Width of an action.
+        actions: Width of an action: of a vector, or of a one-hot row.
         hidden: Widths of the hidden layers.
         activation: "tanh" or "relu".
-        init_std: Standard deviation at initialisation.
-        min_std: Its floor.
+        context: Width of the context vector; 0 for none.
     """
 
     observations: int
     actions: int
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
-    init_std: float = 1.0
-    min_std: float = 1e-6
+    context: int = 0
 
-    def init(self, generator: torch.Generator) -> Params:
-        """Glorot-uniform weights (inputs, outputs), zero biases, log_std = log(init_std)."""
-        params: Params = {}
-        widths = (self.observations, *self.hidden, self.actions)
-        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-            bound = math.sqrt(6 / (inputs + outputs))
-            weight = torch.rand(inputs, outputs, generator=generator, dtype=torch.float64)
-            params[f"{index}.weight"] = ((2 * weight - 1) * bound).to(torch.get_default_dtype())
-            params[f"{index}.bias"] = torch.zeros(outputs)
-        params["log_std"] = torch.full((self.actions,), math.log(self.init_std))
-        return params
-
-    def __call__(self, params: Params, observations: Tensor) -> Normal:
+    @abstractmethod
+    def __call__(self, params: Params, observations: Tensor) -> Distribution:
         """The action distribution, fields (..., act), for observations (..., obs).
 
         Parameters of one task, or stacked for K tasks with observations (K, ..., obs); the latter is what
         ``torch.func.vmap`` of the former gives, without its cost in every step of a rollout.
         """
+
+    @property
+    def head(self) -> frozenset[str]:
+        """Names of the last layer's parameters."""
+        last = len(self.hidden)
+        return frozenset({f"{last}.weight", f"{last}.bias"})
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Glorot-uniform weights (inputs, outputs), zero biases, zero context."""
+        params: Params = {}
+        widths = (self.observations + self.context, *self.hidden, self.actions)
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            bound = math.sqrt(6 / (inputs + outputs))
+            weight = torch.rand(inputs, outputs, generator=generator, dtype=torch.float64)
+            params[f"{index}.weight"] = ((2 * weight - 1) * bound).to(torch.get_default_dtype())
+            params[f"{index}.bias"] = torch.zeros(outputs)
+        if self.context:
+            params[CONTEXT] = torch.zeros(self.context)
+        return params
+
+    def outputs(self, params: Params, observations: Tensor) -> Tensor:
+        """The last layer's values (..., act)."""
         activation = ACTIVATIONS[self.activation]
-        tasks = params["log_std"].shape[:-1]
-        shape = observations.shape[:-1]
+        tasks = params["0.bias"].shape[:-1]
         hidden = observations.reshape(*tasks, -1, self.observations)
+        if self.context:
+            context = params[CONTEXT].unsqueeze(-2).expand(*hidden.shape[:-1], self.context)
+            hidden = torch.cat([hidden, context], -1)
         for index in range(len(self.hidden)):
             hidden = activation(_affine(params[f"{index}.weight"], params[f"{index}.bias"], hidden))
         last = len(self.hidden)
-        mean = _affine(params[f"{last}.weight"], params[f"{last}.bias"], hidden).reshape(*shape, self.actions)
+        found = _affine(params[f"{last}.weight"], params[f"{last}.bias"], hidden)
+        return found.reshape(*observations.shape[:-1], self.actions)
+
+
+@dataclass(frozen=True)
+class GaussianPolicy(Policy):
+    """The perceptron gives the mean; the standard deviation does not depend on the state.
+
+    The logarithm of the standard deviation is a parameter (act,), adapted like every other and floored by a clamp.
+
+    Attributes:
+        init_std: Standard deviation at initialisation.
+        min_std: Its floor.
+    """
+
+    init_std: float = 1.0
+    min_std: float = 1e-6
+
+    def init(self, generator: torch.Generator) -> Params:
+        """The perceptron's parameters, and log_std = log(init_std)."""
+        return super().init(generator) | {"log_std": torch.full((self.actions,), math.log(self.init_std))}
+
+    def __call__(self, params: Params, observations: Tensor) -> Normal:
+        """A Gaussian, fields (..., act), for observations (..., obs)."""
+        mean = self.outputs(params, observations)
         log_std = params["log_std"].clamp(min=math.log(self.min_std))
-        return Normal(mean, log_std.reshape(*tasks, *[1] * (len(shape) - len(tasks)), self.actions).expand_as(mean))
+        between = [1] * (mean.dim() - log_std.dim())
+        return Normal(mean, log_std.reshape(*log_std.shape[:-1], *between, self.actions).expand_as(mean))
+
+
+@dataclass(frozen=True)
+class CategoricalPolicy(Policy):
+    """The perceptron gives the logits of ``actions`` discrete actions."""
+
+    def __call__(self, params: Params, observations: Tensor) -> Categorical:
+        """Logits (..., act) for observations (..., obs)."""
+        return Categorical(self.outputs(params, observations))
 
 
 def _affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:

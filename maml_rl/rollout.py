@@ -8,14 +8,12 @@ from torch import Tensor
 
 from envs import TaskEnv
 from maml_rl.parallel import one_torch_thread
-from maml_rl.policies import GaussianPolicy
+from maml_rl.policies import Policy
 from maml_rl.types import Params, Trajectory, map_tensors
 
 
 @torch.no_grad()
-def _episodes(
-    env: TaskEnv, policy: GaussianPolicy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor
-) -> Trajectory:
+def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor) -> Trajectory:
     """One episode in each of (K, B) environments, on one copy of the environment."""
     shape = seeds.shape
     like = next(iter(params.values()))
@@ -39,7 +37,6 @@ def _episodes(
         truncated = truncated | (live & cut & ~terminated)
         live = live & ~(terminated | cut)
     observations, actions, rewards, mask, behaviours = zip(*steps, strict=True)
-    fields = [torch.stack(field, 2) for field in zip(*behaviours, strict=True)]
     return Trajectory(
         torch.stack(observations, 2),
         torch.stack(actions, 2),
@@ -47,7 +44,7 @@ def _episodes(
         torch.stack(mask, 2),
         truncated | live,
         final,
-        type(behaviours[0])(*fields),
+        map_tensors(lambda *fields: torch.stack(fields, 2), *behaviours),
     )
 
 
@@ -67,7 +64,7 @@ def _waves(tasks: int, episodes: int, copies: int, max_batch: int | None) -> lis
 
 def rollout(
     envs: Sequence[TaskEnv],
-    policy: GaussianPolicy,
+    policy: Policy,
     params: Params,
     tasks: Tensor,
     noise: Tensor,

@@ -9,16 +9,19 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config import Config, to_toml
+from maml_rl.diagnostics import compare_gradients
+from maml_rl.distributions import Normal
 from maml_rl.evaluate import evaluate_learner
 from maml_rl.learner import Learner, Purpose, build
-from maml_rl.meta import Exploration, MetaObjective, inner_kl
-from maml_rl.outer import trpo
+from maml_rl.meta import Exploration, inner_kl
+from maml_rl.outer import OUTER
 from maml_rl.progress import ProgressLine
 from maml_rl.run_folder import RunFolder, made_with
-from maml_rl.types import Params
+from maml_rl.types import Params, map_tensors
 
 
 class Stopped(Exception):  # noqa: N818  a request that was met, and not an error
@@ -55,45 +58,53 @@ def _stop_requests() -> Iterator[list[int]]:
 def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
     """What one exploration shows: returns, the policy's spread, how far and how well adaptation moved it."""
     row: dict[str, float] = {}
-    gains = []
+    reached: list[Tensor] = []
     for k, trajectory in enumerate(exploration.trajectories):
         per_task = trajectory.returns().mean(-1)
-        gains.append(per_task)
         row[f"return/{k}"] = float(per_task.mean())
-        row[f"std/{k}"] = float(trajectory.behaviour.std()[:, 0, 0].mean())
-    row["share_worse"] = float((gains[-1] < gains[0]).float().mean())
+        if k > 0:
+            row[f"gain/{k}"] = float((per_task - reached[-1]).mean())
+        reached.append(per_task)
+        row[f"entropy/{k}"] = float(trajectory.behaviour.entropy()[:, 0, 0].mean())
+        if isinstance(trajectory.behaviour, Normal):
+            row[f"std/{k}"] = float(trajectory.behaviour.std()[:, 0, 0].mean())
+    row["share_worse"] = float((reached[-1] < reached[0]).float().mean())
     row["kl/inner"] = inner_kl(learner.policy, exploration)
     return row
 
 
-def meta_iteration(learner: Learner, theta: Params, iteration: int) -> tuple[Params, dict[str, float]]:
+def meta_iteration(
+    learner: Learner, theta: Params, state: Params, iteration: int
+) -> tuple[Params, Params, dict[str, float]]:
     """Sample tasks, adapt to each, and step theta: one turn of algorithm 3.
 
+    Args:
+        learner: What to sample and adapt with.
+        theta: The initial parameters.
+        state: The outer optimiser's state; empty at first.
+        iteration: Its number, which its random numbers follow from.
+
     Returns:
-        The next theta, and the iteration's metrics.
+        The next theta and state, and the iteration's metrics.
     """
     config = learner.config
     began = time.perf_counter()
     tasks = learner.training_tasks(iteration)
     key = learner.key(Purpose.TRAINING, iteration)
-    exploration = learner.explore(theta, tasks, config.episodes, key, [config.inner.lr] * config.inner.steps)
+    exploration = learner.explore(theta, tasks, config.episodes, key, [1.0] * config.inner.steps)
     row = describe(learner, exploration)
     explored = time.perf_counter()
-    objective = MetaObjective(
-        learner.policy,
-        learner.loss,
-        exploration.batches,
-        config.inner.lr,
-        config.inner.first_order,
-        whole_episodes=config.inner.estimator == "dice",
-    )
-    theta, log = trpo(theta, exploration, objective, config.outer)
+    objective = learner.objective(exploration)
+    moved, state, log = OUTER[config.outer.name](theta, state, exploration, objective, config.outer)
     outer = time.perf_counter() - explored
     sampling = exploration.sampling_seconds
     seconds = {"sampling": sampling, "inner": explored - began - sampling, "outer": outer}
     live = sum(int(trajectory.mask.sum()) for trajectory in exploration.trajectories)
     row |= log | {"env_steps": live} | {f"seconds/{name}": value for name, value in seconds.items()}
-    return theta, row
+    every = config.compare_gradients
+    if every and (iteration + 1) % every == 0:
+        row |= compare_gradients(learner, theta, exploration)
+    return moved, state, row
 
 
 def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
@@ -121,13 +132,13 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
         ) as folder,
         _stop_requests() as stop,
     ):
-        state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "")
-        theta = {name: value.to(learner.device) for name, value in state.theta.items()}
-        state = state._replace(theta=theta, config=to_toml(learner.config))
+        state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "", {})
+        theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
+        state = state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
         with ProgressLine(config.env, config.iterations, state.iteration, quiet) as progress:
             for iteration in range(state.iteration, config.iterations):
                 try:
-                    theta, row = meta_iteration(learner, state.theta, iteration)
+                    theta, outer, row = meta_iteration(learner, state.theta, state.outer, iteration)
                     if every and (iteration + 1) % every == 0:
                         mean = evaluate_learner(learner, theta).mean
                         row |= {f"evaluation/{k}": value for k, value in enumerate(mean)}
@@ -140,7 +151,7 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
                 score = row[f"return/{config.inner.steps}"]
                 env_steps = state.env_steps + int(row["env_steps"])
                 best_return = max(score, state.best_return)
-                before, state = state, Checkpoint(theta, iteration + 1, env_steps, best_return, state.config)
+                before, state = state, Checkpoint(theta, iteration + 1, env_steps, best_return, state.config, outer)
                 folder.log({"iteration": iteration} | row | {"env_steps": env_steps})
                 if score > before.best_return:
                     folder.save("best.pt", before)

@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"config", "distributions", "types"},
-    {"adapt", "checkpoint", "parallel", "progress", "published", "returns", "run_folder", "trust_region"},
+    {"adapt", "checkpoint", "parallel", "progress", "published", "rates", "returns", "run_folder", "trust_region"},
     {"baselines", "fisher", "losses", "policies", "rollout"},
     {"learner", "meta", "outer"},
-    {"agent", "evaluate", "figures", "plot", "train"},
+    {"agent", "diagnostics", "evaluate", "figures", "plot", "train"},
     {"cli", "__init__"},
     {"__main__"},
 )

@@ -21,14 +21,15 @@ STATE = Checkpoint(
     env_steps=2**40,
     best_return=-float("inf"),
     config='env = "navigation"\n',
+    outer={"step.0.weight": torch.tensor(3.0), "exp_avg.0.weight": torch.ones(2, 3)},
 )
-HEADER = len(b"maml_rl checkpoint 1 ") + 64 + 1
+HEADER = len(b"maml_rl checkpoint 2 ") + 64 + 1
 
 
 def equal(a: Checkpoint, b: Checkpoint) -> bool:
-    if a[1:] != b[1:] or list(a.theta) != list(b.theta):
+    if a[1:-1] != b[1:-1] or list(a.theta) != list(b.theta) or list(a.outer) != list(b.outer):
         return False
-    pairs = zip(a.theta.values(), b.theta.values(), strict=True)
+    pairs = zip([*a.theta.values(), *a.outer.values()], [*b.theta.values(), *b.outer.values()], strict=True)
     return all(torch.equal(x, y) and x.dtype == y.dtype for x, y in pairs)
 
 
@@ -45,7 +46,7 @@ def refusal(file: Path) -> str:
     return str(caught.value)
 
 
-def sealed(payload: bytes, version: int = 1) -> bytes:
+def sealed(payload: bytes, version: int = 2) -> bytes:
     return b"maml_rl checkpoint %d %s\n" % (version, hashlib.sha256(payload).hexdigest().encode()) + payload
 
 
@@ -83,7 +84,7 @@ def test_a_truncated_one_is_refused_and_the_one_before_offered(previous: bool, f
 
 def test_a_flipped_bit_is_found(file: Path) -> None:
     whole = file.read_bytes()
-    digit = whole.index(b" 1 ") + 1
+    digit = whole.index(b" 2 ") + 1
     pick = random.Random(0)
     for position in [*range(HEADER), *pick.sample(range(HEADER, len(whole)), 200), len(whole) - 1]:
         changed = bytearray(whole)
@@ -100,8 +101,16 @@ def test_something_appended_is_found(extra: bytes, file: Path) -> None:
 
 
 def test_a_newer_version_asks_for_a_newer_package(file: Path) -> None:
-    file.write_bytes(sealed(file.read_bytes()[HEADER:], 2))
-    assert "has format version 2, newer than this package's 1: update maml_rl" in refusal(file)
+    file.write_bytes(sealed(file.read_bytes()[HEADER:], 3))
+    assert "has format version 3, newer than this package's 2: update maml_rl" in refusal(file)
+
+
+def test_the_first_version_had_no_outer_optimiser(file: Path) -> None:
+    fields = {key: value for key, value in STATE._asdict().items() if key != "outer"}
+    buffer = io.BytesIO()
+    torch.save(fields, buffer)
+    file.write_bytes(sealed(buffer.getvalue(), version=1))
+    assert equal(load(file), STATE._replace(outer={}))
 
 
 def foreign() -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from tiny import files, tiny
 import maml_rl
 from envs import InputError
 from maml_rl import Evaluation, checkpoint, meta_train
-from maml_rl.evaluate import load_learner, rates
+from maml_rl.evaluate import load_learner, rate_factors
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,11 @@ def test_returns_are_sums_of_rewards(tmp_path: Path) -> None:
     assert result.env_steps == 5 * 2 * 2 * 3
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(0, []), (1, [0.2]), (2, [0.2, 0.1]), (4, [0.2, 0.1, 0.1, 0.1])])
+@pytest.mark.parametrize(("steps", "expected"), [(0, []), (1, [1.0]), (2, [1.0, 0.5]), (4, [1.0, 0.5, 0.5, 0.5])])
 def test_the_rate_after_the_first_step(steps: int, expected: list[float]) -> None:
-    assert rates(tiny(inner={"lr": 0.2}), steps) == expected
-    shrunk = rates(tiny(inner={"lr": 0.2}, evaluation={"lr_after_first_step": 1.0}), steps)
-    assert shrunk == [0.2] * steps
+    assert rate_factors(tiny(inner={"lr": 0.2}), steps) == expected
+    shrunk = rate_factors(tiny(inner={"lr": 0.2}, evaluation={"lr_after_first_step": 1.0}), steps)
+    assert shrunk == [1.0] * steps
 
 
 def test_the_configuration_gives_the_counts(run: Path) -> None:

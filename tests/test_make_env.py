@@ -13,17 +13,19 @@ from torch import Tensor
 
 import envs
 from envs import InputError, Step, TaskEnv, check_contract
+from envs.bandit import Bandit
 from envs.check import ContractError
 from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from envs.navigation import Navigation
+from envs.tabular_mdp import TabularMDP
 
 # --- Names and presets.
 
 
 def test_names() -> None:
-    assert envs.names() == ["navigation", "half-cheetah-dir", "half-cheetah-vel"]
+    assert envs.names() == ["navigation", "half-cheetah-dir", "half-cheetah-vel", "bandit", "tabular-mdp"]
     families = [envs.family(name) for name in envs.names()]
-    assert families == [Navigation, HalfCheetahDirection, HalfCheetahVelocity]
+    assert families == [Navigation, HalfCheetahDirection, HalfCheetahVelocity, Bandit, TabularMDP]
     assert issubclass(InputError, ValueError)
 
 
@@ -338,9 +340,9 @@ VIOLATIONS = {
         with_attribute(observation_space=box(8, 8)),
         f"observation_space is Box(-1.0, 1.0, (8, 8), float32). {SPACE_FIX}",
     ),
-    "discrete actions": (
-        with_attribute(action_space=gymnasium.spaces.Discrete(4)),
-        f"action_space is Discrete(4). {SPACE_FIX}",
+    "discrete actions in several dimensions": (
+        with_attribute(action_space=gymnasium.spaces.MultiDiscrete([4, 4])),
+        f"action_space is MultiDiscrete([4 4]). {SPACE_FIX}, or to Discrete(n)",
     ),
     "tasks are a list": (
         with_attribute(sample_tasks=lambda count, generator: [0.0] * count),

@@ -9,6 +9,7 @@ from maml_rl.adapt import inner_step
 from maml_rl.distributions import Normal
 from maml_rl.losses import ESTIMATORS, inner_loss
 from maml_rl.meta import MetaObjective, adapt_stacked, to_batch
+from maml_rl.rates import Rates
 from maml_rl.types import Batch, Params, Trajectory, flatten, map_tensors, stack, unflatten
 from synthetic import POLICY, random_batch, random_mask, random_params
 
@@ -21,7 +22,7 @@ def problem(estimator: str, steps: int = 1, first_order: bool = False) -> tuple[
     for k in range(steps + 1):
         batches.append(random_batch(params, TASKS, seed=20 + k))
         params = adapt_stacked(loss, params, [batches[-1]], LR)
-    return theta, MetaObjective(POLICY, loss, batches, LR, first_order)
+    return theta, MetaObjective(POLICY, loss, batches, Rates(LR), first_order)
 
 
 def finite_difference(function: object, at: Tensor, direction: Tensor) -> float:
@@ -92,7 +93,7 @@ def test_first_order_gives_log_prob_and_lvc_the_same_update() -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_at_the_old_parameters_the_kl_is_zero_and_the_surrogate_is_the_mean_advantage(estimator: str) -> None:
     theta, objective = problem(estimator, steps=2)
-    surrogate, kl = objective.values(theta)
+    surrogate, kl, _ = objective.values(theta)
     assert surrogate == pytest.approx(0, abs=1e-12)
     assert kl == pytest.approx(0, abs=1e-12)
     assert objective.gradient(theta)[0] == pytest.approx(surrogate, abs=1e-12)
@@ -102,7 +103,7 @@ def test_permuting_tasks_changes_nothing() -> None:
     theta, objective = problem("lvc", steps=2)
     order = torch.tensor([2, 0, 1])
     shuffled = MetaObjective(
-        POLICY, objective.loss, map_tensors(lambda x: x[order], list(objective.batches)), LR, False
+        POLICY, objective.loss, map_tensors(lambda x: x[order], list(objective.batches)), Rates(LR), False
     )
     torch.testing.assert_close(flatten(objective.gradient(theta)[1]), flatten(shuffled.gradient(theta)[1]))
 

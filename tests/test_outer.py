@@ -8,6 +8,7 @@ from maml_rl.fisher import fisher_vector_product
 from maml_rl.losses import ESTIMATORS, inner_loss
 from maml_rl.meta import Exploration, MetaObjective, adapt_stacked
 from maml_rl.outer import trpo
+from maml_rl.rates import Rates
 from maml_rl.types import Params, flatten, stack, unflatten
 from synthetic import POLICY, random_batch, random_params
 
@@ -21,14 +22,14 @@ def problem(estimator: str = "log_prob", steps: int = 1) -> tuple[Params, Explor
         batches.append(random_batch(chain[-1], TASKS, seed=30 + k, episodes=20, steps=10))
         if k < steps:
             chain.append(adapt_stacked(loss, chain[-1], [batches[-1]], 0.1))
-    return theta, Exploration(chain, [], batches, 0.0), MetaObjective(POLICY, loss, batches, 0.1, False)
+    return theta, Exploration(chain, [], batches, 0.0), MetaObjective(POLICY, loss, batches, Rates(0.1), False)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
 def test_an_accepted_step_improves_within_the_trust_region(estimator: str, steps: int) -> None:
     theta, exploration, objective = problem(estimator, steps)
-    moved, log = trpo(theta, exploration, objective, Outer(fisher_subsample=1))
+    moved, _, log = trpo(theta, {}, exploration, objective, Outer(fisher_subsample=1))
     before, after = objective.values(theta), objective.values(moved)
     assert log["linesearch/accepted"] == 1
     assert after[0] > before[0]
@@ -42,7 +43,7 @@ def test_the_step_solves_the_linear_quadratic_problem() -> None:
     theta, exploration, objective = problem()
     n = flatten(theta).numel()
     settings = Outer(max_kl=1e-9, cg_iterations=3 * n, damping=1e-3, fisher_subsample=1)
-    moved, log = trpo(theta, exploration, objective, settings)
+    moved, _, log = trpo(theta, {}, exploration, objective, settings)
     product = fisher_vector_product(POLICY, objective.loss, exploration.chain, exploration.batches, 0.1, False)
     eye = torch.eye(n, dtype=torch.float64)
     hessian = torch.stack([flatten(product(unflatten(row, theta))) for row in eye]) + 1e-3 * eye
@@ -58,15 +59,15 @@ def test_the_step_solves_the_linear_quadratic_problem() -> None:
 class Hopeless(MetaObjective):
     """Refuses every point of the line search."""
 
-    def values(self, theta: Params) -> tuple[float, float]:
-        return float("nan"), 0.0
+    def values(self, theta: Params) -> tuple[float, float, float]:
+        return float("nan"), 0.0, 0.0
 
 
 def test_a_refused_step_returns_the_given_parameters() -> None:
     theta, exploration, objective = problem()
     before = {name: value.clone() for name, value in theta.items()}
-    refusing = Hopeless(POLICY, objective.loss, objective.batches, 0.1, False)
-    moved, log = trpo(theta, exploration, refusing, Outer())
+    refusing = Hopeless(POLICY, objective.loss, objective.batches, Rates(0.1), False)
+    moved, _, log = trpo(theta, {}, exploration, refusing, Outer())
     assert moved is theta
     assert all(torch.equal(theta[name], before[name]) for name in theta)
     assert (log["linesearch/accepted"], log["linesearch/backtracks"]) == (0, 15)
@@ -76,15 +77,15 @@ def test_a_refused_step_returns_the_given_parameters() -> None:
 def test_a_gradient_that_is_not_finite_is_named() -> None:
     theta, exploration, objective = problem()
     broken = objective.batches[1]._replace(advantages=torch.full_like(objective.batches[1].advantages, torch.nan))
-    poisoned = MetaObjective(POLICY, objective.loss, [objective.batches[0], broken], 0.1, False)
+    poisoned = MetaObjective(POLICY, objective.loss, [objective.batches[0], broken], Rates(0.1), False)
     with pytest.raises(FloatingPointError, match=r"meta-gradient of 0\.weight"):
-        trpo(theta, exploration, poisoned, Outer())
+        trpo(theta, {}, exploration, poisoned, Outer())
 
 
 def test_subsampled_products_use_fewer_steps_and_find_a_similar_direction() -> None:
     theta, exploration, objective = problem()
     steps = [
-        flatten(trpo(theta, exploration, objective, Outer(fisher_subsample=n))[0]) - flatten(theta) for n in (1, 2)
+        flatten(trpo(theta, {}, exploration, objective, Outer(fisher_subsample=n))[0]) - flatten(theta) for n in (1, 2)
     ]
     assert not torch.equal(*steps)
     assert torch.cosine_similarity(*steps, dim=0) > 0.5

@@ -62,7 +62,7 @@ def test_a_missing_run_says_how_to_make_it(tmp_path: Path) -> None:
 
 
 def state(iteration: int) -> Checkpoint:
-    return Checkpoint({"w": torch.full((2,), float(iteration))}, iteration, 10 * iteration, 0.0, to_toml(CONFIG))
+    return Checkpoint({"w": torch.full((2,), float(iteration))}, iteration, 10 * iteration, 0.0, to_toml(CONFIG), {})
 
 
 def opened(path: Path, config: Config = CONFIG, resume: bool = True) -> closing[RunFolder]:

@@ -1,0 +1,45 @@
+"""How noisy a meta-gradient is, and how it compares with the other estimators' on the same data."""
+
+import dataclasses
+
+import torch
+
+from maml_rl.learner import Learner
+from maml_rl.losses import ESTIMATORS, inner_loss
+from maml_rl.meta import Exploration, MetaObjective
+from maml_rl.types import Batch, Params, flatten, map_tensors
+
+
+def _half(batch: Batch, first: int) -> Batch:
+    part: Batch = map_tensors(lambda x: x[:, first::2], batch)
+    return part._replace(weights=part.weights / part.weights.sum((-2, -1), keepdim=True))
+
+
+def compare_gradients(learner: Learner, theta: Params, exploration: Exploration) -> dict[str, float]:
+    """Meta-gradients at theta beside the one that training takes.
+
+    Returns:
+        ``gradient/relative_variance``: |a - b|^2 / |a + b|^2 for the gradients a and b of even and odd episodes, an
+        estimate of the variance of the whole gradient over its square (absent for one episode);
+        ``cosine/<estimator>`` and ``cosine/first_order``: the angle to each other choice.
+    """
+    objective = learner.objective(exploration)
+
+    def gradient(of: MetaObjective) -> torch.Tensor:
+        return flatten(of.gradient(theta)[1])
+
+    taken = gradient(objective)
+    row: dict[str, float] = {}
+    if exploration.batches[0].weights.shape[1] > 1:
+        a, b = (
+            gradient(dataclasses.replace(objective, batches=[_half(batch, first) for batch in objective.batches]))
+            for first in (0, 1)
+        )
+        row["gradient/relative_variance"] = float((a - b).square().sum() / (a + b).square().sum())
+    others = {
+        name: dataclasses.replace(objective, loss=inner_loss(learner.policy, name), first_order=False)
+        for name in ESTIMATORS
+    } | {"first_order": dataclasses.replace(objective, first_order=True)}
+    for name, other in others.items():
+        row[f"cosine/{name}"] = float(torch.cosine_similarity(taken, gradient(other), dim=0))
+    return row

@@ -1,0 +1,53 @@
+"""What the inner loop changes, and how fast: the tree of rates that ``adapt`` takes, fixed or part of theta."""
+
+from dataclasses import dataclass
+
+import torch
+
+from maml_rl.types import Params, Rate
+
+PREFIX = "lr."
+"""A learned rate is an entry of theta: "lr." and the name of the parameter that it is for."""
+
+
+def scaled(rate: Rate, factor: float) -> Rate:
+    """The rate times a number."""
+    return {name: factor * value for name, value in rate.items()} if isinstance(rate, dict) else factor * rate
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The inner rates of theta.
+
+    Attributes:
+        lr: The rate, or where a learned rate starts.
+        adapted: Names of the parameters that adapt, the others having rate 0; None for all. The last layer alone is
+            ANIL (Raghu et al. 2020); a context vector alone is CAVIA (Zintgraf et al. 2019), here with a learned
+            start instead of zero.
+        learned: A rate for every number that adapts, learned with theta (Meta-SGD, Li et al. 2017). As there, nothing
+            keeps a rate positive: a negative one climbs the inner loss in that parameter.
+    """
+
+    lr: float
+    adapted: frozenset[str] | None = None
+    learned: bool = False
+
+    def init(self, params: Params) -> Params:
+        """Theta: the parameters, and after them the learned rates if there are any."""
+        if not self.learned:
+            return params
+        adapted = params.keys() if self.adapted is None else self.adapted
+        return params | {
+            f"{PREFIX}{name}": torch.full_like(value, self.lr) for name, value in params.items() if name in adapted
+        }
+
+    def split(self, theta: Params) -> tuple[Params, Rate]:
+        """The parameters of theta and the rate to adapt them with."""
+        if not self.learned and self.adapted is None:
+            return theta, self.lr
+        params = {name: value for name, value in theta.items() if not name.startswith(PREFIX)}
+        fixed = 0.0 if self.learned else self.lr
+        adapted = self.adapted or frozenset()
+        rate = {name: value.new_tensor(fixed if name in adapted else 0.0) for name, value in params.items()}
+        learned = {name.removeprefix(PREFIX): value for name, value in theta.items() if name.startswith(PREFIX)}
+        return params, rate | learned
