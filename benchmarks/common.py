@@ -6,10 +6,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import tyro
 
-from maml_rl.config import Config, Evaluation, Policy
+from maml_rl.config import Config, Evaluation, Outer, Policy
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.meta import Exploration, MetaObjective
 from maml_rl.types import Params
@@ -26,6 +27,7 @@ class Arguments:
     horizon: int = 200
     hidden: tuple[int, ...] = (100, 100)
     device: str = "cpu"
+    outer: Literal["trpo", "promp", "adam"] = "trpo"
     repeats: int = 5
 
 
@@ -45,6 +47,7 @@ def learner_for(chosen: Arguments) -> Learner:
             episodes=chosen.episodes,
             device=chosen.device,
             policy=Policy(hidden=chosen.hidden),
+            outer=Outer(name=chosen.outer),
             evaluation=Evaluation(),
         )
     )

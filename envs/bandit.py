@@ -43,6 +43,10 @@ class Bandit(TaskEnv):
         draw = torch.rand if self.preset == "bernoulli" else torch.randn
         return draw(count, self.action_width, generator=generator)
 
+    def best_return(self, tasks: Tensor) -> Tensor:
+        """Always the best arm."""
+        return self.horizon * tasks.amax(-1)
+
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Nothing to see: the observation is always 1."""
         self._means, self._seeds, self._pulls = tasks.to(self.device, torch.float32), seeds, 0

@@ -52,6 +52,13 @@ class TabularMDP(TaskEnv):
         reward = 1 + torch.randn(count, states, actions, 1, generator=generator)
         return torch.cat([draws / draws.sum(-1, keepdim=True), reward], -1)
 
+    def best_return(self, tasks: Tensor) -> Tensor:
+        """By backward induction: Q(s, a) = r(s, a) + sum_x P(x | s, a) max_b Q(x, b), horizon times."""
+        best = tasks.new_zeros(tasks.shape[:2])
+        for _ in range(self.horizon):
+            best = (tasks[..., -1] + torch.einsum("ksax,kx->ksa", tasks[..., :-1], best)).amax(-1)
+        return best[:, 0]
+
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Every episode starts in state 0."""
         self._tasks, self._seeds, self._steps = tasks.to(self.device), seeds, 0

@@ -103,6 +103,10 @@ class TaskEnv(ABC):
             raise InputError(f"{type(self).__name__} has no held-out tasks with split={split!r}: use split='in'")
         return self.sample_tasks(count, torch.Generator().manual_seed(HELD_OUT_SEED))
 
+    def best_return(self, tasks: Tensor) -> Tensor | None:
+        """Expected return of the best policy that knows the task, (count,), where the family can compute it."""
+        return None
+
     def render(self) -> NDArray[np.uint8]:
         """An RGB image (height, width, 3) of the first environment, where the family can draw itself."""
         raise InputError(f"{type(self).__name__} cannot draw itself: define render() to return an RGB array")

@@ -20,6 +20,8 @@ COMMANDS = """usage: maml-rl COMMAND ...
   train CONFIG [--out RUN] [--resume] [--KEY VALUE ...]   meta-train; writes a run folder
   evaluate RUN [--tasks N] [--steps K]                    return on held-out tasks after 0 ... K steps
   plot RUN [RUN ...]                                      learning and adaptation curves; paths for navigation
+  check-gradients CONFIG [--KEY VALUE ...]                finite differences of your meta-gradient and Fisher product
+  check-estimators                                        every estimator against exact meta-gradients
 
 CONFIG is a TOML file or one of: {experiments}
 
@@ -55,8 +57,36 @@ class Evaluate:
     """Episodes for each task and step; None: the configuration's number."""
     split: Literal["in", "out"] = "in"
     """Held-out tasks of the training distribution, or beyond it."""
-    which: Literal["checkpoint", "best"] = "checkpoint"
-    """The last parameters, or those with the best training return."""
+    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
+    """The last parameters, those with the best training return, or those before training."""
+
+
+@dataclass(frozen=True)
+class CheckGradients:
+    """Finite differences of the meta-gradient and the Fisher product, in float64. Flags replace the file's keys."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    sampled_tasks: int = 2
+    """Tasks to sample."""
+    sampled_episodes: int = 4
+    """Episodes for each task and step."""
+
+
+@dataclass(frozen=True)
+class CheckEstimators:
+    """Sample every estimator of the meta-gradient on a random Markov decision process and hold it against the truth."""
+
+    seed: int = 0
+    """Of the task and the policy."""
+    states: int = 2
+    actions: int = 2
+    horizon: int = 4
+    lr: float = 2.0
+    """Inner rate."""
+    episodes: int = 1000
+    """Episodes for each gradient and step."""
+    repetitions: int = 200
+    """Gradients to sample."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +103,24 @@ def _parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
     return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
 
 
-def train(arguments: Sequence[str]) -> None:
-    """``maml-rl train CONFIG ...``."""
-    from maml_rl.train import meta_train
-
+def _with_config(kind: type[T], arguments: Sequence[str], command: str) -> T:
+    """Options of a command whose first argument is a configuration, and whose flags replace its keys."""
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not {"-h", "--help"} & set(arguments):
         raise InputError(f"which configuration? A TOML file, or one of: {', '.join(configuration.experiments())}")
     config = configuration.load(arguments[0]) if named else Config(env="...")
     flags = list(arguments[1:] if named else arguments)
     try:
-        chosen = tyro.cli(Train, prog="maml-rl train CONFIG", args=flags, default=Train(config))
+        return tyro.cli(kind, prog=f"maml-rl {command} CONFIG", args=flags, default=kind(config))  # type: ignore[call-arg]
     except ValidationError as error:
         raise configuration.explain(error, "the command line") from None
+
+
+def train(arguments: Sequence[str]) -> None:
+    """``maml-rl train CONFIG ...``."""
+    from maml_rl.train import meta_train
+
+    chosen = _with_config(Train, arguments, "train")
     stem = configuration.find(arguments[0]).stem
     out = chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}"
     run = meta_train(chosen.config, out, chosen.resume)
@@ -110,7 +145,49 @@ def evaluate(arguments: Sequence[str]) -> None:
         published = [f"{known.returns[k]:.2f}" if k < len(known.returns) else ""] if known else []
         table.add_row(str(k), f"{mean:.2f}", half, *published)
     Console().print(table)
+    if result.best is not None:
+        print(f"best possible, knowing the task: {result.best:.2f}")
     print(f"written: {path}")
+
+
+def check_gradients(arguments: Sequence[str]) -> None:
+    """``maml-rl check-gradients CONFIG ...``; exits with 1 where they disagree."""
+    from maml_rl.check_gradients import TOLERANCE, check_gradients
+
+    chosen = _with_config(CheckGradients, arguments, "check-gradients")
+    rows = check_gradients(chosen.config, chosen.sampled_tasks, chosen.sampled_episodes)
+    table = Table(title=f"{chosen.config.env}: derivatives along random directions")
+    for column in ("quantity", "direction", "computed", "finite difference", "relative difference"):
+        table.add_column(column, justify="left" if column in ("quantity", "direction") else "right")
+    for row in rows:
+        mark = "" if row.agrees else "  <- differs"
+        numbers = (f"{row.computed:.6g}", f"{row.difference:.6g}", f"{row.relative:.1e}{mark}")
+        table.add_row(row.quantity, row.direction, *numbers)
+    Console().print(table)
+    bad = [f"{row.quantity} along {row.direction}" for row in rows if not row.agrees]
+    if bad:
+        print(f"more than {TOLERANCE:g} apart: {', '.join(bad)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def check_estimators(arguments: Sequence[str]) -> None:
+    """``maml-rl check-estimators ...``; exits with 1 where a sampled gradient is not where it should be."""
+    from maml_rl.check_estimators import check_estimators, problem
+
+    chosen = _parse(CheckEstimators, arguments, "check-estimators")
+    random_task = problem(chosen.seed, chosen.states, chosen.actions, chosen.horizon, chosen.lr)
+    rows = check_estimators(random_task, chosen.episodes, chosen.repetitions, chosen.seed)
+    table = Table(title=f"meta-gradient, {chosen.states} states, {chosen.actions} actions, {chosen.horizon} steps")
+    for column in ("estimator", "own value off the exact one", "sampled off its own value", "noise of one"):
+        table.add_column(column, justify="left" if column == "estimator" else "right")
+    for row in rows:
+        sampled = f"{100 * row.error:.1f} % ± {100 * row.standard_error:.1f} %"
+        table.add_row(row.name, f"{100 * row.bias:.2f} %", sampled, f"{100 * row.noise:.0f} %")
+    Console().print(table)
+    bad = [row.name for row in rows if not row.agrees]
+    if bad:
+        print(f"sampled gradients are not near their own value: {', '.join(bad)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def plot(arguments: Sequence[str]) -> None:
@@ -133,6 +210,8 @@ def main() -> None:
         "train": train,
         "evaluate": evaluate,
         "plot": plot,
+        "check-gradients": check_gradients,
+        "check-estimators": check_estimators,
     }
     usage = COMMANDS.format(experiments=", ".join(configuration.experiments()))
     name, *arguments = sys.argv[1:] or ["--help"]

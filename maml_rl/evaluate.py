@@ -27,8 +27,10 @@ class Evaluation(NamedTuple):
     ci95: list[float] | None  # [k] half width of the 95 % interval, 1.96 s / sqrt(tasks); None for one task
     split: str  # "in" or "out" of the training distribution
     steps: int  # gradient steps
+    which: str  # parameters: "checkpoint", "best" or "initial"
     lr: list[float]  # [step] inner rate; where it is learned, the mean over the numbers that adapt
     env_steps: int  # environment steps that this evaluation took
+    best: float | None  # expected return of the best policy that knows the task, mean over tasks, where it is known
 
 
 def rate_factors(config: Config, steps: int) -> list[float]:
@@ -37,19 +39,24 @@ def rate_factors(config: Config, steps: int) -> list[float]:
     return [1.0 if step < trained else config.evaluation.lr_after_first_step for step in range(steps)]
 
 
-def summarise(exploration: Exploration, tasks: Tensor, split: str, lr: list[float]) -> Evaluation:
+def summarise(
+    learner: Learner, exploration: Exploration, tasks: Tensor, split: str, which: str, lr: list[float]
+) -> Evaluation:
     """Returns, their means and intervals, from the trajectories before and after each inner step."""
     returns = torch.stack([t.returns() for t in exploration.trajectories], 1).double()
     per_task = returns.mean(-1)
+    best = learner.envs[0].best_return(tasks)
     return Evaluation(
         tasks=tasks.flatten(1).tolist(),
         returns=returns.tolist(),
         mean=per_task.mean(0).tolist(),
         ci95=None if len(per_task) == 1 else (1.96 * per_task.std(0) / math.sqrt(len(per_task))).tolist(),
         split=split,
+        which=which,
         steps=len(lr),
         lr=lr,
         env_steps=sum(int(t.mask.sum()) for t in exploration.trajectories),
+        best=None if best is None else float(best.mean()),
     )
 
 
@@ -69,7 +76,7 @@ def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
     """Evaluate parameters with the configuration's own [evaluation] settings."""
     chosen = learner.config.evaluation
     exploration, tasks, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, "in")
-    return summarise(exploration, tasks, "in", lr)
+    return summarise(learner, exploration, tasks, "in", "checkpoint", lr)
 
 
 def load_learner(run: Path | str, which: str = "checkpoint", device: str | None = None) -> tuple[Learner, Params]:
@@ -77,7 +84,7 @@ def load_learner(run: Path | str, which: str = "checkpoint", device: str | None 
 
     Args:
         run: A run folder, or a checkpoint file.
-        which: "checkpoint" for the last, "best" for the best training return.
+        which: "checkpoint" for the last, "best" for the best training return, "initial" for those before training.
         device: Where to compute; None for the configuration's own device.
 
     Raises:
@@ -87,10 +94,11 @@ def load_learner(run: Path | str, which: str = "checkpoint", device: str | None 
     if not path.exists():
         raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
     folder = run_folder.read_config(path) if path.is_dir() else None
-    saved = checkpoint.load(path / f"{which}.pt" if folder else path)
+    saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path)
     config = folder or configuration.parse_toml(saved.config, str(path))
     learner = build(config.model_copy(update={"device": device or config.device}))
-    return learner, {name: value.to(learner.device) for name, value in saved.theta.items()}
+    theta = learner.initial_params() if which == "initial" else saved.theta
+    return learner, {name: value.to(learner.device) for name, value in theta.items()}
 
 
 def _free_name(folder: Path) -> Path:
@@ -114,7 +122,8 @@ def evaluate(
         steps: Gradient steps.
         episodes: Episodes for each task and step.
         split: "in" for held-out tasks of the training distribution, "out" for tasks beyond it.
-        which: "checkpoint" for the last parameters, "best" for those with the best training return.
+        which: "checkpoint" for the last parameters, "best" for those with the best training return, "initial" for
+            those before training: the same policy, randomly initialised.
 
     Returns:
         The evaluation, and the file it is in.
@@ -134,7 +143,7 @@ def evaluate(
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()
-    result = summarise(exploration, held_out, split, lr)
+    result = summarise(learner, exploration, held_out, split, which, lr)
     path = _free_name(Path(run))
     path.write_text(json.dumps(result._asdict()))
     return result, path

@@ -11,10 +11,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"config", "distributions", "types"},
-    {"adapt", "checkpoint", "parallel", "progress", "published", "rates", "returns", "run_folder", "trust_region"},
+    {
+        "adapt",
+        "checkpoint",
+        "parallel",
+        "progress",
+        "published",
+        "rates",
+        "returns",
+        "run_folder",
+        "statistics",
+        "trust_region",
+    },
     {"baselines", "fisher", "losses", "policies", "rollout"},
-    {"learner", "meta", "outer"},
-    {"agent", "diagnostics", "evaluate", "figures", "plot", "train"},
+    {"exact", "learner", "meta", "outer"},
+    {"agent", "check_estimators", "check_gradients", "diagnostics", "evaluate", "figures", "plot", "train"},
     {"cli", "__init__"},
     {"__main__"},
 )

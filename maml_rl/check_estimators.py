@@ -1,0 +1,112 @@
+"""Every estimator of the meta-gradient against the exact one, on random Markov decision processes."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from envs import random
+from envs.tabular_mdp import TabularMDP
+from maml_rl import exact
+from maml_rl.losses import ESTIMATORS, inner_loss
+from maml_rl.meta import adapt_stacked, to_batch
+from maml_rl.policies import CategoricalPolicy
+from maml_rl.rollout import rollout
+from maml_rl.types import Batch, Params, flatten, stack
+
+CHOICES = {**{name: (name, False) for name in ESTIMATORS}, "first_order": ("log_prob", True)}
+"""Name in the table, to estimator and first_order."""
+
+
+class Row(NamedTuple):
+    """One estimator on one problem."""
+
+    name: str
+    bias: float  # |own value - exact meta-gradient| / |exact|, both enumerated
+    error: float  # |mean of the sampled gradients - own value| / |own value|
+    standard_error: float  # of that mean, in the same unit
+    noise: float  # root of the summed variance of one sampled gradient, over |own value|
+
+    @property
+    def agrees(self) -> bool:
+        """Within four standard errors, and 2 % for what a finite number of episodes curves."""
+        return self.error <= 4 * self.standard_error + 0.02
+
+
+class Problem(NamedTuple):
+    """A random task and policy."""
+
+    policy: CategoricalPolicy
+    theta: Params
+    task: Tensor
+    horizon: int
+    lr: float
+
+
+def problem(seed: int, states: int = 2, actions: int = 2, horizon: int = 4, lr: float = 2.0) -> Problem:
+    """A random task and random softmax policy, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    env = TabularMDP(states=states, actions=actions, horizon=horizon)
+    policy = CategoricalPolicy(states, actions, hidden=())
+    theta = {
+        name: torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        for name, value in policy.init(generator).items()
+    }
+    task = env.sample_tasks(1, generator)[0].double()
+    task[..., :-1] /= task[..., :-1].sum(-1, keepdim=True)
+    return Problem(policy, theta, task, horizon, lr)
+
+
+def sampled_batch(chosen: Problem, params: Params, episodes: int, key: Tensor) -> Batch:
+    """Episodes for stacked parameters, one repetition of the experiment a row; no baseline, no normalisation."""
+    count = len(params["0.weight"])
+    env = TabularMDP(states=chosen.policy.observations, actions=chosen.policy.actions, horizon=chosen.horizon)
+    seeds = random.fold(random.fold(key, torch.arange(count)).unsqueeze(-1), torch.arange(episodes))
+    noise = random.normal(random.fold(seeds, 0), (chosen.horizon, chosen.policy.actions))
+    tasks = chosen.task.expand(count, *chosen.task.shape)
+    trajectory = rollout([env], chosen.policy, params, tasks, noise, random.fold(seeds, 1))
+    return to_batch(trajectory, "none", 1.0, 1.0, normalise_advantages=False)
+
+
+def sampled_gradients(
+    chosen: Problem, estimator: str, first_order: bool, episodes: int, repetitions: int, seed: int
+) -> Tensor:
+    """Independent repetitions of one meta-gradient, as training computes it: (repetitions, parameters)."""
+    key = torch.tensor(seed)
+    start = stack(chosen.theta, repetitions)
+    pre = sampled_batch(chosen, start, episodes, random.fold(key, 0))
+    adapted = adapt_stacked(inner_loss(chosen.policy, estimator), start, [pre], chosen.lr)
+    post = sampled_batch(chosen, adapted, episodes, random.fold(key, 1))
+
+    def one(before: Batch, after: Batch) -> Params:
+        return exact.sampled_meta_gradient(
+            chosen.policy, chosen.theta, [before], after, estimator, chosen.lr, first_order
+        )
+
+    gradients = vmap(one)(pre, post)
+    return torch.cat([value.flatten(1) for value in gradients.values()], 1)
+
+
+def check_estimators(chosen: Problem, episodes: int = 1000, repetitions: int = 200, seed: int = 0) -> list[Row]:
+    """Bias, agreement with the value that it should have, and noise of each estimator, undiscounted."""
+    truth = flatten(exact.meta_gradient(chosen.policy, chosen.theta, chosen.task, chosen.horizon, 1.0, chosen.lr))
+    rows = []
+    for name, (estimator, first_order) in CHOICES.items():
+        own = flatten(
+            exact.expected_meta_gradient(
+                *chosen[:4], discount=1.0, estimator=estimator, lr=chosen.lr, first_order=first_order
+            )
+        )
+        found = sampled_gradients(chosen, estimator, first_order, episodes, repetitions, seed)
+        size, variance = float(own.norm()), float(found.var(0).sum())
+        rows.append(
+            Row(
+                name,
+                bias=float((own - truth).norm() / truth.norm()),
+                error=float((found.mean(0) - own).norm()) / size,
+                standard_error=(variance / repetitions) ** 0.5 / size,
+                noise=variance**0.5 / size,
+            )
+        )
+    return rows

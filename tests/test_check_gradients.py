@@ -1,0 +1,57 @@
+"""Finite differences agree for what is right, and find what is wrong."""
+
+from typing import Any
+
+import pytest
+from tiny import tiny
+
+from maml_rl import check_gradients as module
+from maml_rl.check_gradients import check_gradients
+from maml_rl.fisher import fisher_vector_product
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"policy": {"activation": "relu"}, "inner": {"estimator": "lvc", "steps": 2}},
+        {"inner": {"estimator": "dice", "steps": 3, "learn_lr": True}},
+        {"inner": {"first_order": True, "learn_lr": True, "steps": 2}},
+        {"inner": {"adapt": "last", "estimator": "lvc"}},
+        {"policy": {"context": 3}, "inner": {"adapt": "context", "learn_lr": True}},
+        {"inner": {"steps": 0}},
+        {"outer": {"name": "promp", "exploration": 1.0}},
+        {"env": "bandit", "inner": {"estimator": "lvc"}},
+        {"env": "tabular-mdp", "baseline": {"name": "none"}, "inner": {"estimator": "dice"}},
+    ],
+    ids=str,
+)
+def test_all_is_right(changes: dict[str, Any]) -> None:
+    rows = check_gradients(tiny(**changes))
+    assert all(row.agrees for row in rows), [row for row in rows if not row.agrees]
+    quantities = {row.quantity for row in rows}
+    assert quantities == {"meta-gradient", "Fisher product"}
+    learned = bool(changes.get("inner", {}).get("learn_lr"))
+    assert any(row.direction.startswith("lr.") for row in rows) == learned
+    assert all(row.computed > 0 for row in rows if row.quantity == "Fisher product" and row.direction == "all")
+
+
+def test_a_wrong_product_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_order_product(*arguments: Any) -> Any:
+        return fisher_vector_product(*arguments[:-1], True)
+
+    monkeypatch.setattr(module, "fisher_vector_product", first_order_product)
+    rows = check_gradients(tiny(inner={"lr": 1.0}))
+    assert all(row.agrees for row in rows if row.quantity == "meta-gradient")
+    assert not all(row.agrees for row in rows if row.quantity == "Fisher product")
+
+
+def test_a_wrong_meta_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = module.MetaObjective.gradient
+
+    def first_order(objective: module.MetaObjective, theta: Any) -> Any:
+        return right(module.dataclasses.replace(objective, first_order=True), theta)
+
+    monkeypatch.setattr(module.MetaObjective, "gradient", first_order)
+    rows = check_gradients(tiny(inner={"lr": 1.0}))
+    assert not all(row.agrees for row in rows if row.quantity == "meta-gradient")
