@@ -99,14 +99,21 @@ def none(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, car
 def value_network(
     observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, carry: Tensor | None = None
 ) -> Value:
-    """Fit a perceptron (32, 32, tanh), one for each task, to the same equation as ``linear`` by least squares.
+    """Fit a perceptron (32, 32, tanh), one for each task, to the returns by least squares.
 
     L-BFGS on all of the batch, from the same start for every task, until the mean squared error, in units of the
-    returns' variance, falls by less than 1e-4 in an iteration (at most 200 iterations). Inputs are ``features``; they
-    and the returns are standardised over the task's live steps.
+    returns' variance, falls by less than 1e-5 in an iteration (at most 200 iterations). Inputs are ``features``; they
+    and the returns are standardised over the task's live steps. With ``carry``, the value of the final observation,
+    which the equation alone does not pin down for a perceptron, is that of ``linear``.
+
+    Raises:
+        FloatingPointError: Observations or returns of live steps are not finite.
     """
+    if carry is not None:
+        ahead = linear(observations, returns, mask, final, carry)(final, mask.sum(-1))
+        returns = returns + carry * ahead.unsqueeze(-1)
     tasks, steps = len(observations), torch.arange(observations.shape[2], device=observations.device)
-    length, count = mask.sum(-1), mask.sum((1, 2))
+    count = mask.sum((1, 2))
 
     def moments(table: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of (K, B, T, F) over live steps, (K, 1, F)."""
@@ -114,10 +121,18 @@ def value_network(
         flat = table.flatten(1, 2)
         mean = torch.where(live, flat, 0.0).sum(1, keepdim=True) * weight
         variance = torch.where(live, flat - mean, 0.0).square().sum(1, keepdim=True) * weight
-        return mean, variance.sqrt().clamp(min=1e-6)
+        return mean, variance.sqrt()
 
-    (x_mean, x_std) = moments(features(observations, steps.expand(mask.shape)))
-    (y_mean, y_std) = moments(returns.unsqueeze(-1))
+    x_mean, x_std = moments(features(observations, steps.expand(mask.shape)))
+    x_std = torch.where(x_std < 1e-6, 1.0, x_std)
+    y_mean, y_std = moments(returns.unsqueeze(-1))
+    y_std = y_std.clamp(min=1e-6)
+    bad = ~(x_mean.isfinite() & x_std.isfinite() & y_mean.isfinite() & y_std.isfinite()).all(-1).flatten()
+    if bad.any():
+        raise FloatingPointError(
+            f"the value network has no fit for tasks {bad.nonzero().flatten().tolist()}: observations or returns are "
+            "NaN, infinite or huge"
+        )
     network = GaussianPolicy(x_mean.shape[-1], 1, (32, 32))
     start = stack(network.init(torch.Generator().manual_seed(0)), tasks)
     params = {name: value.to(returns).clone().requires_grad_() for name, value in start.items() if name != "log_std"}
@@ -128,14 +143,12 @@ def value_network(
         return (y_mean + y_std * network.outputs(params, inputs)).reshape(seen.shape[:-1])
 
     optimiser = torch.optim.LBFGS(
-        params.values(), max_iter=200, tolerance_change=1e-4 * tasks, line_search_fn="strong_wolfe"
+        params.values(), max_iter=200, tolerance_change=1e-5 * tasks, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         optimiser.zero_grad()
         error = value(observations, steps) - returns
-        if carry is not None:
-            error = error - carry * value(final, length).unsqueeze(-1)
         total = ((torch.where(mask, error, 0.0) / y_std).square().sum((1, 2)) / count).sum()
         total.backward()
         return total.detach()

@@ -15,6 +15,15 @@ def _half(batch: Batch, first: int) -> Batch:
     return part._replace(weights=part.weights / part.weights.sum((-2, -1), keepdim=True))
 
 
+def _on_half(objective: MetaObjective, first: int) -> MetaObjective:
+    batches = [_half(batch, first) for batch in objective.batches]
+    credit = objective.credit
+    if credit is not None:  # it multiplies a sum over steps, of which half are left
+        whole, half = ((batch.weights > 0).sum((-2, -1)) for batch in (objective.batches[0], batches[0]))
+        credit = credit * whole / half
+    return dataclasses.replace(objective, batches=batches, credit=credit)
+
+
 def compare_gradients(learner: Learner, theta: Params, exploration: Exploration) -> dict[str, float]:
     """Meta-gradients at theta beside the one that training takes.
 
@@ -31,10 +40,7 @@ def compare_gradients(learner: Learner, theta: Params, exploration: Exploration)
     taken = gradient(objective)
     row: dict[str, float] = {}
     if exploration.batches[0].weights.shape[1] > 1:
-        a, b = (
-            gradient(dataclasses.replace(objective, batches=[_half(batch, first) for batch in objective.batches]))
-            for first in (0, 1)
-        )
+        a, b = (gradient(_on_half(objective, first)) for first in (0, 1))
         row["gradient/relative_variance"] = float((a - b).square().sum() / (a + b).square().sum())
     others = {
         name: dataclasses.replace(objective, loss=inner_loss(learner.policy, name), first_order=False)

@@ -22,6 +22,11 @@ Estimator = Callable[[Tensor, Tensor, Batch], Tensor]
 """Log probabilities, what they are compared with, and the data, to the loss."""
 
 
+def _log_ratio(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
+    """Zero after an episode's end, where an overflow would make NaN of a zero weight."""
+    return torch.where(batch.weights > 0, log_probs - reference, 0.0)
+
+
 def log_prob(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
     """-mean(log pi * A), the MAML paper's equation 4."""
     return -(log_probs * batch.advantages * batch.weights).sum()
@@ -29,7 +34,7 @@ def log_prob(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
 
 def lvc(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
     """-mean(exp(log pi - reference) * A): low-variance curvature."""
-    ratio = (log_probs - reference).exp()
+    ratio = _log_ratio(log_probs, reference, batch).exp()
     return -(ratio * batch.advantages * batch.weights).sum()
 
 
@@ -38,9 +43,9 @@ def dice(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
 
     The difference of boxes keeps the estimate unbiased for advantages that have a baseline taken off.
     """
-    live = (log_probs - reference) * (batch.weights > 0)
-    until = live.cumsum(-1)
-    return -((until.exp() - (until - live).exp()) * batch.advantages * batch.weights).sum()
+    own = _log_ratio(log_probs, reference, batch)
+    until = own.cumsum(-1)
+    return -((until.exp() - (until - own).exp()) * batch.advantages * batch.weights).sum()
 
 
 ESTIMATORS: dict[str, Estimator] = {"log_prob": log_prob, "lvc": lvc, "dice": dice}
@@ -75,9 +80,8 @@ def before_step(policy: Policy, params: Params, batch: Batch) -> tuple[Tensor, T
         KL(old || new), both over live steps.
     """
     new = policy(params, batch.observations)
-    live = batch.weights > 0
-    ratio = (new.log_prob(batch.actions) - batch.behaviour.log_prob(batch.actions)).exp()
-    return torch.where(live, ratio, 0.0).sum(), (batch.behaviour.kl(new) * batch.weights).sum()
+    ratio = _log_ratio(new.log_prob(batch.actions), batch.behaviour.log_prob(batch.actions), batch).exp()
+    return (ratio * (batch.weights > 0)).sum(), (batch.behaviour.kl(new) * batch.weights).sum()
 
 
 def surrogate(policy: Policy, params: Params, batch: Batch, clip: float | None = None) -> tuple[Tensor, Tensor]:
@@ -93,7 +97,7 @@ def surrogate(policy: Policy, params: Params, batch: Batch, clip: float | None =
         mean(r * A) with r = exp(log pi - log pi_old), and mean KL(old || new), both over live steps.
     """
     new = policy(params, batch.observations)
-    ratio = (new.log_prob(batch.actions) - batch.behaviour.log_prob(batch.actions)).exp()
+    ratio = _log_ratio(new.log_prob(batch.actions), batch.behaviour.log_prob(batch.actions), batch).exp()
     gain = ratio * batch.advantages
     if clip is not None:
         gain = torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * batch.advantages)

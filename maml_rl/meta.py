@@ -138,7 +138,8 @@ class MetaObjective:
         first_order: Treat the inner gradients as constants.
         whole_episodes: The loss couples the steps of an episode: thin the data by episodes, not by steps.
         clip: Clip the ratio of the surrogate to 1 +- this (ProMP, equation 11); None for no clipping.
-        inner_kl: Coefficient of the penalty on the KL of the policies before each inner step (ProMP, equation 10).
+        inner_kl: Coefficient of the penalty on the KL of the policies before each inner step (ProMP, equation 10);
+            None computes neither.
         credit: (K,) times sum(exp(log pi - log pi_old)) over the steps of the pre-adaptation data is added for each
             task: the E-MAML term, which credits exploration with what adaptation made of it (Stadie et al. 2018).
     """
@@ -150,7 +151,7 @@ class MetaObjective:
     first_order: bool = False
     whole_episodes: bool = False
     clip: float | None = None
-    inner_kl: float = 0.0
+    inner_kl: float | None = None
     credit: Tensor | None = None
 
     def on_slice(self, theta: Params, rows: slice) -> Terms:
@@ -160,12 +161,12 @@ class MetaObjective:
         def one_task(pre: Sequence[Batch], post: Batch, credit: Tensor) -> Terms:
             params, inner_kl, explored = start, credit.new_zeros(()), credit.new_zeros(())
             for batch in pre:
-                if self.inner_kl or self.credit is not None:
+                if self.inner_kl is not None or self.credit is not None:
                     ratio, kl = before_step(self.policy, params, batch)
                     inner_kl, explored = inner_kl + kl / len(pre), explored + credit * ratio
                 params = inner_step(self.loss, params, batch, lr, self.first_order)
             objective, kl = surrogate(self.policy, params, post, self.clip)
-            return Terms(objective - self.inner_kl * inner_kl + explored, kl, inner_kl)
+            return Terms(objective - (self.inner_kl or 0.0) * inner_kl + explored, kl, inner_kl)
 
         *pre, post = map_tensors(lambda x: x[rows], list(self.batches))
         credit = post.weights.new_zeros(len(post.weights)) if self.credit is None else self.credit[rows]

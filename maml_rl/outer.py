@@ -12,6 +12,9 @@ from maml_rl.meta import Exploration, MetaObjective
 from maml_rl.trust_region import conjugate_gradient, line_search
 from maml_rl.types import Params, flatten, unflatten
 
+LEAST_INNER_KL = 1e-10
+"""The adapted penalty coefficient stops halving here, from where doubling can bring it back."""
+
 Log = dict[str, float]
 OuterStep = Callable[[Params, Params, Exploration, MetaObjective, Outer], tuple[Params, Params, Log]]
 """Theta, the optimiser's state (tensors by name; empty at first), data, objective and settings, to the next theta, the
@@ -95,14 +98,14 @@ def promp(
     step. With ``inner_kl_target``, the penalty's coefficient, kept in the state, is halved after an outer step that
     ended below two thirds of the target and doubled after one above three halves of it.
     """
-    coefficient = float(state.get("inner_kl", torch.tensor(settings.inner_kl)))
+    coefficient = float(state["inner_kl"]) if "inner_kl" in state else settings.inner_kl
     clipped = dataclasses.replace(objective, clip=settings.clip, inner_kl=coefficient)
     moved, after, log = _ascend(theta, state, clipped, settings.lr, settings.epochs)
     log["inner_kl_coefficient"] = coefficient
     target = settings.inner_kl_target
     if target is not None:
         factor = 0.5 if log["kl/before"] < target / 1.5 else 2.0 if log["kl/before"] > target * 1.5 else 1.0
-        after["inner_kl"] = torch.tensor(coefficient * factor)
+        after["inner_kl"] = torch.tensor(max(coefficient * factor, LEAST_INNER_KL), dtype=torch.float64)
     return moved, after, log
 
 
@@ -131,5 +134,5 @@ def _ascend(
         leaf.grad = None
     end, kl, inner_kl = objective.values(leaves)
     after = {f"{key}.{name}": optimiser.state[leaf][key] for name, leaf in leaves.items() for key in moments}
-    log = {"grad/norm": norms[0], "kl/outer": kl, "kl/before": inner_kl, "surrogate/gain": end - start}
-    return leaves, after, log
+    log = {"grad/norm": norms[0], "kl/outer": kl, "surrogate/gain": end - start}
+    return leaves, after, log if objective.inner_kl is None else log | {"kl/before": inner_kl}

@@ -46,8 +46,7 @@ class Rates:
         if not self.learned and self.adapted is None:
             return theta, self.lr
         params = {name: value for name, value in theta.items() if not name.startswith(PREFIX)}
-        fixed = 0.0 if self.learned else self.lr
         adapted = self.adapted or frozenset()
-        rate = {name: value.new_tensor(fixed if name in adapted else 0.0) for name, value in params.items()}
+        rate = {name: value.new_tensor(self.lr if name in adapted else 0.0) for name, value in params.items()}
         learned = {name.removeprefix(PREFIX): value for name, value in theta.items() if name.startswith(PREFIX)}
         return params, rate | learned

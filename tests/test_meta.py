@@ -1,14 +1,19 @@
 """The meta-objective: finite differences through the inner loop, masks, permutations, slices."""
 
+import dataclasses
+import itertools
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from maml_rl import parallel
 from maml_rl.adapt import inner_step
-from maml_rl.distributions import Normal
+from maml_rl.distributions import Categorical, Normal
 from maml_rl.losses import ESTIMATORS, inner_loss
 from maml_rl.meta import MetaObjective, adapt_stacked, to_batch
+from maml_rl.policies import CategoricalPolicy
 from maml_rl.rates import Rates
 from maml_rl.types import Batch, Params, Trajectory, flatten, map_tensors, stack, unflatten
 from synthetic import POLICY, random_batch, random_mask, random_params
@@ -16,8 +21,10 @@ from synthetic import POLICY, random_batch, random_mask, random_params
 TASKS, LR = 3, 0.3
 
 
-def problem(estimator: str, steps: int = 1, first_order: bool = False) -> tuple[Params, MetaObjective]:
-    loss, theta = inner_loss(POLICY, estimator), random_params(0)
+def problem(
+    estimator: str, steps: int = 1, first_order: bool = False, recorded: bool = False
+) -> tuple[Params, MetaObjective]:
+    loss, theta = inner_loss(POLICY, estimator, recorded), random_params(0)
     params, batches = stack(theta, TASKS), []
     for k in range(steps + 1):
         batches.append(random_batch(params, TASKS, seed=20 + k))
@@ -73,6 +80,162 @@ def test_ratio_estimators_are_finite_differences_with_old_log_probs_held(estimat
     _, gradient = objective.gradient(theta)
     expected = finite_difference(value, flatten(theta), direction)
     assert float(flatten(gradient).dot(direction)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("away", [0.0, 0.02])
+def test_with_recorded_references_every_gradient_is_the_finite_difference(
+    estimator: str, steps: int, away: float
+) -> None:
+    """With clipping, the penalty and the E-MAML term, at the old parameters and elsewhere."""
+    theta, objective = problem(estimator, steps, recorded=True)
+    credit = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64)
+    objective = dataclasses.replace(objective, clip=0.3, inner_kl=0.7, credit=credit)
+    direction = direction_like(theta)
+    at = flatten(theta) + away * direction.flip(0)
+    _, gradient = objective.gradient(unflatten(at, theta))
+    expected = finite_difference(lambda v: objective.values(unflatten(v, theta))[0], at, direction)
+    assert float(flatten(gradient).dot(direction)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_without_them_a_ratio_estimator_has_no_finite_differences(steps: int) -> None:
+    theta, objective = problem("lvc", steps)
+    direction = direction_like(theta)
+    expected = finite_difference(lambda v: objective.values(unflatten(v, theta))[0], flatten(theta), direction)
+    assert float(flatten(objective.gradient(theta)[1]).dot(direction)) != pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("first_order", [False, True])
+def test_a_learned_rate_has_the_gradient_of_the_finite_difference(steps: int, first_order: bool) -> None:
+    """At first order, the rate's own part of it, for one inner step: after that it too depends on a Hessian."""
+    start, plain = problem("log_prob", steps, first_order)
+    rates = Rates(LR, learned=True)
+    theta, objective = rates.init(start), dataclasses.replace(plain, rates=rates)
+    assert objective.values(theta) == pytest.approx(plain.values(start), abs=1e-12)
+    direction = direction_like(theta)
+    if first_order:
+        direction[: flatten(start).numel()] = 0
+    _, gradient = objective.gradient(theta)
+    found = float(flatten(gradient).dot(direction))
+    expected = finite_difference(lambda v: objective.values(unflatten(v, theta))[0], flatten(theta), direction)
+    assert (found == pytest.approx(expected, rel=1e-6)) == (not first_order or steps == 1)
+    torch.testing.assert_close(flatten(gradient)[: flatten(start).numel()], flatten(plain.gradient(start)[1]))
+
+
+COIN = CategoricalPolicy(observations=1, actions=2, hidden=())
+
+
+def coin(heads: float) -> Params:
+    """Heads, the first action, with this probability."""
+    logits = torch.tensor([heads, 1 - heads], dtype=torch.float64).log()
+    return {"0.weight": torch.zeros(1, 2, dtype=torch.float64), "0.bias": logits}
+
+
+def tosses(heads: float, advantages: list[list[float]]) -> Batch:
+    """For each task one episode of heads, tails, from a coin with this probability of heads."""
+    actions = torch.eye(2, dtype=torch.float64).expand(len(advantages), 1, 2, 2)
+    gains = torch.tensor(advantages, dtype=torch.float64).unsqueeze(1)
+    logits = coin(heads)["0.bias"].expand_as(actions)
+    return Batch(torch.ones_like(actions)[..., :1], actions, gains, torch.full_like(gains, 0.5), Categorical(logits))
+
+
+def test_every_term_by_hand() -> None:
+    """Two tasks whose two inner steps have no advantages, so that the policy stays (3/4, 1/4)."""
+    zero = [[0.0, 0.0]] * 2
+    batches = [tosses(0.5, zero), tosses(0.25, zero), tosses(0.5, [[2.0, -4.0], [4.0, 4.0]])]
+    plain = MetaObjective(COIN, inner_loss(COIN, "lvc", True), batches, Rates(LR))
+    kl = math.log(4 / 3) / 2  # of (1/2, 1/2) to (3/4, 1/4)
+    before = (kl + math.log(3) / 2) / 2  # and of (1/4, 3/4), mean of the two steps
+    # ratios 3/2 and 1/2: (3 - 2) / 2 and (6 + 2) / 2; clipped to 0.8 ... 1.2: (2.4 - 3.2) / 2 and (4.8 + 2) / 2
+    # the E-MAML term: the sum of ratios is 3/2 + 1/2 in the first step and 3 + 1/3 in the second
+    cases = [
+        ({}, (0.5 + 4) / 2, 0),
+        ({"clip": 0.2}, (-0.4 + 3.4) / 2, 0),
+        ({"inner_kl": 2.0}, (0.5 + 4) / 2 - 2 * before, before),
+        ({"credit": torch.tensor([3.0, -6.0]).double()}, (0.5 + 4) / 2 + (3 - 6) / 2 * (2 + 10 / 3), before),
+    ]
+    for changes, value, inner_kl in cases:
+        objective = dataclasses.replace(plain, **changes)
+        assert objective.values(coin(0.75)) == pytest.approx((value, kl, inner_kl)), changes
+        assert objective.gradient(coin(0.75))[0] == pytest.approx(value), changes
+
+
+def test_a_clipped_ratio_has_no_gradient() -> None:
+    batches = [tosses(0.5, [[2.0, -2.0], [2.0, -2.0]])]
+    loss = inner_loss(COIN, "lvc", True)
+    for clip, still in ((0.2, True), (0.6, False)):  # ratios 3/2 and 1/2
+        gradient = flatten(MetaObjective(COIN, loss, batches, Rates(LR), clip=clip).gradient(coin(0.75))[1])
+        assert (gradient.abs().max() == 0) == still
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_penalty_is_of_each_steps_policy_to_the_one_that_sampled(steps: int) -> None:
+    """All are the old policies at the old parameters, where the penalty is 0 and has no gradient."""
+    theta, objective = problem("lvc", steps, recorded=True)
+    penalised = dataclasses.replace(objective, inner_kl=5.0)
+    assert penalised.values(theta)[2] == pytest.approx(0, abs=1e-12)
+    torch.testing.assert_close(flatten(penalised.gradient(theta)[1]), flatten(objective.gradient(theta)[1]))
+    moved = {name: value + 0.05 for name, value in theta.items()}
+    value, _, kl = penalised.values(moved)
+    assert kl > 1e-3
+    assert value == pytest.approx(objective.values(moved)[0] - 5 * kl)
+
+
+@pytest.mark.parametrize(("steps", "episodes"), [(1, 1), (1, 2), (2, 1)])
+def test_with_the_e_maml_term_the_gradient_is_that_of_the_return_after_adaptation(steps: int, episodes: int) -> None:
+    """Grad sum p(D) J(D) = sum p(D) (grad J(D) + J(D) grad log p(D)), over every data set D of a bandit.
+
+    With grad log pi = one-hot - p, an inner step on arms a, in both the weights and the bias of logits w + b, moves the
+    logits by 2 lr mean(r(a) (one-hot(a) - p)). A task is a data set; p(D) and J(D) go into advantages and credit.
+    """
+    rewards, lr = torch.tensor([1.0, 0.2, -0.5], dtype=torch.float64), 0.8
+    policy = CategoricalPolicy(observations=1, actions=3, hidden=())
+    theta = {
+        "0.weight": torch.tensor([[0.3, -0.2, 0.1]], dtype=torch.float64),
+        "0.bias": torch.tensor([0.1, 0.4, -0.3], dtype=torch.float64),
+    }
+    arms = torch.tensor(list(itertools.product(range(3), repeat=steps * episodes))).reshape(-1, steps, episodes)
+    pulled = torch.eye(3, dtype=torch.float64)[arms]  # (D, steps, episodes, 3)
+
+    def walk(vector: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Probability and return after adaptation of each data set, and the logits on the way."""
+        logits = [vector.reshape(2, 3).sum(0).expand(len(arms), 3)]
+        chance = torch.ones(len(arms), dtype=torch.float64)
+        for k in range(steps):
+            p = logits[-1].softmax(-1)
+            chance = chance * (p.unsqueeze(1) * pulled[:, k]).sum(-1).prod(-1)
+            score = pulled[:, k] - p.unsqueeze(1)
+            logits.append(logits[-1] + 2 * lr * (rewards[arms[:, k]].unsqueeze(-1) * score).mean(1))
+        return chance, logits[-1].softmax(-1) @ rewards, logits
+
+    chance, reached, logits = walk(flatten(theta))
+    assert float(chance.sum()) == pytest.approx(1)
+
+    def batch(actions: Tensor, logits: Tensor, scale: Tensor, weights: Tensor) -> Batch:
+        """One-step episodes: (D, episodes, 1, ...)."""
+        actions = actions.unsqueeze(2)
+        behaviour = Categorical(logits[:, None, None].expand_as(actions))
+        return Batch(torch.ones_like(actions)[..., :1], actions, (actions @ rewards) * scale, weights, behaviour)
+
+    count, one = len(arms), torch.ones(len(arms), 1, 1, dtype=torch.float64)
+    pre = [batch(pulled[:, k], logits[k], one, one.expand(-1, episodes, 1) / episodes) for k in range(steps)]
+    every_arm = torch.eye(3, dtype=torch.float64).expand(count, 3, 3)
+    scale = count * chance[:, None, None]
+    post = batch(every_arm, logits[-1], scale, logits[-1].softmax(-1).unsqueeze(-1))
+    without = MetaObjective(policy, inner_loss(policy, "log_prob"), [*pre, post], Rates(lr))
+    whole = dataclasses.replace(without, credit=count * chance * reached)
+
+    expected = torch.autograd.functional.jacobian(
+        lambda vector: (walk(vector)[0] * walk(vector)[1]).sum(), flatten(theta)
+    )
+    torch.testing.assert_close(flatten(whole.gradient(theta)[1]), expected, atol=1e-12, rtol=1e-10)
+    assert without.values(theta)[0] == pytest.approx(float((chance * reached).sum()))
+    ratios = dataclasses.replace(whole, loss=inner_loss(policy, "lvc"))  # has a part of the term in its Hessian
+    for wrong in (without, ratios):
+        assert (flatten(wrong.gradient(theta)[1]) - expected).norm() > 0.1 * expected.norm()
 
 
 def test_the_estimators_differ() -> None:

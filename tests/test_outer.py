@@ -1,14 +1,19 @@
-"""The trust-region step on a real meta-objective."""
+"""Adam's and the trust-region step on a real meta-objective."""
+
+import math
 
 import pytest
 import torch
+from tiny import tiny
 
 from maml_rl.config import Outer
 from maml_rl.fisher import fisher_vector_product
+from maml_rl.learner import build
 from maml_rl.losses import ESTIMATORS, inner_loss
 from maml_rl.meta import Exploration, MetaObjective, adapt_stacked
-from maml_rl.outer import trpo
+from maml_rl.outer import OUTER, adam, trpo
 from maml_rl.rates import Rates
+from maml_rl.train import meta_iteration
 from maml_rl.types import Params, flatten, stack, unflatten
 from synthetic import POLICY, random_batch, random_params
 
@@ -89,3 +94,77 @@ def test_subsampled_products_use_fewer_steps_and_find_a_similar_direction() -> N
     ]
     assert not torch.equal(*steps)
     assert torch.cosine_similarity(*steps, dim=0) > 0.5
+
+
+def by_hand(
+    theta: torch.Tensor, gradient: torch.Tensor, m: torch.Tensor, v: torch.Tensor, t: int, lr: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Algorithm 1 of Kingma and Ba 2015, upwards: theta, first and second moment after step t = 1, 2, ..."""
+    m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+    return theta + lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8), m, v
+
+
+def test_adam_is_kingma_and_bas() -> None:
+    theta, exploration, objective = problem()
+    at, m, v = flatten(theta), torch.zeros_like(flatten(theta)), torch.zeros_like(flatten(theta))
+    params, state = theta, {}
+    for t in (1, 2, 3):
+        start, gradient = objective.gradient(unflatten(at, theta))
+        at, m, v = by_hand(at, flatten(gradient), m, v, t, lr=0.01)
+        params, state, log = adam(params, state, exploration, objective, Outer(name="adam", lr=0.01))
+        torch.testing.assert_close(flatten(params), at, atol=1e-12, rtol=1e-10)
+        value, kl, _ = objective.values(params)
+        assert log["surrogate/gain"] == pytest.approx(value - start, abs=1e-12)
+        assert log["kl/outer"] == pytest.approx(kl, abs=1e-12)
+        assert log["grad/norm"] == pytest.approx(float(flatten(gradient).norm()))
+        assert value > start
+    first = adam(params, {}, exploration, objective, Outer(name="adam", lr=0.01))[0]
+    carried = adam(params, state, exploration, objective, Outer(name="adam", lr=0.01))[0]
+    assert not torch.allclose(flatten(first), flatten(carried), rtol=1e-4)  # the state matters
+
+
+def test_adam_climbs_a_learned_rate_too() -> None:
+    start, exploration, plain = problem()
+    rates = Rates(0.1, learned=True)
+    theta = rates.init(start)
+    objective = MetaObjective(POLICY, plain.loss, plain.batches, rates)
+    moved, _, _ = adam(theta, {}, exploration, objective, Outer(name="adam", lr=0.01))
+    assert list(moved) == list(theta)
+    _, gradient = objective.gradient(theta)
+    for name, value in moved.items():  # Adam's first step is lr * sign(gradient), but for its 1e-8
+        step = 0.01 * gradient[name] / (gradient[name].abs() + 1e-8)
+        torch.testing.assert_close(value - theta[name], step, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", OUTER)
+def test_what_is_given_is_not_changed(name: str) -> None:
+    theta, exploration, objective = problem()
+    settings = Outer(name=name, inner_kl_target=0.1 if name == "promp" else None)
+    _, state, _ = OUTER[name](theta, {}, exploration, objective, settings)
+    copies = [{key: value.clone() for key, value in given.items()} for given in (theta, state)]
+    moved, after, _ = OUTER[name](theta, state, exploration, objective, settings)
+    for given, copy in zip((theta, state), copies, strict=True):
+        assert given.keys() == copy.keys()
+        assert all(torch.equal(given[key], copy[key]) for key in copy)
+    assert not any(value.requires_grad for value in (*moved.values(), *after.values()))
+    assert not torch.equal(flatten(moved), flatten(theta))
+    again, same, _ = OUTER[name](theta, state, exploration, objective, settings)
+    assert all(torch.equal(again[key], moved[key]) for key in moved)
+    assert all(torch.equal(same[key], after[key]) for key in after)
+
+
+@pytest.mark.parametrize("name", OUTER)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_every_outer_step_takes_every_estimator_and_number_of_inner_steps(
+    name: str, estimator: str, steps: int
+) -> None:
+    learner = build(tiny(inner={"estimator": estimator, "steps": steps}, outer={"name": name}))
+    theta = learner.initial_params()
+    moved, state, row = meta_iteration(learner, theta, {}, 0)
+    assert all(math.isfinite(value) for value in row.values()), row
+    assert all(value.isfinite().all() for value in (*moved.values(), *state.values()))
+    assert name == "trpo" or not torch.equal(flatten(moved), flatten(theta))
+    for k in range(1, steps + 1):
+        assert row[f"gain/{k}"] == pytest.approx(row[f"return/{k}"] - row[f"return/{k - 1}"], abs=1e-4)
+    assert {f"return/{steps + 1}", f"gain/{steps + 1}", "gain/0"}.isdisjoint(row)
