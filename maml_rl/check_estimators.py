@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from envs import random
+from envs import InputError, random
 from envs.tabular_mdp import TabularMDP
 from maml_rl import exact
 from maml_rl.losses import ESTIMATORS, inner_loss
@@ -45,7 +45,16 @@ class Problem(NamedTuple):
 
 
 def problem(seed: int, states: int = 2, actions: int = 2, horizon: int = 4, lr: float = 2.0) -> Problem:
-    """A random task and random softmax policy, float64."""
+    """A random task and random softmax policy, float64.
+
+    Raises:
+        InputError: A number is out of range.
+    """
+    if states < 1 or actions < 2 or horizon < 1 or lr <= 0:
+        raise InputError(
+            f"states = {states}, actions = {actions}, horizon = {horizon}, lr = {lr}: at least 1 state, 2 actions, "
+            "1 step and a positive rate"
+        )
     generator = torch.Generator().manual_seed(seed)
     env = TabularMDP(states=states, actions=actions, horizon=horizon)
     policy = CategoricalPolicy(states, actions, hidden=())
@@ -89,7 +98,15 @@ def sampled_gradients(
 
 
 def check_estimators(chosen: Problem, episodes: int = 1000, repetitions: int = 200, seed: int = 0) -> list[Row]:
-    """Bias, agreement with the value that it should have, and noise of each estimator, undiscounted."""
+    """Bias, agreement with the value that it should have, and noise of each estimator, undiscounted.
+
+    Raises:
+        InputError: Too few repetitions or episodes, or too many episodes to list.
+    """
+    if repetitions < 2 or episodes < 1:
+        raise InputError(
+            f"repetitions = {repetitions}, episodes = {episodes}: give at least 2 repetitions and 1 episode"
+        )
     truth = flatten(exact.meta_gradient(chosen.policy, chosen.theta, chosen.task, chosen.horizon, 1.0, chosen.lr))
     rows = []
     for name, (estimator, first_order) in CHOICES.items():

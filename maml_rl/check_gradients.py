@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from envs import InputError
 from maml_rl.config import Config
 from maml_rl.fisher import fisher_vector_product
 from maml_rl.learner import Learner, Purpose, build
@@ -111,7 +112,12 @@ def check_gradients(config: Config, tasks: int = 2, episodes: int = 4) -> list[R
         For each parameter, and for all at once, the directional derivative of the meta-objective by
         ``MetaObjective.gradient`` and by finite differences of its values; then the same of v'Fv, by the factored
         Fisher-vector product and by finite differences of the KL's gradient.
+
+    Raises:
+        InputError: Fewer than one task or episode.
     """
+    if tasks < 1 or episodes < 1:
+        raise InputError(f"{tasks} tasks, {episodes} episodes: sample at least one of each")
     small = config.model_copy(update={"tasks": tasks, "episodes": episodes, "device": "cpu"})
     with closing(build(small)) as learner:
         fixed = _fix(learner)

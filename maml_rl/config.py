@@ -154,11 +154,12 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
     used = _ONLY[outer.name]
     for key in sorted({key for keys in _ONLY.values() for key in keys} - set(used)):
         default = Outer.model_fields[key].default
-        users = " and ".join(name for name, keys in _ONLY.items() if key in keys)
+        users = [name for name, keys in _ONLY.items() if key in keys]
+        whose = f"{' and '.join(users)} {'uses' if len(users) == 1 else 'use'}"
         yield (
             getattr(outer, key) != default,
             f"outer.{key} = {getattr(outer, key)!r} with outer.name = {outer.name!r}",
-            f"only {users} uses it; leave it out",
+            f"only {whose} it; leave it out",
         )
 
 

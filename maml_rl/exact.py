@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from envs import InputError
 from maml_rl.adapt import adapt
 from maml_rl.distributions import Categorical
 from maml_rl.losses import inner_loss, surrogate
@@ -90,12 +91,12 @@ def every_episode(
     actions changes no expectation.
 
     Raises:
-        ValueError: There are more than 100,000.
+        InputError: There are more than 100,000.
     """
     states, actions = policy.observations, policy.actions
     count = actions**horizon * states ** (horizon - 1)
     if count > MOST_EPISODES:
-        raise ValueError(f"{count:,} episodes of {horizon} steps are too many to list: take fewer states or steps")
+        raise InputError(f"{count:,} episodes of {horizon} steps are too many to list: take fewer states or steps")
     log_pi = log_policy(policy, params).detach()
     later = itertools.product(range(states), repeat=horizon - 1)
     s = torch.tensor([(0, *rest) for rest in later])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tiny import tiny
 
+from envs import InputError
 from maml_rl import check_gradients as module
 from maml_rl.check_gradients import check_gradients
 from maml_rl.fisher import fisher_vector_product
@@ -34,6 +35,12 @@ def test_all_is_right(changes: dict[str, Any]) -> None:
     learned = bool(changes.get("inner", {}).get("learn_lr"))
     assert any(row.direction.startswith("lr.") for row in rows) == learned
     assert all(row.computed > 0 for row in rows if row.quantity == "Fisher product" and row.direction == "all")
+
+
+@pytest.mark.parametrize("counts", [(0, 4), (2, 0)])
+def test_nothing_to_sample_is_refused(counts: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="sample at least one of each"):
+        check_gradients(tiny(), *counts)
 
 
 def test_a_wrong_product_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def test_a_missing_configuration_lists_the_experiments() -> None:
 
 def test_load_with_changes_validates_them() -> None:
     changed = load("navigation", iterations=2, inner={"lr": 0.2})
-    assert (changed.iterations, changed.inner.lr, changed.inner.estimator) == (2, 0.2, "lvc")
+    assert (changed.iterations, changed.inner.lr, changed.inner.estimator) == (2, 0.2, "log_prob")
     with pytest.raises(InputError, match="iteration: there is no such key"):
         load("navigation", iteration=2)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from envs import InputError
 from maml_rl import exact
 from maml_rl.check_estimators import CHOICES, check_estimators, problem, sampled_gradients
 from maml_rl.losses import ESTIMATORS
@@ -55,7 +56,7 @@ def test_the_listed_episodes_are_all(horizon: int, discount: float) -> None:
 
 def test_too_many_episodes_are_refused() -> None:
     policy, theta, task, *_ = problem(0, states=5, actions=5)
-    with pytest.raises(ValueError, match=r"48,828,125 episodes of 6 steps are too many"):
+    with pytest.raises(InputError, match=r"48,828,125 episodes of 6 steps are too many"):
         exact.every_episode(policy, theta, task, 6, 1.0)
 
 
@@ -152,6 +153,17 @@ def test_the_rows_of_the_command() -> None:
     by_name = {row.name: row for row in rows}
     assert by_name["dice"].bias < 1e-12 < by_name["lvc"].bias < by_name["log_prob"].bias
     assert not rows[0]._replace(error=1.0).agrees
+
+
+@pytest.mark.parametrize(
+    ("numbers", "problem_of"),
+    [({"horizon": 0}, "horizon = 0"), ({"actions": 1}, "actions = 1"), ({"lr": 0.0}, r"lr = 0\.0")],
+)
+def test_numbers_out_of_range_are_named(numbers: dict[str, float], problem_of: str) -> None:
+    with pytest.raises(InputError, match=problem_of):
+        problem(0, **numbers)
+    with pytest.raises(InputError, match="repetitions = 1, episodes = 5"):
+        check_estimators(APART, episodes=5, repetitions=1)
 
 
 def test_params_are_not_changed() -> None:
