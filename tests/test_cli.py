@@ -15,7 +15,7 @@ import pytest
 from tiny import TINY, files, finish, maml_rl, rows, same_checkpoint, tiny
 
 from envs import InputError
-from maml_rl import Evaluation, checkpoint, cli, evaluate, meta_train
+from maml_rl import Evaluation, check_gradients, checkpoint, cli, evaluate, meta_train
 from maml_rl.config import load, to_toml
 from maml_rl.run_folder import read_config
 
@@ -289,6 +289,29 @@ def test_a_folder_that_cannot_be_written(command: Command, folder: Path) -> None
     code, _, err = command("train", "small.toml", "--out", "locked/run")
     assert code == 2
     assert "Permission denied: 'locked/run'" in err
+
+
+def test_check_gradients(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, err = command("check-gradients", "small.toml", "--inner.estimator", "lvc", "--sampled-tasks", "1")
+    assert (code, err) == (0, "")
+    assert "meta-gradient" in out
+    assert "Fisher product" in out
+    assert "differs" not in out
+    monkeypatch.setattr(check_gradients, "TOLERANCE", 0.0)
+    code, out, err = command("check-gradients", "small.toml")
+    assert code == 1
+    assert "differs" in out
+    assert "meta-gradient along all" in err
+    assert not (folder / "runs").exists()
+
+
+def test_check_estimators(command: Command) -> None:
+    code, out, err = command("check-estimators", "--horizon", "2", "--episodes", "200", "--repetitions", "40")
+    assert (code, err) == (0, "")
+    for name in ("log_prob", "lvc", "dice", "first_order"):
+        assert name in out
+    code, _, err = command("check-estimators", "--repetitions", "1")
+    assert (code, err.startswith("error: repetitions = 1")) == (2, True)
 
 
 def test_help(command: Command) -> None:
