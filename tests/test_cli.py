@@ -341,8 +341,8 @@ def test_help(command: Command) -> None:
 
 def test_an_interrupt_outside_training(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "slow.py").write_text(
-        "import os, signal\nfrom probes import Target\nclass Slow(Target):\n"
-        "    def sample_tasks(self, count, generator):\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "import signal\nfrom probes import Target\nclass Slow(Target):\n"
+        "    def sample_tasks(self, count, generator):\n        signal.raise_signal(signal.SIGINT)\n"
     )
     with contextlib.suppress(KeyboardInterrupt):
         code, _, err = command("train", "small.toml", "--out", "run", "--env", "slow:Slow")
