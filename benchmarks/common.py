@@ -11,7 +11,7 @@ from typing import Literal
 import tyro
 
 from maml_rl.config import Config, Evaluation, Outer, Policy
-from maml_rl.learner import Learner, Purpose, build
+from maml_rl.learner import Learner, build
 from maml_rl.meta import Exploration, MetaObjective
 from maml_rl.types import Params
 
@@ -55,10 +55,8 @@ def learner_for(chosen: Arguments) -> Learner:
 
 def explored(learner: Learner) -> tuple[Params, Exploration, MetaObjective]:
     """Initial parameters, one exploration from them, and its meta-objective."""
-    config, theta = learner.config, learner.initial_params()
-    found = learner.explore(
-        theta, learner.training_tasks(0), config.episodes, learner.key(Purpose.TRAINING), [1.0] * config.inner.steps
-    )
+    theta = learner.initial_params()
+    found = learner.explore_training(theta, 0)
     return theta, found, learner.objective(found)
 
 

@@ -29,9 +29,11 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
         self.render_mode = render_mode
         self.observation_space = env.observation_space
-        self.action_space: gymnasium.spaces.Space[Any] = env.action_space
-        if isinstance(env.action_space, gymnasium.spaces.Box):
-            self.action_space = gymnasium.spaces.Box(-1.0, 1.0, env.action_space.shape, np.float32)
+        space = env.action_space
+        self.action_space: gymnasium.spaces.Space[Any] = space
+        if isinstance(space, gymnasium.spaces.Box):
+            self.action_space = gymnasium.spaces.Box(-1.0, 1.0, space.shape, np.float32)
+            self._middle, self._half = (space.high + space.low) / 2, (space.high - space.low) / 2
         self._steps = 0
         self._task: torch.Tensor | None = None
 
@@ -50,11 +52,9 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         return observation[0].numpy().astype(np.float32), {"task": self._task[0].numpy()}
 
     def _policy_action(self, action: NDArray[Any]) -> NDArray[np.float32]:
-        space = self.env.action_space
-        if isinstance(space, gymnasium.spaces.Discrete):
-            return np.asarray(np.arange(space.n) == action, np.float32)
-        middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
-        return np.asarray(middle + half * np.asarray(action, np.float32), np.float32)
+        if self.env.discrete:
+            return np.asarray(np.arange(self.env.action_width) == action, np.float32)
+        return np.asarray(self._middle + self._half * np.asarray(action, np.float32), np.float32)
 
     def step(self, action: NDArray[Any]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """One control step; truncated at the environment's horizon."""

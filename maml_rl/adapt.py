@@ -11,6 +11,12 @@ Data = TypeVar("Data")
 Loss = Callable[[Params, Data], torch.Tensor]
 
 
+def descend(params: Params, gradients: Params, lr: Rate) -> Params:
+    """The update itself, params - lr * gradients; ``lr`` is a number, or a tensor for each parameter by name."""
+    rates = lr if isinstance(lr, dict) else dict.fromkeys(params, lr)
+    return {name: value - rates[name] * gradients[name] for name, value in params.items()}
+
+
 def inner_step(loss: Loss[Data], params: Params, batch: Data, lr: Rate, first_order: bool = False) -> Params:
     """One gradient step for one task, params - lr * grad loss(params, batch). Nothing is changed in place.
 
@@ -27,8 +33,7 @@ def inner_step(loss: Loss[Data], params: Params, batch: Data, lr: Rate, first_or
     gradients = torch.func.grad(loss)(params, batch)
     if first_order:
         gradients = {name: gradient.detach() for name, gradient in gradients.items()}
-    rates = lr if isinstance(lr, dict) else dict.fromkeys(params, lr)
-    return {name: value - rates[name] * gradients[name] for name, value in params.items()}
+    return descend(params, gradients, lr)
 
 
 def adapt(loss: Loss[Data], params: Params, batches: Iterable[Data], lr: Rate, first_order: bool = False) -> Params:

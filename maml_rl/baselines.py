@@ -96,6 +96,15 @@ def none(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, car
     return lambda seen, when: torch.zeros(seen.shape[:-1], dtype=returns.dtype, device=seen.device)
 
 
+def _moments(table: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of (K, B, T, F) over live steps, (K, 1, F)."""
+    live, weight = mask.unsqueeze(-1).flatten(1, 2), 1 / mask.sum((1, 2)).reshape(-1, 1, 1)
+    flat = table.flatten(1, 2)
+    mean = torch.where(live, flat, 0.0).sum(1, keepdim=True) * weight
+    variance = torch.where(live, flat - mean, 0.0).square().sum(1, keepdim=True) * weight
+    return mean, variance.sqrt()
+
+
 def value_network(
     observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, carry: Tensor | None = None
 ) -> Value:
@@ -114,18 +123,9 @@ def value_network(
         returns = returns + carry * ahead.unsqueeze(-1)
     tasks, steps = len(observations), torch.arange(observations.shape[2], device=observations.device)
     count = mask.sum((1, 2))
-
-    def moments(table: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of (K, B, T, F) over live steps, (K, 1, F)."""
-        live, weight = mask.unsqueeze(-1).flatten(1, 2), 1 / count.reshape(-1, 1, 1)
-        flat = table.flatten(1, 2)
-        mean = torch.where(live, flat, 0.0).sum(1, keepdim=True) * weight
-        variance = torch.where(live, flat - mean, 0.0).square().sum(1, keepdim=True) * weight
-        return mean, variance.sqrt()
-
-    x_mean, x_std = moments(features(observations, steps.expand(mask.shape)))
+    x_mean, x_std = _moments(features(observations, steps.expand(mask.shape)), mask)
     x_std = torch.where(x_std < 1e-6, 1.0, x_std)
-    y_mean, y_std = moments(returns.unsqueeze(-1))
+    y_mean, y_std = _moments(returns.unsqueeze(-1), mask)
     y_std = y_std.clamp(min=1e-6)
     bad = ~(x_mean.isfinite() & x_std.isfinite() & y_mean.isfinite() & y_std.isfinite()).all(-1).flatten()
     if bad.any():

@@ -12,7 +12,7 @@ from maml_rl import exact
 from maml_rl.losses import ESTIMATORS, inner_loss
 from maml_rl.meta import adapt_stacked, to_batch
 from maml_rl.policies import CategoricalPolicy
-from maml_rl.rollout import rollout
+from maml_rl.rollout import sample
 from maml_rl.types import Batch, Params, flatten, stack
 
 CHOICES = {**{name: (name, False) for name in ESTIMATORS}, "first_order": ("log_prob", True)}
@@ -71,10 +71,8 @@ def sampled_batch(chosen: Problem, params: Params, episodes: int, key: Tensor) -
     """Episodes for stacked parameters, one repetition of the experiment a row; no baseline, no normalisation."""
     count = len(params["0.weight"])
     env = TabularMDP(states=chosen.policy.observations, actions=chosen.policy.actions, horizon=chosen.horizon)
-    seeds = random.fold(random.fold(key, torch.arange(count)).unsqueeze(-1), torch.arange(episodes))
-    noise = random.normal(random.fold(seeds, 0), (chosen.horizon, chosen.policy.actions))
     tasks = chosen.task.expand(count, *chosen.task.shape)
-    trajectory = rollout([env], chosen.policy, params, tasks, noise, random.fold(seeds, 1))
+    trajectory = sample([env], chosen.policy, params, tasks, episodes, key)
     return to_batch(trajectory, "none", 1.0, 1.0, normalise_advantages=False)
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from envs import InputError
+from maml_rl.adapt import descend
 from maml_rl.config import Config
 from maml_rl.fisher import fisher_vector_product
-from maml_rl.learner import Learner, Purpose, build
+from maml_rl.learner import Learner, build
 from maml_rl.losses import inner_loss, surrogate
 from maml_rl.meta import MetaObjective, adapt_stacked
 from maml_rl.rates import PREFIX
@@ -56,9 +57,7 @@ class Fixed(NamedTuple):
 def _fix(learner: Learner) -> Fixed:
     config = learner.config
     theta = learner.initial_params()
-    exploration = learner.explore(
-        theta, learner.training_tasks(0), config.episodes, learner.key(Purpose.TRAINING), [1.0] * config.inner.steps
-    )
+    exploration = learner.explore_training(theta, 0)
     # Ratios to the recorded policy are ordinary functions of theta, and have the same derivatives here.
     loss = inner_loss(learner.policy, config.inner.estimator, recorded=True)
     theta, given = map_tensors(lambda x: x.double(), [theta, list(exploration.batches)])
@@ -89,8 +88,7 @@ def _terms(fixed: Fixed) -> Callable[[Tensor], Tensor]:
         params = stack(start, len(chain[0]["0.weight"]))
         for before, batch in zip(chain[:-1], objective.batches[:-1], strict=True):
             gradient = vmap(torch.func.grad(objective.loss))(before, batch)
-            step = rate if isinstance(rate, dict) else dict.fromkeys(params, rate)
-            params = {name: value - step[name] * gradient[name] for name, value in params.items()}
+            params = descend(params, gradient, rate)
 
         def one(own: Params, batch: Batch) -> tuple[Tensor, Tensor]:
             return surrogate(objective.policy, own, batch)

@@ -103,15 +103,15 @@ def _parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
     return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
 
 
-def _with_config(kind: type[T], arguments: Sequence[str], command: str) -> T:
+def _with_config(options: Callable[[Config], T], arguments: Sequence[str], command: str) -> T:
     """Options of a command whose first argument is a configuration, and whose flags replace its keys."""
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not {"-h", "--help"} & set(arguments):
         raise InputError(f"which configuration? A TOML file, or one of: {', '.join(configuration.experiments())}")
     config = configuration.load(arguments[0]) if named else Config(env="...")
-    flags = list(arguments[1:] if named else arguments)
+    flags, default = list(arguments[1:] if named else arguments), options(config)
     try:
-        return tyro.cli(kind, prog=f"maml-rl {command} CONFIG", args=flags, default=kind(config))  # type: ignore[call-arg]
+        return tyro.cli(type(default), prog=f"maml-rl {command} CONFIG", args=flags, default=default)
     except ValidationError as error:
         raise configuration.explain(error, "the command line") from None
 

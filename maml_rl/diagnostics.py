@@ -4,19 +4,15 @@ import dataclasses
 
 import torch
 
+from maml_rl.fisher import every
 from maml_rl.learner import Learner
 from maml_rl.losses import ESTIMATORS, inner_loss
 from maml_rl.meta import Exploration, MetaObjective
-from maml_rl.types import Batch, Params, flatten, map_tensors
-
-
-def _half(batch: Batch, first: int) -> Batch:
-    part: Batch = map_tensors(lambda x: x[:, first::2], batch)
-    return part._replace(weights=part.weights / part.weights.sum((-2, -1), keepdim=True))
+from maml_rl.types import Params, flatten
 
 
 def _on_half(objective: MetaObjective, first: int) -> MetaObjective:
-    batches = [_half(batch, first) for batch in objective.batches]
+    batches = [every(batch, 2, whole_episodes=True, start=first) for batch in objective.batches]
     credit = objective.credit
     if credit is not None:  # it multiplies a sum over steps, of which half are left
         whole, half = ((batch.weights > 0).sum((-2, -1)) for batch in (objective.batches[0], batches[0]))

@@ -20,6 +20,7 @@ from maml_rl.adapt import adapt
 from maml_rl.distributions import Categorical
 from maml_rl.losses import inner_loss, surrogate
 from maml_rl.policies import CategoricalPolicy
+from maml_rl.returns import discounted_returns
 from maml_rl.types import Batch, Params
 
 MOST_EPISODES = 100_000
@@ -54,11 +55,6 @@ def value(policy: CategoricalPolicy, params: Params, task: Tensor, horizon: int,
     return total
 
 
-def _value_gradient(policy: CategoricalPolicy, params: Params, task: Tensor, horizon: int, discount: float) -> Params:
-    gradient: Params = torch.func.grad(lambda p: value(policy, p, task, horizon, discount))(params)
-    return gradient
-
-
 def meta_gradient(
     policy: CategoricalPolicy, theta: Params, task: Tensor, horizon: int, discount: float, lr: float, steps: int = 1
 ) -> Params:
@@ -67,11 +63,14 @@ def meta_gradient(
     The division by T is the losses' mean over steps. V is differentiated through every inner step.
     """
 
+    def mean_reward(params: Params) -> Tensor:
+        return value(policy, params, task, horizon, discount) / horizon
+
     def after(params: Params) -> Tensor:
         for _ in range(steps):
-            gradient = _value_gradient(policy, params, task, horizon, discount)
-            params = {name: x + lr * gradient[name] / horizon for name, x in params.items()}
-        return value(policy, params, task, horizon, discount) / horizon
+            gradient = torch.func.grad(mean_reward)(params)
+            params = {name: x + lr * gradient[name] for name, x in params.items()}
+        return mean_reward(params)
 
     gradient: Params = torch.func.grad(after)(theta)
     return gradient
@@ -105,8 +104,7 @@ def every_episode(
     moves = task[s[:, :-1], a[:, :-1], s[:, 1:]].prod(-1)
     probability = log_pi[s, a].sum(-1).exp() * moves
     gamma = discount ** torch.arange(horizon, dtype=task.dtype)
-    discounted = task[s, a, -1] * gamma
-    to_go = discounted.flip(-1).cumsum(-1).flip(-1) / gamma
+    to_go = discounted_returns(task[s, a, -1], torch.ones_like(s, dtype=torch.bool), discount)
     weights = probability.unsqueeze(-1) / horizon * (gamma if discounted_gradient else torch.ones_like(gamma))
     rows = torch.eye(max(states, actions), dtype=task.dtype)
     observations = rows[s][..., :states]

@@ -22,11 +22,12 @@ from maml_rl.types import Batch, Params, Rate, map_tensors, stack
 LinearMap = Callable[[Params], Params]
 
 
-def every(batch: Batch, stride: int, whole_episodes: bool = False) -> Batch:
-    """Every ``stride``-th step of each episode, or every ``stride``-th episode, from the first; weights sum to 1."""
+def every(batch: Batch, stride: int, whole_episodes: bool = False, start: int = 0) -> Batch:
+    """Every ``stride``-th step of each episode, or every ``stride``-th episode, from ``start``; weights sum to 1."""
     if stride == 1:
         return batch
-    thin: Batch = map_tensors(lambda x: x[:, ::stride] if whole_episodes else x[:, :, ::stride], batch)
+    kept = slice(start, None, stride)
+    thin: Batch = map_tensors(lambda x: x[:, kept] if whole_episodes else x[:, :, kept], batch)
     return thin._replace(weights=thin.weights / thin.weights.sum((-2, -1), keepdim=True))
 
 

@@ -18,7 +18,7 @@ from maml_rl.meta import Exploration, MetaObjective, explore, to_batch
 from maml_rl.parallel import keep_freed_memory
 from maml_rl.policies import CONTEXT, CategoricalPolicy, GaussianPolicy, Policy
 from maml_rl.rates import Rates, scaled
-from maml_rl.rollout import rollout
+from maml_rl.rollout import sample
 from maml_rl.types import Batch, Params, Trajectory
 
 
@@ -63,11 +63,7 @@ class Learner:
 
     def sample(self, params: Params, tasks: Tensor, episodes: int, key: Tensor) -> Trajectory:
         """Episodes of each task with its own parameters; task k's noise follows from the key and k alone."""
-        seeds = random.fold(key, torch.arange(len(tasks), device=self.device)).unsqueeze(-1)
-        seeds = random.fold(seeds, torch.arange(episodes, device=self.device))
-        like = next(iter(params.values()))
-        noise = random.normal(random.fold(seeds, 0), (self.envs[0].horizon, self.policy.actions)).to(like)
-        return rollout(self.envs, self.policy, params, tasks, noise, random.fold(seeds, 1))
+        return sample(self.envs, self.policy, params, tasks, episodes, key)
 
     def explore(
         self, theta: Params, tasks: Tensor, episodes: int, key: Tensor, factors: Sequence[float]
@@ -91,6 +87,12 @@ class Learner:
             len(tasks),
             [scaled(lr, factor) for factor in factors],
         )
+
+    def explore_training(self, theta: Params, iteration: int) -> Exploration:
+        """Sample and adapt to the tasks of an iteration, with the rate as it is."""
+        config = self.config
+        key = self.key(Purpose.TRAINING, iteration)
+        return self.explore(theta, self.training_tasks(iteration), config.episodes, key, [1.0] * config.inner.steps)
 
     def objective(self, exploration: Exploration) -> MetaObjective:
         """The meta-objective on what was explored."""

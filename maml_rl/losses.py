@@ -72,6 +72,13 @@ def inner_loss(policy: Policy, estimator: str, recorded: bool = False) -> Loss[B
     return loss
 
 
+def _against_behaviour(policy: Policy, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Ratio exp(log pi - log pi_old) of each step, and mean KL(old || new) over live steps."""
+    new = policy(params, batch.observations)
+    ratio = _log_ratio(new.log_prob(batch.actions), batch.behaviour.log_prob(batch.actions), batch).exp()
+    return ratio, (batch.behaviour.kl(new) * batch.weights).sum()
+
+
 def before_step(policy: Policy, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
     """How far a policy is from the one that sampled a task's pre-adaptation batch.
 
@@ -79,9 +86,8 @@ def before_step(policy: Policy, params: Params, batch: Batch) -> tuple[Tensor, T
         sum(exp(log pi - log pi_old)), whose gradient at the old policy is that of log p(data), and mean
         KL(old || new), both over live steps.
     """
-    new = policy(params, batch.observations)
-    ratio = _log_ratio(new.log_prob(batch.actions), batch.behaviour.log_prob(batch.actions), batch).exp()
-    return (ratio * (batch.weights > 0)).sum(), (batch.behaviour.kl(new) * batch.weights).sum()
+    ratio, kl = _against_behaviour(policy, params, batch)
+    return (ratio * (batch.weights > 0)).sum(), kl
 
 
 def surrogate(policy: Policy, params: Params, batch: Batch, clip: float | None = None) -> tuple[Tensor, Tensor]:
@@ -96,9 +102,8 @@ def surrogate(policy: Policy, params: Params, batch: Batch, clip: float | None =
     Returns:
         mean(r * A) with r = exp(log pi - log pi_old), and mean KL(old || new), both over live steps.
     """
-    new = policy(params, batch.observations)
-    ratio = _log_ratio(new.log_prob(batch.actions), batch.behaviour.log_prob(batch.actions), batch).exp()
+    ratio, kl = _against_behaviour(policy, params, batch)
     gain = ratio * batch.advantages
     if clip is not None:
         gain = torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * batch.advantages)
-    return (gain * batch.weights).sum(), (batch.behaviour.kl(new) * batch.weights).sum()
+    return (gain * batch.weights).sum(), kl

@@ -51,19 +51,16 @@ def trpo(
     curvature = float(direction.x.dot(direction.product))
     if not math.isfinite(curvature):
         raise FloatingPointError("the Fisher-vector product is NaN or infinite")
-    log = {"grad/norm": float(b.norm()), "cg/residual": direction.residual}
+    log = {
+        "grad/norm": float(b.norm()),
+        "cg/residual": direction.residual,
+        "linesearch/accepted": 0.0,
+        "linesearch/backtracks": 0.0,
+        "kl/outer": 0.0,
+        "surrogate/gain": 0.0,
+    }
     if curvature <= 0:
-        return (
-            theta,
-            state,
-            log
-            | {
-                "linesearch/accepted": 0.0,
-                "linesearch/backtracks": 0.0,
-                "kl/outer": 0.0,
-                "surrogate/gain": 0.0,
-            },
-        )
+        return theta, state, log
     found = line_search(
         lambda vector: objective.values(unflatten(vector, theta))[:2],
         flatten(theta),
@@ -122,17 +119,16 @@ def _ascend(
     if state:
         for name, leaf in leaves.items():
             optimiser.state[leaf] = {key: state[f"{key}.{name}"].clone() for key in moments}
-    start, norms = 0.0, []
-    for epoch in range(epochs):
+    climbed = []
+    for _ in range(epochs):
         value, gradient = objective.gradient(leaves)
-        start = value if epoch == 0 else start
-        norms.append(float(flatten(gradient).norm()))
+        climbed.append((value, float(flatten(gradient).norm())))
         for name, leaf in leaves.items():
             leaf.grad = gradient[name]
         optimiser.step()
-    for leaf in leaves.values():
-        leaf.grad = None
+    optimiser.zero_grad()
+    start, norm = climbed[0]
     end, kl, inner_kl = objective.values(leaves)
     after = {f"{key}.{name}": optimiser.state[leaf][key] for name, leaf in leaves.items() for key in moments}
-    log = {"grad/norm": norms[0], "kl/outer": kl, "surrogate/gain": end - start}
+    log = {"grad/norm": norm, "kl/outer": kl, "surrogate/gain": end - start}
     return leaves, after, log if objective.inner_kl is None else log | {"kl/before": inner_kl}

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from envs import TaskEnv
+from envs import TaskEnv, random
 from maml_rl.parallel import one_torch_thread
 from maml_rl.policies import Policy
 from maml_rl.types import Params, Trajectory, map_tensors
@@ -108,6 +108,17 @@ def rollout(
             map_tensors(lambda whole, piece, at=(rows, columns): whole[at].copy_(piece), trajectory, part)
     _check_finite(trajectory)
     return trajectory
+
+
+def sample(
+    envs: Sequence[TaskEnv], policy: Policy, params: Params, tasks: Tensor, episodes: int, key: Tensor
+) -> Trajectory:
+    """``rollout`` with noise and start states that follow from a key, the task's index and the episode's alone."""
+    seeds = random.fold(key, torch.arange(len(tasks), device=key.device)).unsqueeze(-1)
+    seeds = random.fold(seeds, torch.arange(episodes, device=key.device))
+    like = next(iter(params.values()))
+    noise = random.normal(random.fold(seeds, 0), (envs[0].horizon, policy.actions)).to(like)
+    return rollout(envs, policy, params, tasks, noise, random.fold(seeds, 1))
 
 
 def _check_finite(trajectory: Trajectory) -> None:

@@ -16,7 +16,7 @@ from maml_rl.config import Config, to_toml
 from maml_rl.diagnostics import compare_gradients
 from maml_rl.distributions import Normal
 from maml_rl.evaluate import evaluate_learner
-from maml_rl.learner import Learner, Purpose, build
+from maml_rl.learner import Learner, build
 from maml_rl.meta import Exploration, inner_kl
 from maml_rl.outer import OUTER
 from maml_rl.progress import ProgressLine
@@ -89,9 +89,7 @@ def meta_iteration(
     """
     config = learner.config
     began = time.perf_counter()
-    tasks = learner.training_tasks(iteration)
-    key = learner.key(Purpose.TRAINING, iteration)
-    exploration = learner.explore(theta, tasks, config.episodes, key, [1.0] * config.inner.steps)
+    exploration = learner.explore_training(theta, iteration)
     row = describe(learner, exploration)
     explored = time.perf_counter()
     objective = learner.objective(exploration)
