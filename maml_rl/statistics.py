@@ -24,13 +24,13 @@ def interquartile_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def bootstrap(values: NDArray[np.float64], resamples: int = 2000, seed: int = 0) -> Interval:
     """The interquartile mean of (seeds, tasks) returns, and its percentile bootstrap interval.
 
-    Stratified: each resample draws seeds with replacement and, inside each drawn seed, tasks with replacement. Of one
-    seed the interval is over tasks alone.
+    Every seed is evaluated on the same tasks, so that a resample draws tasks once for all of its seeds: seeds with
+    replacement, tasks with replacement, and the returns where they cross. Of one seed the interval is over tasks alone.
     """
     random = np.random.default_rng(seed)
     seeds, tasks = values.shape
     rows = random.integers(seeds, size=(resamples, seeds, 1))
-    columns = random.integers(tasks, size=(resamples, seeds, tasks))
+    columns = random.integers(tasks, size=(resamples, 1, tasks))
     drawn = interquartile_mean(values[rows, columns].reshape(resamples, -1))
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Interval(float(interquartile_mean(values.reshape(-1))), float(low), float(high))

@@ -13,14 +13,21 @@ def test_the_middle_half_by_hand() -> None:
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Tasks differ in difficulty, and all seeds meet the same ones: drawn anew inside each seed it covers half."""
     random = np.random.default_rng(0)
     inside = 0
     for _ in range(200):
-        values = random.normal(3, 1, size=(5, 40))
+        values = 3 + random.normal(size=(1, 40)) + 0.3 * random.normal(size=(5, 1)) + 0.5 * random.normal(size=(5, 40))
         value, low, high = bootstrap(values, resamples=200)
         assert low < value < high
         inside += low < 3 < high
-    assert 180 <= inside <= 200
+    assert 175 <= inside <= 200
+
+
+def test_tasks_that_all_seeds_share_are_drawn_for_all_of_them() -> None:
+    tasks = np.random.default_rng(3).normal(size=(1, 40))
+    one, five = bootstrap(tasks), bootstrap(tasks.repeat(5, 0))
+    assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.1)
 
 
 def test_seeds_that_differ_widen_it() -> None:
