@@ -50,10 +50,20 @@ def folder(runs: Path, outer: str, estimator: str, seed: int) -> Path:
     return runs / f"{outer}-{estimator}-s{seed}"
 
 
+def finished(run: Path, iterations: int) -> bool:
+    """Whether a run is trained and evaluated; an evaluation of other parameters would be compared as if it were."""
+    if not (run / "evaluation.json").exists():
+        return False
+    trained = len(read_metrics(run))
+    if trained != iterations:
+        sys.exit(f"{run} was evaluated after {trained} iterations, not {iterations}: move it away, or give --iterations")
+    return True
+
+
 def make(chosen: Arguments, outer: str, estimator: str, seed: int) -> None:
     """Train and evaluate one run, unless that is done."""
     run = folder(chosen.runs, outer, estimator, seed)
-    if (run / "evaluation.json").exists():
+    if finished(run, chosen.iterations):
         return
     program = [sys.executable, "-m", "maml_rl"]
     settings = ["--outer.name", outer, *ESTIMATORS[estimator], "--seed", str(seed), "--threads", "1"]
@@ -134,7 +144,7 @@ def main() -> None:
     for outer in OUTER:
         for name in ESTIMATORS:
             runs = [folder(chosen.runs, outer, name, seed) for seed in chosen.seeds]
-            done[f"{outer}-{name}"] = [run for run in runs if (run / "evaluation.json").exists()]
+            done[f"{outer}-{name}"] = [run for run in runs if finished(run, chosen.iterations)]
     learning = {name: runs for name, runs in done.items() if runs}
     rows = {name: summary(runs) for name, runs in learning.items()}
     (chosen.runs / "comparison.json").write_text(json.dumps(rows, indent=1))
