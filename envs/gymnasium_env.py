@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 import envs
+from envs.errors import InputError
 from envs.task_env import TaskEnv
 
 
@@ -53,6 +54,8 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
 
     def _policy_action(self, action: NDArray[Any]) -> NDArray[np.float32]:
         if self.env.discrete:
+            if not self.action_space.contains(np.asarray(action, np.int64).item()):
+                raise InputError(f"action = {action!r} is not one of the {self.env.action_width} actions, from 0 on")
             return np.asarray(np.arange(self.env.action_width) == action, np.float32)
         return np.asarray(self._middle + self._half * np.asarray(action, np.float32), np.float32)
 

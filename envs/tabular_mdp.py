@@ -75,6 +75,7 @@ class TabularMDP(TaskEnv):
         self._steps += 1
         mean = row[:, -1].float()
         reward = mean + random.normal(random.fold(seeds, 0), (1,))[:, 0].float()
-        below = row[:, :-1].double().cumsum(-1) < random.uniform(random.fold(seeds, 1), (1,))
-        self._state = below.sum(-1).clamp(max=row.shape[-1] - 2)
+        cumulated = row[:, :-1].double().cumsum(-1)
+        below = cumulated <= cumulated[:, -1:] * random.uniform(random.fold(seeds, 1), (1,))
+        self._state = below.sum(-1)
         return Step.ongoing(self._one_hot(), reward, {"mean_reward": mean})

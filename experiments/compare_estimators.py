@@ -22,10 +22,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 ESTIMATORS = {
-    "log_prob": ["--inner.estimator", "log_prob", "--inner.no-first-order"],
-    "lvc": ["--inner.estimator", "lvc", "--inner.no-first-order"],
-    "dice": ["--inner.estimator", "dice", "--inner.no-first-order"],
-    "first_order": ["--inner.estimator", "log_prob", "--inner.first-order"],
+    "log_prob": ["--inner.estimator", "log_prob", "--inner.first-order", "false"],
+    "lvc": ["--inner.estimator", "lvc", "--inner.first-order", "false"],
+    "dice": ["--inner.estimator", "dice", "--inner.first-order", "false"],
+    "first_order": ["--inner.estimator", "log_prob", "--inner.first-order", "true"],
 }
 OUTER = ("trpo", "promp")
 COLORS = dict(zip(ESTIMATORS, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=True))  # Okabe and Ito
@@ -56,7 +56,7 @@ def finished(run: Path, iterations: int) -> bool:
         return False
     trained = len(read_metrics(run))
     if trained != iterations:
-        sys.exit(f"{run} was evaluated after {trained} iterations, not {iterations}: move it away, or give --iterations")
+        sys.exit(f"{run} was evaluated after {trained} iterations, not {iterations}: move it away")
     return True
 
 

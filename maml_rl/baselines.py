@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from maml_rl.policies import GaussianPolicy
+from maml_rl.perceptron import Perceptron
 from maml_rl.types import stack
 
 RIDGE = 1e-5
@@ -67,6 +67,9 @@ Value = Callable[[Tensor, Tensor], Tensor]
 def linear(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, carry: Tensor | None = None) -> Value:
     """Fit a linear function V of ``features``, one for each task: V(o_t) = R_t + carry_t V(final).
 
+    With ``carry``, the ridge pulls V towards the constant c that solves the equation best, c = sum (1 - carry) R /
+    sum (1 - carry)^2, and not towards 0: over a short horizon the equation hardly tells constants apart.
+
     Args:
         observations: (K, B, T, obs).
         returns: (K, B, T) of the rewards that were sampled.
@@ -79,14 +82,19 @@ def linear(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, c
     """
     tasks, horizon = len(observations), observations.shape[2]
     x = features(observations, torch.arange(horizon, device=observations.device).expand(returns.shape))
+    y, live, middle = returns.double(), mask.double(), returns.new_zeros(tasks, 1, 1, dtype=torch.float64)
     if carry is not None:
         x = x - carry.unsqueeze(-1) * features(final, mask.sum(-1)).unsqueeze(2)
-    solution = ridge_regression(x.flatten(1, 2), returns.double().flatten(1), mask.double().flatten(1))
+        share = (1 - carry.double()) * live
+        middle = (share * y).sum((1, 2), keepdim=True) / share.square().sum((1, 2), keepdim=True).clamp(min=1e-12)
+        y = y - share * middle
+    solution = ridge_regression(x.flatten(1, 2), y.flatten(1), live.flatten(1))
 
     def predict(seen: Tensor, when: Tensor) -> Tensor:
         table = features(seen, when.expand(seen.shape[:-1]))
         flat = table.reshape(tasks, -1, table.shape[-1]) @ solution.unsqueeze(-1)
-        return flat.reshape(seen.shape[:-1]).to(returns.dtype)
+        value = middle.reshape(tasks, *[1] * (seen.dim() - 2)) + flat.reshape(seen.shape[:-1])
+        return value.to(returns.dtype)
 
     return predict
 
@@ -110,20 +118,24 @@ def value_network(
 ) -> Value:
     """Fit a perceptron (32, 32, tanh), one for each task, to the returns by least squares.
 
-    L-BFGS on all of the batch, from the same start for every task, until the mean squared error, in units of the
-    returns' variance, falls by less than 1e-5 in an iteration (at most 200 iterations). Inputs are ``features``; they
-    and the returns are standardised over the task's live steps. With ``carry``, the value of the final observation,
-    which the equation alone does not pin down for a perceptron, is that of ``linear``.
+    L-BFGS on all of the batch, from the same start for every task, until neither the mean squared error (in units of
+    the returns' variance, mean over tasks) nor a parameter moves by more than 1e-5 in an iteration, or 200 iterations
+    are over. Inputs are ``features``; they and the returns are standardised over the task's live steps. With
+    ``carry``, an equation that many perceptrons solve, the value of the final observation is that of ``linear``, and
+    the network is fitted to it there as well.
 
     Raises:
         FloatingPointError: Observations or returns of live steps are not finite.
     """
-    if carry is not None:
-        ahead = linear(observations, returns, mask, final, carry)(final, mask.sum(-1))
-        returns = returns + carry * ahead.unsqueeze(-1)
     tasks, steps = len(observations), torch.arange(observations.shape[2], device=observations.device)
+    table = features(observations, steps.expand(mask.shape))
+    if carry is not None:
+        ahead = linear(observations, returns, mask, final, carry)(final, mask.sum(-1)).unsqueeze(-1)
+        known = (carry * mask).sum(-1, keepdim=True) > 0
+        table = torch.cat([table, features(final, mask.sum(-1)).unsqueeze(2)], 2)
+        returns, mask = torch.cat([returns + carry * ahead, ahead], 2), torch.cat([mask, known], 2)
     count = mask.sum((1, 2))
-    x_mean, x_std = _moments(features(observations, steps.expand(mask.shape)), mask)
+    x_mean, x_std = _moments(table, mask)
     x_std = torch.where(x_std < 1e-6, 1.0, x_std)
     y_mean, y_std = _moments(returns.unsqueeze(-1), mask)
     y_std = y_std.clamp(min=1e-6)
@@ -133,31 +145,32 @@ def value_network(
             f"the value network has no fit for tasks {bad.nonzero().flatten().tolist()}: observations or returns are "
             "NaN, infinite or huge"
         )
-    network = GaussianPolicy(x_mean.shape[-1], 1, (32, 32))
+    network = Perceptron(x_mean.shape[-1], 1, (32, 32))
     start = stack(network.init(torch.Generator().manual_seed(0)), tasks)
-    params = {name: value.to(returns).clone().requires_grad_() for name, value in start.items() if name != "log_std"}
+    params = {name: value.to(returns).clone().requires_grad_() for name, value in start.items()}
 
-    def value(seen: Tensor, when: Tensor) -> Tensor:
-        table = features(seen, when.expand(seen.shape[:-1]))
-        inputs = ((table.reshape(tasks, -1, table.shape[-1]) - x_mean) / x_std).to(returns.dtype)
-        return (y_mean + y_std * network.outputs(params, inputs)).reshape(seen.shape[:-1])
+    def standard(rows: Tensor) -> Tensor:
+        return ((rows.reshape(tasks, -1, rows.shape[-1]) - x_mean) / x_std).to(returns.dtype)
 
+    inputs, live = standard(table), mask.flatten(1)
+    targets = torch.where(live, (returns.flatten(1) - y_mean.squeeze(-1)) / y_std.squeeze(-1), 0.0)
     optimiser = torch.optim.LBFGS(
-        params.values(), max_iter=200, tolerance_change=1e-5 * tasks, line_search_fn="strong_wolfe"
+        params.values(), max_iter=200, tolerance_change=1e-5, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        error = value(observations, steps) - returns
-        total = ((torch.where(mask, error, 0.0) / y_std).square().sum((1, 2)) / count).sum()
-        total.backward()
-        return total.detach()
+        error = torch.where(live, network(params, inputs).squeeze(-1) - targets, 0.0)
+        mean = (error.square().sum(1) / count).mean()
+        mean.backward()
+        return mean.detach()
 
     optimiser.step(loss)
 
     @torch.no_grad()
     def predict(seen: Tensor, when: Tensor) -> Tensor:
-        return value(seen, when)
+        found = network(params, standard(features(seen, when.expand(seen.shape[:-1]))))
+        return (y_mean + y_std * found).reshape(seen.shape[:-1])
 
     return predict
 

@@ -19,6 +19,10 @@ CHOICES = {**{name: (name, False) for name in ESTIMATORS}, "first_order": ("log_
 """Name in the table, to estimator and first_order."""
 
 
+LARGEST_ALLOWED = 0.3
+"""Beyond this, samples that agree show nothing: another estimator's value would agree as well."""
+
+
 class Row(NamedTuple):
     """One estimator on one problem."""
 
@@ -29,9 +33,12 @@ class Row(NamedTuple):
     noise: float  # root of the summed variance of one sampled gradient, over |own value|
 
     @property
-    def agrees(self) -> bool:
-        """Within four standard errors, and 2 % for what a finite number of episodes curves."""
-        return self.error <= 4 * self.standard_error + 0.02
+    def verdict(self) -> str:
+        """Whether the error is within four standard errors, and 2 % for what a finite number of episodes curves."""
+        allowed = 4 * self.standard_error + 0.02
+        if self.error > allowed:
+            return "differs"
+        return "agrees" if allowed <= LARGEST_ALLOWED else "too noisy"
 
 
 class Problem(NamedTuple):

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from envs import InputError
 from maml_rl.adapt import descend
 from maml_rl.config import Config
 from maml_rl.fisher import fisher_vector_product
 from maml_rl.learner import Learner, build
-from maml_rl.losses import inner_loss, surrogate
+from maml_rl.losses import before_step, inner_loss, surrogate
 from maml_rl.meta import MetaObjective, adapt_stacked
 from maml_rl.rates import PREFIX
 from maml_rl.types import Batch, Params, Rate, flatten, map_tensors, stack, unflatten
@@ -26,6 +25,9 @@ more of them."""
 SHIFT = 0.05
 """Standard deviation of what is added to the initial parameters: with zero biases, relu of an observation of zeros is
 at its kink."""
+
+MOVE = 0.01
+"""Standard deviation of a move from what sampled, to where ProMP's later epochs are and its penalty has a gradient."""
 
 TOLERANCE = 1e-4
 
@@ -54,18 +56,23 @@ class Fixed(NamedTuple):
     objective: MetaObjective
 
 
+def _noise(like: Params, seed: int) -> Params:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(x.shape, generator=generator, dtype=x.dtype) for name, x in like.items()}
+
+
 def _fix(learner: Learner) -> Fixed:
     config = learner.config
     theta = learner.initial_params()
     exploration = learner.explore_training(theta, 0)
+    objective = learner.objective(exploration)
+    if config.outer.name == "promp":
+        objective = dataclasses.replace(objective, clip=config.outer.clip, inner_kl=config.outer.inner_kl)
     # Ratios to the recorded policy are ordinary functions of theta, and have the same derivatives here.
     loss = inner_loss(learner.policy, config.inner.estimator, recorded=True)
     theta, given = map_tensors(lambda x: x.double(), [theta, list(exploration.batches)])
-    generator = torch.Generator().manual_seed(1)
-    theta = {
-        name: x if name.startswith(PREFIX) else x + SHIFT * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        for name, x in theta.items()
-    }
+    noise = _noise(theta, seed=1)
+    theta = {name: x if name.startswith(PREFIX) else x + SHIFT * noise[name] for name, x in theta.items()}
     params, lr = learner.rates.split(theta)
     chain, batches = [stack(params, config.tasks)], []
     for k, batch in enumerate(given):
@@ -73,81 +80,86 @@ def _fix(learner: Learner) -> Fixed:
         batches.append(batch._replace(behaviour=behaviour))
         if k < config.inner.steps:
             chain.append(adapt_stacked(loss, chain[-1], batches[-1:], lr))
-    objective = dataclasses.replace(learner.objective(exploration), loss=loss, batches=batches, credit=None)
-    return Fixed(theta, lr, chain, objective)
+    return Fixed(theta, lr, chain, dataclasses.replace(objective, loss=loss, batches=batches))
 
 
-def _terms(fixed: Fixed) -> Callable[[Tensor], Tensor]:
-    """Surrogate and KL, (2,), as functions of a flat theta; at first order with the inner gradients held."""
-    theta, _, chain, objective = fixed
+def _terms(fixed: Fixed, at: Tensor) -> Callable[[Tensor], Tensor]:
+    """Objective and KL, (2,), near ``at`` as functions of a flat theta; first order holds the inner gradients there."""
+    theta, objective = fixed.theta, fixed.objective
     if not objective.first_order:
         return lambda flat: torch.stack(objective.on_slice(unflatten(flat, theta), slice(None))[:2])
+    policy, (*pre, post) = objective.policy, objective.batches
+    start, rate = objective.rates.split(unflatten(at, theta))
+    params, gradients = stack(start, len(post.weights)), []
+    for batch in pre:
+        gradients.append(vmap(torch.func.grad(objective.loss))(params, batch))
+        params = descend(params, gradients[-1], rate)
+    credit = post.weights.new_zeros(len(post.weights)) if objective.credit is None else objective.credit
 
     def held(flat: Tensor) -> Tensor:
         start, rate = objective.rates.split(unflatten(flat, theta))
-        params = stack(start, len(chain[0]["0.weight"]))
-        for before, batch in zip(chain[:-1], objective.batches[:-1], strict=True):
-            gradient = vmap(torch.func.grad(objective.loss))(before, batch)
-            params = descend(params, gradient, rate)
 
-        def one(own: Params, batch: Batch) -> tuple[Tensor, Tensor]:
-            return surrogate(objective.policy, own, batch)
+        def one(pre: list[Batch], gradients: list[Params], post: Batch, credit: Tensor) -> tuple[Tensor, Tensor]:
+            params, added = start, credit.new_zeros(())
+            for batch, gradient in zip(pre, gradients, strict=True):
+                ratio, kl = before_step(policy, params, batch)
+                added = added + credit * ratio - (objective.inner_kl or 0.0) * kl / len(pre)
+                params = descend(params, gradient, rate)
+            gain, kl = surrogate(policy, params, post, objective.clip)
+            return gain + added, kl
 
-        return torch.stack([term.mean() for term in vmap(one)(params, objective.batches[-1])])
+        return torch.stack([term.mean() for term in vmap(one)(pre, gradients, post, credit)])
 
     return held
 
 
-def check_gradients(config: Config, tasks: int = 2, episodes: int = 4) -> list[Row]:
-    """Compare derivatives on a few episodes of the first iteration, in float64.
+def check_gradients(config: Config) -> list[Row]:
+    """Compare derivatives on the episodes of the first iteration, in float64.
+
+    The objective is the outer step's own: with ProMP's clipping and penalty, and the E-MAML term, if they are on.
+    ProMP's is checked a small move away from the policy that sampled, where the penalty has a gradient.
 
     Args:
-        config: What to check.
-        tasks: Tasks to sample.
-        episodes: Episodes for each task and step.
+        config: What to check; a few ``tasks`` and ``episodes`` are enough.
 
     Returns:
         For each parameter, and for all at once, the directional derivative of the meta-objective by
         ``MetaObjective.gradient`` and by finite differences of its values; then the same of v'Fv, by the factored
         Fisher-vector product and by finite differences of the KL's gradient.
-
-    Raises:
-        InputError: Fewer than one task or episode.
     """
-    if tasks < 1 or episodes < 1:
-        raise InputError(f"{tasks} tasks, {episodes} episodes: sample at least one of each")
-    small = config.model_copy(update={"tasks": tasks, "episodes": episodes, "device": "cpu"})
-    with closing(build(small)) as learner:
+    with closing(build(config.model_copy(update={"device": "cpu"}))) as learner:
         fixed = _fix(learner)
-        theta, lr, chain, objective = fixed
-        flat, terms = flatten(theta), _terms(fixed)
-        gradient = flatten(objective.gradient(theta)[1])
-        product = fisher_vector_product(
-            objective.policy, objective.loss, chain, objective.batches, lr, objective.first_order
-        )
+    theta, lr, chain, objective = fixed
+    flat = flatten(theta)
+    at = flat + MOVE * flatten(_noise(theta, seed=2)) if config.outer.name == "promp" else flat
+    gradient = flatten(objective.gradient(unflatten(at, theta))[1])
+    product = fisher_vector_product(
+        objective.policy, objective.loss, chain, objective.batches, lr, objective.first_order
+    )
+    terms, sampled = _terms(fixed, at), _terms(fixed, flat)
 
-        def kl_slope(at: Tensor) -> Tensor:
-            slope: Tensor = torch.autograd.functional.jacobian(lambda x: terms(x)[1], at)
-            return slope
+    def kl_slope(point: Tensor) -> Tensor:
+        slope: Tensor = torch.autograd.functional.jacobian(lambda x: sampled(x)[1], point)
+        return slope
 
-        def differences(function: Callable[[Tensor], Tensor], v: Tensor) -> list[Tensor]:
-            return [(function(flat + step * v) - function(flat - step * v)) / (2 * step) for step in STEPS]
+    noise = _noise(theta, seed=0)
+    directions = {"all": flatten(noise)} | {
+        moved: flatten({name: x if name == moved else torch.zeros_like(x) for name, x in noise.items()})
+        for moved in theta
+    }
+    rows = []
+    for name, v in directions.items():
+        found = _differences(lambda x: terms(x)[0].detach(), at, v)
+        rows.append(_row("meta-gradient", name, gradient.dot(v), found, gradient.norm()))
+    for name, v in directions.items():
+        image = flatten(product(unflatten(v, theta)))
+        found = [v.dot(change) for change in _differences(kl_slope, flat, v)]
+        rows.append(_row("Fisher product", name, v.dot(image), found, v.norm() * image.norm()))
+    return rows
 
-        generator = torch.Generator().manual_seed(0)
-        noise = {name: torch.randn(x.shape, generator=generator, dtype=x.dtype) for name, x in theta.items()}
-        directions = {"all": flatten(noise)} | {
-            moved: flatten({name: x if name == moved else torch.zeros_like(x) for name, x in noise.items()})
-            for moved in theta
-        }
-        rows = []
-        for name, v in directions.items():
-            found = differences(lambda at: terms(at)[0].detach(), v)
-            rows.append(_row("meta-gradient", name, gradient.dot(v), found, gradient.norm()))
-        for name, v in directions.items():
-            image = flatten(product(unflatten(v, theta)))
-            found = [v.dot(change) for change in differences(kl_slope, v)]
-            rows.append(_row("Fisher product", name, v.dot(image), found, v.norm() * image.norm()))
-        return rows
+
+def _differences(function: Callable[[Tensor], Tensor], at: Tensor, v: Tensor) -> list[Tensor]:
+    return [(function(at + step * v) - function(at - step * v)) / (2 * step) for step in STEPS]
 
 
 def _row(quantity: str, name: str, computed: Tensor, differences: list[Tensor], whole: Tensor) -> Row:

@@ -67,7 +67,7 @@ class Baseline(_Section):
     """The baseline that advantages are taken against."""
 
     name: Literal["linear", "value_network", "none"] = Field(
-        "linear", description="Fitted to each task and rollout; value_network: until it converges"
+        "linear", description="Fitted to each task and rollout, value_network by up to 200 iterations of L-BFGS"
     )
 
 
@@ -126,11 +126,38 @@ _ONLY = {
 def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
     """Combinations that make no sense: whether it is there, what it is, and the fix."""
     inner, outer, policy = config.inner, config.outer, config.policy
-    none = inner.steps == 0
-    yield none and inner.learn_lr, "inner.learn_lr with inner.steps = 0", "there is no step to learn a rate for"
-    yield none and inner.adapt != "all", f"inner.adapt = {inner.adapt!r} with inner.steps = 0", "nothing adapts"
-    yield none and inner.first_order, "inner.first_order with inner.steps = 0", "there is no inner gradient"
-    yield none and outer.exploration > 0, "outer.exploration with inner.steps = 0", "nothing explores for an adaptation"
+    none, leave = inner.steps == 0, "leave it out, or give inner.steps at least 1"
+    yield (
+        none and inner.learn_lr,
+        "inner.learn_lr with inner.steps = 0",
+        f"there is no step to learn a rate for; {leave}",
+    )
+    yield (
+        none and inner.adapt != "all",
+        f"inner.adapt = {inner.adapt!r} with inner.steps = 0",
+        f"nothing adapts; {leave}",
+    )
+    yield none and inner.first_order, "inner.first_order with inner.steps = 0", f"there is no inner gradient; {leave}"
+    yield (
+        none and outer.exploration > 0,
+        "outer.exploration with inner.steps = 0",
+        f"nothing explores for an adaptation; {leave}",
+    )
+    yield (
+        outer.exploration > 0 and config.tasks == 1,
+        "outer.exploration with tasks = 1",
+        "the credit compares tasks with each other; give at least 2 tasks, or leave it out",
+    )
+    yield (
+        config.bootstrap_on_truncation and config.baseline.name == "none",
+        "bootstrap_on_truncation with baseline.name = 'none'",
+        "the value after a time limit is the baseline's; use baseline.name = 'linear', or leave it out",
+    )
+    yield (
+        policy.min_std > policy.init_std,
+        f"policy.min_std = {policy.min_std!r} above policy.init_std = {policy.init_std!r}",
+        "the standard deviation would start below its floor and never move; give a lower min_std",
+    )
     yield (
         inner.adapt == "last" and not policy.hidden,
         "inner.adapt = 'last' with policy.hidden = []",
@@ -163,7 +190,7 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         )
 
 
-MAY_DIFFER = {"iterations", "device", "threads", "evaluation"}
+MAY_DIFFER = {"iterations", "device", "threads", "evaluation", "compare_gradients"}
 """Keys in which a run that is resumed may differ from the one that began."""
 
 

@@ -13,11 +13,7 @@ from maml_rl.types import Params, flatten
 
 def _on_half(objective: MetaObjective, first: int) -> MetaObjective:
     batches = [every(batch, 2, whole_episodes=True, start=first) for batch in objective.batches]
-    credit = objective.credit
-    if credit is not None:  # it multiplies a sum over steps, of which half are left
-        whole, half = ((batch.weights > 0).sum((-2, -1)) for batch in (objective.batches[0], batches[0]))
-        credit = credit * whole / half
-    return dataclasses.replace(objective, batches=batches, credit=credit)
+    return dataclasses.replace(objective, batches=batches)
 
 
 def compare_gradients(learner: Learner, theta: Params, exploration: Exploration) -> dict[str, float]:
@@ -25,7 +21,8 @@ def compare_gradients(learner: Learner, theta: Params, exploration: Exploration)
 
     Returns:
         ``gradient/relative_variance``: |a - b|^2 / |a + b|^2 for the gradients a and b of even and odd episodes, an
-        estimate of the variance of the whole gradient over its square (absent for one episode);
+        estimate of the variance of the whole gradient over its square, the tasks held, near 1 where the gradient is all
+        noise (absent for one episode);
         ``cosine/<estimator>`` and ``cosine/first_order``: the angle to each other choice.
     """
     objective = learner.objective(exploration)

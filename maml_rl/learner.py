@@ -101,8 +101,7 @@ class Learner:
         if config.outer.exploration:
             reached = exploration.trajectories[-1].returns().mean(-1)
             spread = reached.std(correction=0) + 1e-8
-            steps = exploration.trajectories[0].mask.sum((-2, -1))
-            credit = config.outer.exploration * (reached - reached.mean()) / spread / steps
+            credit = config.outer.exploration * (reached - reached.mean()) / spread
         return MetaObjective(
             self.policy,
             self.loss,
@@ -148,6 +147,12 @@ def _policy(config: Config, env: TaskEnv) -> Policy:
         settings.context,
     )
     if env.discrete:
+        for key in ("init_std", "min_std"):
+            if getattr(settings, key) != type(settings).model_fields[key].default:
+                raise InputError(
+                    f"policy.{key} = {getattr(settings, key)!r} with env = {config.env!r}: its actions are discrete, "
+                    "which have no standard deviation; leave it out"
+                )
         return CategoricalPolicy(*shared)
     return GaussianPolicy(*shared, settings.init_std, settings.min_std)
 

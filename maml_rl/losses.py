@@ -83,11 +83,11 @@ def before_step(policy: Policy, params: Params, batch: Batch) -> tuple[Tensor, T
     """How far a policy is from the one that sampled a task's pre-adaptation batch.
 
     Returns:
-        sum(exp(log pi - log pi_old)), whose gradient at the old policy is that of log p(data), and mean
+        mean(exp(log pi - log pi_old)), whose gradient at the old policy is that of log p(data) / steps, and mean
         KL(old || new), both over live steps.
     """
     ratio, kl = _against_behaviour(policy, params, batch)
-    return (ratio * (batch.weights > 0)).sum(), kl
+    return (ratio * batch.weights).sum(), kl
 
 
 def surrogate(policy: Policy, params: Params, batch: Batch, clip: float | None = None) -> tuple[Tensor, Tensor]:

@@ -140,7 +140,7 @@ class MetaObjective:
         clip: Clip the ratio of the surrogate to 1 +- this (ProMP, equation 11); None for no clipping.
         inner_kl: Coefficient of the penalty on the KL of the policies before each inner step (ProMP, equation 10);
             None computes neither.
-        credit: (K,) times sum(exp(log pi - log pi_old)) over the steps of the pre-adaptation data is added for each
+        credit: (K,) times mean(exp(log pi - log pi_old)) over the live steps of each inner step is added for each
             task: the E-MAML term, which credits exploration with what adaptation made of it (Stadie et al. 2018).
     """
 

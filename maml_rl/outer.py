@@ -57,7 +57,7 @@ def trpo(
         "linesearch/accepted": 0.0,
         "linesearch/backtracks": 0.0,
         "kl/outer": 0.0,
-        "surrogate/gain": 0.0,
+        "objective/gain": 0.0,
     }
     if curvature <= 0:
         return theta, state, log
@@ -74,7 +74,7 @@ def trpo(
         "linesearch/accepted": float(found.accepted),
         "linesearch/backtracks": float(found.backtracks),
         "kl/outer": found.constraint,
-        "surrogate/gain": found.objective - surrogate,
+        "objective/gain": found.objective - surrogate,
     }
     return (unflatten(found.x, theta) if found.accepted else theta), state, log
 
@@ -130,5 +130,5 @@ def _ascend(
     start, norm = climbed[0]
     end, kl, inner_kl = objective.values(leaves)
     after = {f"{key}.{name}": optimiser.state[leaf][key] for name, leaf in leaves.items() for key in moments}
-    log = {"grad/norm": norm, "kl/outer": kl, "surrogate/gain": end - start}
+    log = {"grad/norm": norm, "kl/outer": kl, "objective/gain": end - start}
     return leaves, after, log if objective.inner_kl is None else log | {"kl/before": inner_kl}

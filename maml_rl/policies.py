@@ -1,18 +1,15 @@
 """Policies as pure functions of parameters and observations."""
 
-import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from maml_rl.distributions import Categorical, Distribution, Normal
+from maml_rl.perceptron import Perceptron
 from maml_rl.types import Params
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 CONTEXT = "context"
 """The parameter that joins every observation: a vector that can be all that adapts (CAVIA, Zintgraf et al. 2019)."""
@@ -50,32 +47,24 @@ class Policy(ABC):
         last = len(self.hidden)
         return frozenset({f"{last}.weight", f"{last}.bias"})
 
+    @property
+    def network(self) -> Perceptron:
+        """From an observation, joined by the context, to the distribution."""
+        return Perceptron(self.observations + self.context, self.actions, self.hidden, self.activation)
+
     def init(self, generator: torch.Generator) -> Params:
-        """Glorot-uniform weights (inputs, outputs), zero biases, zero context."""
-        params: Params = {}
-        widths = (self.observations + self.context, *self.hidden, self.actions)
-        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-            bound = math.sqrt(6 / (inputs + outputs))
-            weight = torch.rand(inputs, outputs, generator=generator, dtype=torch.float64)
-            params[f"{index}.weight"] = ((2 * weight - 1) * bound).to(torch.get_default_dtype())
-            params[f"{index}.bias"] = torch.zeros(outputs)
-        if self.context:
-            params[CONTEXT] = torch.zeros(self.context)
-        return params
+        """The perceptron's parameters, and a context of zeros."""
+        params = self.network.init(generator)
+        return params | {CONTEXT: torch.zeros(self.context)} if self.context else params
 
     def outputs(self, params: Params, observations: Tensor) -> Tensor:
         """The last layer's values (..., act)."""
-        activation = ACTIVATIONS[self.activation]
-        tasks = params["0.bias"].shape[:-1]
-        hidden = observations.reshape(*tasks, -1, self.observations)
-        if self.context:
-            context = params[CONTEXT].unsqueeze(-2).expand(*hidden.shape[:-1], self.context)
-            hidden = torch.cat([hidden, context], -1)
-        for index in range(len(self.hidden)):
-            hidden = activation(_affine(params[f"{index}.weight"], params[f"{index}.bias"], hidden))
-        last = len(self.hidden)
-        found = _affine(params[f"{last}.weight"], params[f"{last}.bias"], hidden)
-        return found.reshape(*observations.shape[:-1], self.actions)
+        if not self.context:
+            return self.network(params, observations)
+        context = params[CONTEXT]
+        between = [1] * (observations.dim() - context.dim())
+        context = context.reshape(*context.shape[:-1], *between, self.context).expand(*observations.shape[:-1], -1)
+        return self.network(params, torch.cat([observations, context], -1))
 
 
 @dataclass(frozen=True)
@@ -111,10 +100,3 @@ class CategoricalPolicy(Policy):
     def __call__(self, params: Params, observations: Tensor) -> Categorical:
         """Logits (..., act) for observations (..., obs)."""
         return Categorical(self.outputs(params, observations))
-
-
-def _affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
-    """Inputs (n, in) or (K, n, in), times weight plus bias."""
-    if weight.dim() == 2:
-        return torch.addmm(bias, inputs, weight)
-    return torch.baddbmm(bias.unsqueeze(-2), inputs, weight)

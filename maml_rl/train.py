@@ -65,7 +65,9 @@ def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
         if k > 0:
             row[f"gain/{k}"] = float((per_task - reached[-1]).mean())
         reached.append(per_task)
-        row[f"entropy/{k}"] = float(trajectory.behaviour.entropy()[:, 0, 0].mean())
+        row[f"entropy/{k}"] = float(
+            (trajectory.behaviour.entropy() * exploration.batches[k].weights).sum(-1).sum(-1).mean()
+        )
         if isinstance(trajectory.behaviour, Normal):
             row[f"std/{k}"] = float(trajectory.behaviour.std()[:, 0, 0].mean())
     row["share_worse"] = float((reached[-1] < reached[0]).float().mean())

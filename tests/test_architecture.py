@@ -15,6 +15,7 @@ LAYERS = (
         "adapt",
         "checkpoint",
         "parallel",
+        "perceptron",
         "progress",
         "published",
         "rates",

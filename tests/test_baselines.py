@@ -65,12 +65,13 @@ def test_none_is_zero() -> None:
     )
 
 
-def test_with_a_value_ahead_reward_one_for_ever_is_worth_its_limit() -> None:
+@pytest.mark.parametrize(("discount", "horizon"), [(0.9, 30), (0.99, 10), (0.999, 3)])
+def test_with_a_value_ahead_reward_one_for_ever_is_worth_its_limit(discount: float, horizon: int) -> None:
     """V = 1 / (1 - discount) at every step; without the value ahead, the return of the steps that are left."""
-    live = torch.ones(1, 2, 30, dtype=torch.bool)
-    left = torch.arange(30, 0, -1).expand(1, 2, 30).double()
-    returns, seen = (1 - 0.9**left) / 0.1, torch.zeros(1, 2, 30, 1, dtype=torch.float64)
-    times = torch.arange(30)
-    right = linear(seen, returns, live, seen[:, :, -1], 0.9**left)(seen, times)
-    torch.testing.assert_close(right, torch.full_like(right, 10.0), atol=1e-2, rtol=0)
-    assert linear(seen, returns, live, seen[:, :, -1])(seen, times)[0, 0, 29] < 2
+    live = torch.ones(1, 2, horizon, dtype=torch.bool)
+    left = torch.arange(horizon, 0, -1).expand(1, 2, horizon).double()
+    returns, seen = (1 - discount**left) / (1 - discount), torch.zeros(1, 2, horizon, 1, dtype=torch.float64)
+    times = torch.arange(horizon)
+    right = linear(seen, returns, live, seen[:, :, -1], discount**left)(seen, times)
+    torch.testing.assert_close(right, torch.full_like(right, 1 / (1 - discount)), rtol=1e-6, atol=0)
+    assert linear(seen, returns, live, seen[:, :, -1])(seen, times)[0, 0, horizon - 1] < 2

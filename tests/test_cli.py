@@ -292,7 +292,7 @@ def test_a_folder_that_cannot_be_written(command: Command, folder: Path) -> None
 
 
 def test_check_gradients(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, out, err = command("check-gradients", "small.toml", "--inner.estimator", "lvc", "--sampled-tasks", "1")
+    code, out, err = command("check-gradients", "small.toml", "--inner.estimator", "lvc", "--tasks", "1")
     assert (code, err) == (0, "")
     assert "meta-gradient" in out
     assert "Fisher product" in out
@@ -307,9 +307,11 @@ def test_check_gradients(command: Command, folder: Path, monkeypatch: pytest.Mon
 
 def test_check_estimators(command: Command) -> None:
     code, out, err = command("check-estimators", "--horizon", "2", "--episodes", "200", "--repetitions", "40")
-    assert (code, err) == (0, "")
+    assert (code, err, out.count("agrees")) == (0, "", 4)
     for name in ("log_prob", "lvc", "dice", "first_order"):
         assert name in out
+    code, out, err = command("check-estimators", "--episodes", "5", "--repetitions", "3")
+    assert (code, "too noisy" in out, "more --repetitions" in err) == (1, True, True)
     code, _, err = command("check-estimators", "--repetitions", "1")
     assert (code, err.startswith("error: repetitions = 1")) == (2, True)
 

@@ -50,6 +50,21 @@ SETTINGS = [
         "use inner.adapt = 'context' or policy.context = 0",
     ),
     (
+        {"tasks": 1, "outer": {"exploration": 0.1}},
+        "outer.exploration with tasks = 1",
+        "give at least 2 tasks",
+    ),
+    (
+        {"baseline": {"name": "none"}, "bootstrap_on_truncation": True},
+        "bootstrap_on_truncation with baseline.name = 'none'",
+        "use baseline.name = 'linear'",
+    ),
+    (
+        {"policy": {"init_std": 0.1, "min_std": 0.2}},
+        "policy.min_std = 0.2 above policy.init_std = 0.1",
+        "give a lower min_std",
+    ),
+    (
         {"outer": {"name": "promp", "inner_kl": 0.0, "inner_kl_target": 0.01}},
         "outer.inner_kl_target with outer.inner_kl = 0",
         "give inner_kl a value to start from",
@@ -95,6 +110,10 @@ def test_a_contradiction_is_named_with_its_fix(tables: dict[str, Any], problem: 
         {"inner": {"adapt": "context"}, "policy": {"context": 1}},
         {"inner": {"adapt": "context"}, "policy": {"hidden": [], "context": 1}},
         {"outer": {"exploration": 0.1}},
+        {"tasks": 2, "outer": {"exploration": 0.1}},
+        {"tasks": 1},
+        {"bootstrap_on_truncation": True, "baseline": {"name": "value_network"}},
+        {"policy": {"init_std": 0.1, "min_std": 0.1}},
         {"outer": {"name": "promp", "inner_kl": 0.0}},
         {"outer": {"name": "promp", "inner_kl": 1e-6, "inner_kl_target": 0.01}},
         {"outer": {"name": "promp", "inner_kl_target": 0.01}},

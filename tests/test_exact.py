@@ -149,10 +149,11 @@ def test_more_episodes_mean_less_error(seed: int) -> None:
 def test_the_rows_of_the_command() -> None:
     rows = check_estimators(APART, episodes=300, repetitions=60)
     assert [row.name for row in rows] == list(CHOICES)
-    assert all(row.agrees for row in rows)
+    assert all(row.verdict == "agrees" for row in rows)
     by_name = {row.name: row for row in rows}
     assert by_name["dice"].bias < 1e-12 < by_name["lvc"].bias < by_name["log_prob"].bias
-    assert not rows[0]._replace(error=1.0).agrees
+    assert rows[0]._replace(error=1.0).verdict == "differs"
+    assert rows[0]._replace(error=1.0, standard_error=1.0).verdict == "too noisy"
 
 
 @pytest.mark.parametrize(

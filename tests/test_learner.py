@@ -65,6 +65,12 @@ def test_the_configuration_reaches_what_it_names() -> None:
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.parametrize("key", ["init_std", "min_std"])
+def test_discrete_actions_have_no_standard_deviation(key: str) -> None:
+    with pytest.raises(InputError, match=rf"policy.{key} = 0.3 with env = 'bandit'.*leave it out"):
+        build(tiny(env="bandit", policy={key: 0.3}))
+
+
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

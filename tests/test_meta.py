@@ -150,12 +150,12 @@ def test_every_term_by_hand() -> None:
     kl = math.log(4 / 3) / 2  # of (1/2, 1/2) to (3/4, 1/4)
     before = (kl + math.log(3) / 2) / 2  # and of (1/4, 3/4), mean of the two steps
     # ratios 3/2 and 1/2: (3 - 2) / 2 and (6 + 2) / 2; clipped to 0.8 ... 1.2: (2.4 - 3.2) / 2 and (4.8 + 2) / 2
-    # the E-MAML term: the sum of ratios is 3/2 + 1/2 in the first step and 3 + 1/3 in the second
+    # the E-MAML term: the mean of ratios is (3/2 + 1/2) / 2 in the first step and (3 + 1/3) / 2 in the second
     cases = [
         ({}, (0.5 + 4) / 2, 0),
         ({"clip": 0.2}, (-0.4 + 3.4) / 2, 0),
         ({"inner_kl": 2.0}, (0.5 + 4) / 2 - 2 * before, before),
-        ({"credit": torch.tensor([3.0, -6.0]).double()}, (0.5 + 4) / 2 + (3 - 6) / 2 * (2 + 10 / 3), before),
+        ({"credit": torch.tensor([3.0, -6.0]).double()}, (0.5 + 4) / 2 + (3 - 6) / 2 * (1 + 5 / 3), before),
     ]
     for changes, value, inner_kl in cases:
         objective = dataclasses.replace(plain, **changes)
@@ -226,7 +226,7 @@ def test_with_the_e_maml_term_the_gradient_is_that_of_the_return_after_adaptatio
     scale = count * chance[:, None, None]
     post = batch(every_arm, logits[-1], scale, logits[-1].softmax(-1).unsqueeze(-1))
     without = MetaObjective(policy, inner_loss(policy, "log_prob"), [*pre, post], Rates(lr))
-    whole = dataclasses.replace(without, credit=count * chance * reached)
+    whole = dataclasses.replace(without, credit=episodes * count * chance * reached)
 
     expected = torch.autograd.functional.jacobian(
         lambda vector: (walk(vector)[0] * walk(vector)[1]).sum(), flatten(theta)

@@ -40,7 +40,7 @@ def test_an_accepted_step_improves_within_the_trust_region(estimator: str, steps
     assert after[0] > before[0]
     assert 0 < after[1] <= 0.01
     assert log["kl/outer"] == pytest.approx(after[1])
-    assert log["surrogate/gain"] == pytest.approx(after[0] - before[0])
+    assert log["objective/gain"] == pytest.approx(after[0] - before[0])
 
 
 def test_the_step_solves_the_linear_quadratic_problem() -> None:
@@ -76,7 +76,7 @@ def test_a_refused_step_returns_the_given_parameters() -> None:
     assert moved is theta
     assert all(torch.equal(theta[name], before[name]) for name in theta)
     assert (log["linesearch/accepted"], log["linesearch/backtracks"]) == (0, 15)
-    assert (log["kl/outer"], log["surrogate/gain"]) == (0, 0)
+    assert (log["kl/outer"], log["objective/gain"]) == (0, 0)
 
 
 def test_a_gradient_that_is_not_finite_is_named() -> None:
@@ -114,7 +114,7 @@ def test_adam_is_kingma_and_bas() -> None:
         params, state, log = adam(params, state, exploration, objective, Outer(name="adam", lr=0.01))
         torch.testing.assert_close(flatten(params), at, atol=1e-12, rtol=1e-10)
         value, kl, _ = objective.values(params)
-        assert log["surrogate/gain"] == pytest.approx(value - start, abs=1e-12)
+        assert log["objective/gain"] == pytest.approx(value - start, abs=1e-12)
         assert log["kl/outer"] == pytest.approx(kl, abs=1e-12)
         assert log["grad/norm"] == pytest.approx(float(flatten(gradient).norm()))
         assert value > start

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs import check_contract
+from envs import InputError, check_contract
 from envs.gymnasium_env import SingleEnv
 from envs.tabular_mdp import TabularMDP
 
@@ -115,6 +115,8 @@ def test_a_sum_of_probabilities_below_one_leads_to_no_state_that_is_not_there() 
     # What rounding does, made large: a tenth of the draws lie above the sum.
     states, _ = play(lottery(0.45, 0.45), steps=3, rows=500)
     assert states.unique().tolist() == [0, 1]
+    states, _ = play(lottery(0.9, 0.0), steps=3, rows=500)
+    assert states.unique().tolist() == [0]
 
 
 def test_a_row_depends_on_its_seed_task_and_actions_alone() -> None:
@@ -163,6 +165,10 @@ def test_held_out_tasks_are_fixed() -> None:
 def test_the_gymnasium_view_takes_an_index() -> None:
     env = SingleEnv(TabularMDP(states=3, actions=2, horizon=3))
     assert env.action_space == gymnasium.spaces.Discrete(2)
+    env.reset(seed=0)
+    for action in (2, -1):
+        with pytest.raises(InputError, match=f"action = {action} is not one of the 2 actions"):
+            env.step(action)
     first, _ = env.reset(seed=0, options={"task": CYCLE})
     steps = [env.step(action) for action in (0, 1, 0)]
     assert [first.tolist(), *(row.tolist() for row, *_ in steps)] == [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]

@@ -25,7 +25,7 @@ from maml_rl.train import describe
 
 KEYS = {
     "iteration", "env_steps", "return/0", "return/1", "std/0", "std/1", "kl/inner", "kl/outer", "linesearch/accepted",
-    "linesearch/backtracks", "cg/residual", "grad/norm", "surrogate/gain", "seconds/sampling", "seconds/inner",
+    "linesearch/backtracks", "cg/residual", "grad/norm", "objective/gain", "seconds/sampling", "seconds/inner",
     "seconds/outer",
 }  # fmt: skip
 
@@ -103,6 +103,9 @@ def test_metrics_follow_from_what_was_sampled() -> None:
     kl = [learner.policy(theta, seen).kl(learner.policy(params, seen)).item() for params in adapted]
     assert min(kl) > 1e-6
     assert row["kl/inner"] == pytest.approx(np.mean(kl), rel=1e-4)
+    log_std = [trajectory.behaviour.log_std[:, 0, 0, 0] for trajectory in exploration.trajectories]
+    entropy = [float((each + 0.5 * np.log(2 * np.pi * np.e)).mean()) for each in log_std]
+    assert [row[f"entropy/{k}"] for k in range(3)] == pytest.approx(entropy)
     better = exploration.trajectories[0]._replace(rewards=exploration.trajectories[0].rewards + 1)
     worse = exploration._replace(trajectories=[better, *exploration.trajectories[1:]])
     assert describe(learner, worse)["share_worse"] == 1
@@ -288,3 +291,13 @@ def test_a_refused_folder_lets_go_of_the_environments(run: Path, monkeypatch: py
     with contextlib.suppress(InputError):
         meta_train(tiny(env="probes:Probe"), run, quiet=True)
     assert len(closed) == 1
+
+
+def test_the_entropy_is_the_mean_over_live_steps() -> None:
+    """Logits differ from state to state, so that one step's entropy is not the batch's."""
+    learner = build(tiny(env="tabular-mdp", horizon=6))
+    theta, tasks = learner.initial_params(), learner.training_tasks(0)
+    exploration = learner.explore(theta, tasks, 3, learner.key(Purpose.TRAINING), [1.0])
+    entropy = exploration.trajectories[0].behaviour.entropy()
+    assert describe(learner, exploration)["entropy/0"] == pytest.approx(float(entropy.mean()), rel=1e-5)
+    assert entropy.std() > 1e-3

@@ -36,7 +36,7 @@ def error(found: Tensor, expected: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("tasks", [1, 3, 40])
+@pytest.mark.parametrize("tasks", [1, 40])
 def test_what_is_not_linear_is_fitted(shape: str, tasks: int) -> None:
     function, share = SHAPES[shape]
     seen = uniform(tasks)
@@ -46,6 +46,25 @@ def test_what_is_not_linear_is_fitted(shape: str, tasks: int) -> None:
     assert found.max() < 0.2
     # The linear baseline has the square of the observation, which serves for |x| but not for the others.
     assert (found < 2 * share * error(straight, returns)).all()
+
+
+def test_hundreds_of_tasks_are_fitted_as_well_as_one() -> None:
+    """A loss summed over tasks outgrows the optimiser's tolerances, which then stop it at its start."""
+    seen = uniform(1)[:, :3].expand(400, -1, -1, -1)
+    returns = torch.sin(5 * seen[..., 0])
+    found = value_network(seen, returns, live(400)[:, :3], seen[:, :, -1])(seen, TIMES)
+    assert error(found, returns).max() < 0.1
+
+
+def test_the_value_ahead_is_what_the_network_says_of_the_final_observation() -> None:
+    """The equation's right side and the advantages after a time limit must speak of the same value."""
+    seen, final = uniform(2), 2 + uniform(2, seed=1)[:, :, 0]
+    carry = 0.95 ** (20 - TIMES).expand(2, 10, 20).double()
+    returns = seen[..., 0].abs() - carry * final.abs()
+    length = torch.full((2, 10), 20)
+    ahead = linear(seen, returns, live(2), final, carry)(final, length)
+    found = value_network(seen, returns, live(2), final, carry)(final, length)
+    assert (found - ahead).abs().mean() < 0.1 * ahead.std()
 
 
 def test_the_fit_does_not_depend_on_how_many_tasks_there_are() -> None:
@@ -92,7 +111,7 @@ def test_scale_and_offset_of_the_returns_pass_through() -> None:
     seen = uniform(2)
     returns = seen[..., 0].abs()
     plain, moved = fit(seen, returns), fit(seen, 1000 * returns - 7000)
-    torch.testing.assert_close(moved, 1000 * plain - 7000, atol=30, rtol=0)
+    assert error(moved, 1000 * plain - 7000).max() < 0.03
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -150,7 +169,7 @@ def test_no_carry_is_a_carry_of_zero() -> None:
     assert error(fitted(torch.zeros(2, 10, 20)), fitted(None)).max() < 1e-3
 
 
-@pytest.mark.parametrize(("discount", "horizon"), [(0.9, 30), (0.95, 20), (0.9, 1)])
+@pytest.mark.parametrize(("discount", "horizon"), [(0.9, 30), (0.95, 20), (0.9, 1), (0.99, 10)])
 def test_with_a_value_ahead_reward_one_for_ever_is_worth_its_limit(discount: float, horizon: int) -> None:
     """Of the solutions 1 / (1 - discount) + c discount^-t, whatever c, the one that does not change with time."""
     left = torch.arange(horizon, 0, -1).expand(2, 10, horizon).double()
