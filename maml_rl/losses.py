@@ -60,7 +60,8 @@ def inner_loss(policy: Policy, estimator: str, recorded: bool = False) -> Loss[B
         recorded: The reference of ratios is the policy that sampled the batch, which weights its data by importance
             where the parameters have moved since (ProMP, equation 12), and makes the loss an ordinary function with
             finite differences. Otherwise it is log pi of the very evaluation, stopped. At the parameters that
-            sampled, both have the same derivatives.
+            sampled, both have the same derivatives. "log_prob" has no ratio: as in the MAML paper's code, it does not
+            correct for parameters that have moved.
     """
     estimate = ESTIMATORS[estimator]
 
