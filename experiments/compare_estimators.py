@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 
 from maml_rl.run_folder import read_metrics
-from maml_rl.statistics import Interval, bootstrap
+from maml_rl.statistics import Interval, bootstrap, bootstrap_difference
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -83,12 +83,14 @@ def seconds(run: Path) -> float:
     return float(np.median([sum(row[part] for part in parts) for row in read_metrics(run)]))
 
 
-def summary(runs: list[Path]) -> dict[str, object]:
-    """Interquartile means over seeds and tasks after 0 to 3 steps, and the cost."""
-    values = np.stack([returns(run) for run in runs])
+def summary(runs: list[Path], reference: list[Path]) -> dict[str, object]:
+    """Interquartile means over seeds and tasks after 0 to 3 steps, how far a reference is ahead, and the cost."""
+    values, others = (np.stack([returns(run) for run in each]) for each in (runs, reference))
+    steps = range(values.shape[-1])
     return {
         "seeds": len(runs),
-        "return": [bootstrap(values[..., k])._asdict() for k in range(values.shape[-1])],
+        "return": [bootstrap(values[..., k])._asdict() for k in steps],
+        "log_prob_ahead": [bootstrap_difference(others[..., k], values[..., k])._asdict() for k in steps],
         "mean_of_each_seed": values.mean(1).tolist(),
         "seconds_an_iteration": float(np.median([seconds(run) for run in runs])),
     }
@@ -97,13 +99,14 @@ def summary(runs: list[Path]) -> dict[str, object]:
 def table(rows: dict[str, dict[str, object]]) -> str:
     """The comparison in Markdown."""
     lines = [
-        "| outer | inner | seeds | after 1 step | after 3 steps | seconds an iteration |",
-        "|---|---|---|---|---|---|",
+        "| outer | inner | seeds | after 1 step | after 3 steps | log_prob ahead: 1 | 3 | seconds an iteration |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
         outer, estimator = name.split("-")
         cells = [Interval(**row["return"][k]) for k in (1, 3)]
-        shown = " | ".join(f"{x.value:.1f} ({x.low:.1f} to {x.high:.1f})" for x in cells)
+        cells += [Interval(**row["log_prob_ahead"][k]) for k in (1, 3) if estimator != "log_prob"]
+        shown = " | ".join([*(f"{x.value:.1f} ({x.low:.1f} to {x.high:.1f})" for x in cells), *[""] * (4 - len(cells))])
         lines.append(f"| {outer} | {estimator} | {row['seeds']} | {shown} | {row['seconds_an_iteration']:.1f} |")
     return "\n".join(lines) + "\n"
 
@@ -146,7 +149,7 @@ def main() -> None:
             runs = [folder(chosen.runs, outer, name, seed) for seed in chosen.seeds]
             done[f"{outer}-{name}"] = [run for run in runs if finished(run, chosen.iterations)]
     learning = {name: runs for name, runs in done.items() if runs}
-    rows = {name: summary(runs) for name, runs in learning.items()}
+    rows = {name: summary(runs, learning[f"{name.split('-')[0]}-log_prob"]) for name, runs in learning.items()}
     (chosen.runs / "comparison.json").write_text(json.dumps(rows, indent=1))
     (chosen.runs / "comparison.md").write_text(table(rows))
     draw(rows, learning, chosen.runs / "comparison.png")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maml_rl.statistics import bootstrap, interquartile_mean
+from maml_rl.statistics import bootstrap, bootstrap_difference, interquartile_mean
 
 
 def test_the_middle_half_by_hand() -> None:
@@ -46,3 +46,23 @@ def test_one_seed_has_an_interval_over_tasks() -> None:
 def test_the_same_numbers_every_time() -> None:
     values = np.random.default_rng(2).normal(size=(3, 10))
     assert bootstrap(values) == bootstrap(values)
+
+
+def test_a_difference_on_shared_tasks_does_not_have_their_spread() -> None:
+    random = np.random.default_rng(4)
+    tasks = 10 * random.normal(size=(1, 40))
+    first, second = (tasks + shift + 0.1 * random.normal(size=(5, 40)) for shift in (1.0, 0.0))
+    value, low, high = bootstrap_difference(first, second)
+    assert 0.8 < low < value < high < 1.2
+    assert bootstrap(first).high - bootstrap(first).low > 2
+
+
+def test_a_difference_covers_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(5)
+    inside = 0
+    for _ in range(200):
+        tasks = random.normal(size=(1, 40))
+        one, two = (tasks + 0.3 * random.normal(size=(5, 1)) + random.normal(size=(5, 40)) for _ in range(2))
+        _, low, high = bootstrap_difference(one, two, resamples=200)
+        inside += low < 0 < high
+    assert 170 <= inside <= 200
