@@ -56,7 +56,9 @@ def finished(run: Path, iterations: int) -> bool:
         return False
     trained = len(read_metrics(run))
     if trained != iterations:
-        sys.exit(f"{run} was evaluated after {trained} iterations, not {iterations}: move it away, or give --iterations")
+        sys.exit(
+            f"{run} was evaluated after {trained} iterations, not {iterations}: move it away, or give --iterations"
+        )
     return True
 
 

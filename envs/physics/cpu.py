@@ -53,6 +53,10 @@ class CpuPhysics:
             self._sensors = np.empty((batch, frame_skip, sensors))
             self._frame_skip = frame_skip
 
+    def use(self, models: Sequence[mujoco.MjModel]) -> None:
+        """Give each world a model, of the same sizes as those before."""
+        self._models = list(models)
+
     def set_state(self, qpos: Tensor, qvel: Tensor) -> None:
         """Put every world at time 0 into the given positions (batch, nq) and velocities (batch, nv)."""
         self._state[:] = 0.0
