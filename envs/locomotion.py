@@ -36,6 +36,8 @@ class Definition(NamedTuple):
 class Locomotion(MujocoTask):
     """Reward w r(motion, task) - c sum(a^2) + s a step, with w, c and s of the definition and r the task's.
 
+    The step that ends an episode has the bonus s too, as in the sources; gymnasium's robots withhold it there.
+
     A robot defines ``motion``, ``observation`` and ``terminated``; a task ``task_reward`` and its distribution; a
     family is one of each, and its definitions by preset.
     """
