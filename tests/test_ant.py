@@ -62,7 +62,7 @@ def test_rllabs_velocity_is_not_the_torsos() -> None:
     env = AntDirection("finn2017", threads=1)
     (played,) = play(env, torch.ones(2, 1), 1, push=1.0)
     torso = (played.after.qpos - played.before.qpos)[:, 0] / env.dt
-    assert ((played.step.info["reward_run"] - torso).abs() > 0.03).all()
+    assert (played.step.info["reward_run"] - torso).abs().max() > 0.1
     env.close()
 
 
