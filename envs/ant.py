@@ -126,7 +126,7 @@ class AntVelocity(GoalVelocity, Ant):
     3 to 4 m/s.
 
     Sources: the MAML paper's code; the gymnasium preset has the same reward on gymnasium's ant, as pytorch-maml-rl's
-    AntVel, for ProMP and PEARL have no such task.
+    AntVel, for ProMP has no such task.
     """
 
     definitions: ClassVar = {

@@ -120,7 +120,7 @@ class MujocoTask(TaskEnv):
 
     def _models_of(self, tasks: Tensor) -> list[mujoco.MjModel]:
         """A model for each environment; equal tasks share one, and tasks of the last reset keep theirs."""
-        keys = [row.tobytes() for row in tasks.numpy()]
+        keys = [row.tobytes() for row in tasks.cpu().numpy()]
         distinct = dict(zip(keys, tasks, strict=True))
         known = self._models
         self._models = {key: known[key] if key in known else self.task_model(task) for key, task in distinct.items()}

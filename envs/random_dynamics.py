@@ -57,7 +57,7 @@ class RandomDynamics(Locomotion):
     def task_model(self, task: Tensor) -> mujoco.MjModel:
         """The robot with its parameters times the task's factors."""
         model = copy.copy(self.model)
-        for name, factors in zip(BASES, task.double().split(self._sizes()), strict=True):
+        for name, factors in zip(BASES, task.double().cpu().split(self._sizes()), strict=True):
             parameter = getattr(model, name)
             parameter *= factors.numpy().reshape(parameter.shape)
         mujoco.mj_setConst(model, self._scratch)

@@ -93,6 +93,8 @@ def test_worlds_can_be_given_other_models() -> None:
     physics.set_state(torch.zeros(2, 1), torch.zeros(2, 1))
     physics.step(torch.full((2, 1), 3.0), frame_skip=1)
     assert_equal(physics.qvel, [[0.075], [0.15]], 1e-12)
+    with pytest.raises(ValueError, match="1 models for 2 worlds"):
+        physics.use([slider_model()])
     physics.close()
 
 
