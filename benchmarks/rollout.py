@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 import torch
 from mujoco.rollout import Rollout
+from torch import Tensor
 
 from common import Arguments, arguments, learner_for, report, seconds
 from envs.mujoco_task import MujocoTask
@@ -22,20 +23,24 @@ def closed_loop(learner: Learner, chosen: Arguments) -> Trajectory:
 
 
 class OpenLoop:
-    """mujoco.rollout over the same controls, in one call for the whole episode, on all cores."""
+    """mujoco.rollout over the same models and controls, in one call for the whole episode, on all cores."""
 
-    def __init__(self, env: MujocoTask, trajectory: Trajectory) -> None:
+    def __init__(self, env: MujocoTask, trajectory: Trajectory, tasks: Tensor) -> None:
         model, scale = env.model, float(env.action_space.high[0])
-        controls = (trajectory.actions.flatten(0, 1).double() / scale).clamp(-1, 1).numpy()
-        self.control = np.repeat(controls, env.frame_skip, axis=1)
+        low, high = model.actuator_ctrlrange.T
+        share = (trajectory.actions.flatten(0, 1).double() / scale).clamp(-1, 1).numpy()
+        self.control = np.repeat((low + high) / 2 + (high - low) / 2 * share, env.frame_skip, axis=1)
         batch, self.steps, _ = self.control.shape
         size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+        episodes = batch // len(tasks)
+        env.reset(tasks.repeat_interleave(episodes, 0), torch.arange(batch))
         self.start = np.zeros((batch, size))
-        self.start[:, 1 : 1 + model.nq] = model.qpos0
+        self.start[:, 1 : 1 + model.nq + model.nv] = torch.cat(env.state, -1)
         self.state = np.empty((batch, self.steps, size))
         self.sensors = np.empty((batch, self.steps, model.nsensordata))
         threads = os.cpu_count() or 1
-        self.models, self.data = [model] * batch, [mujoco.MjData(model) for _ in range(threads)]
+        self.models = [own for own in map(env.task_model, tasks) for _ in range(episodes)]
+        self.data = [mujoco.MjData(model) for _ in range(threads)]
         self.pool = Rollout(nthread=threads)
 
     def __call__(self) -> None:
@@ -46,9 +51,13 @@ class OpenLoop:
         )  # fmt: skip
 
 
-def gymnasium_steps_per_second(controls: np.ndarray) -> float:
-    """One HalfCheetah-v5 as gymnasium makes it, no policy, with the controls of some episodes (episodes, steps, 6)."""
-    env = gymnasium.make("HalfCheetah-v5", max_episode_steps=controls.shape[1])
+ROBOTS = {"half": "HalfCheetah", "ant": "Ant", "humanoid": "Humanoid", "walker": "Walker2d", "hopper": "Hopper"}
+
+
+def gymnasium_steps_per_second(name: str, frame_skip: int, controls: np.ndarray) -> float:
+    """One robot as gymnasium makes it, no policy, with the controls of some episodes (episodes, steps, act)."""
+    robot = ROBOTS[name.partition("-")[0]]
+    env = gymnasium.make(f"{robot}-v5", max_episode_steps=controls.shape[1], frame_skip=frame_skip)
 
     def play() -> None:
         for episode in controls:
@@ -69,14 +78,14 @@ def main() -> None:
     steps = trajectory.rewards.numel()
     env = learner.envs[0]
     assert isinstance(env, MujocoTask), "this benchmark is for MuJoCo environments"
-    replay = OpenLoop(env, trajectory)
-    controls = replay.control[:20, :: env.frame_skip]
+    replay = OpenLoop(env, trajectory, learner.training_tasks(0))
+    controls = replay.control[:20, :: env.frame_skip].astype(np.float32)
     torch.set_num_threads(1)
     rows = [
         (
             steps / seconds(lambda: closed_loop(learner, chosen)),
             steps / seconds(replay),
-            gymnasium_steps_per_second(controls),
+            gymnasium_steps_per_second(chosen.env, env.frame_skip, controls),
         )
         for _ in range(chosen.repeats)
     ]

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import gymnasium
 
+from envs.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
 from envs.bandit import Bandit
 from envs.check import check_contract
 from envs.errors import InputError
 from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
+from envs.hopper import HopperRandomDynamics
+from envs.humanoid import HumanoidDirection
 from envs.navigation import Navigation
 from envs.tabular_mdp import TabularMDP
 from envs.task_env import Step, TaskEnv
+from envs.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 
 __all__ = ["InputError", "Step", "TaskEnv", "check_contract", "family", "make", "names"]
 
@@ -22,6 +26,15 @@ FAMILIES: dict[str, type[TaskEnv]] = {
     "navigation": Navigation,
     "half-cheetah-dir": HalfCheetahDirection,
     "half-cheetah-vel": HalfCheetahVelocity,
+    "ant-dir": AntDirection,
+    "ant-dir-2d": AntDirection2D,
+    "ant-vel": AntVelocity,
+    "ant-goal": AntGoal,
+    "humanoid-dir": HumanoidDirection,
+    "walker-dir": Walker2dDirection,
+    "walker-vel": Walker2dVelocity,
+    "walker-rand-params": Walker2dRandomDynamics,
+    "hopper-rand-params": HopperRandomDynamics,
     "bandit": Bandit,
     "tabular-mdp": TabularMDP,
 }

@@ -2,6 +2,7 @@
 
 import os
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,11 +28,12 @@ class State(NamedTuple):
 
 
 class ResetNoise(NamedTuple):
-    """Start state: qpos0 + uniform(-u, u) + normal(0, n), each of its own width."""
+    """Start state: default + uniform(-u, u) + normal(0, n), each of its own width."""
 
     qpos_uniform: float = 0.0
     qpos_normal: float = 0.0
     qvel_normal: float = 0.1
+    qvel_uniform: float = 0.0
 
 
 def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
@@ -63,6 +65,7 @@ class MujocoTask(TaskEnv):
         noise: Distribution of the start state.
         horizon: Control steps in an episode.
         threads: Threads of each copy's simulator; 0 for all cores.
+        start: Positions that the noise of the start state is added to; None for the model's default.
     """
 
     copies = 2
@@ -75,6 +78,7 @@ class MujocoTask(TaskEnv):
         noise: ResetNoise,
         horizon: int,
         threads: int = 0,
+        start: Sequence[float] | None = None,
     ) -> None:
         # A diverged world must show as NaN, not restart from the default state.
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
@@ -88,13 +92,14 @@ class MujocoTask(TaskEnv):
         self._threads = threads or os.cpu_count() or 1
         low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).unbind(-1)
         self._control_middle, self._control_half = (high + low) / 2, (high - low) / 2
-        self._qpos0 = torch.from_numpy(model.qpos0.copy())
+        self._start = torch.tensor(model.qpos0 if start is None else start, dtype=torch.float64)
         self._physics: CpuPhysics | None = None
         self._batch = 0
         self._task = torch.zeros(0)
+        self._models: dict[bytes, mujoco.MjModel] = {}  # of the tasks that were last reset to
         self._renderer: mujoco.Renderer | None = None
         self.action_space = gymnasium.spaces.Box(-action_scale, action_scale, (model.nu,), np.float32)
-        width = self.observation(State(self._qpos0, torch.zeros(model.nv, dtype=torch.float64))).shape[-1]
+        width = self.observation(State(self._start, torch.zeros(model.nv, dtype=torch.float64))).shape[-1]
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
     @abstractmethod
@@ -109,6 +114,18 @@ class MujocoTask(TaskEnv):
     def terminated(self, state: State) -> Tensor:
         """Whether the episode ends in this state, (...) bool."""
 
+    def task_model(self, task: Tensor) -> mujoco.MjModel:
+        """The model in which a task (task_shape) is played: the same for all, unless tasks change the dynamics."""
+        return self.model
+
+    def _models_of(self, tasks: Tensor) -> list[mujoco.MjModel]:
+        """A model for each environment; equal tasks share one, and tasks of the last reset keep theirs."""
+        keys = [row.tobytes() for row in tasks.cpu().numpy()]
+        distinct = dict(zip(keys, tasks, strict=True))
+        known = self._models
+        self._models = {key: known[key] if key in known else self.task_model(task) for key, task in distinct.items()}
+        return [self._models[key] for key in keys]
+
     @property
     def state(self) -> State:
         """The worlds' present state (views of the simulator's arrays; float64)."""
@@ -117,17 +134,19 @@ class MujocoTask(TaskEnv):
         return State(self._physics.qpos, self._physics.qvel)
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
-        """Start at the model's default position plus noise; see the class for its widths."""
-        batch = len(seeds)
+        """Start at the default position plus noise; see the class for its widths."""
+        batch, models = len(seeds), self._models_of(tasks)
         if self._physics is None or batch != self._batch:
             self.close()
-            self._physics, self._batch = CpuPhysics(self.model, batch, self._threads), batch
+            self._physics, self._batch = CpuPhysics(models, batch, self._threads), batch
+        self._physics.use(models)
         self._task = tasks
         nq, nv = self.model.nq, self.model.nv
         shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold(seeds, 0), (nq,)) - 1)
         shift = shift + self._noise.qpos_normal * random.normal(random.fold(seeds, 1), (nq,))
         velocity = self._noise.qvel_normal * random.normal(random.fold(seeds, 2), (nv,))
-        self._physics.set_state(self._qpos0 + shift, velocity)
+        velocity = velocity + self._noise.qvel_uniform * (2 * random.uniform(random.fold(seeds, 3), (nv,)) - 1)
+        self._physics.set_state(self._start + shift, velocity)
         return self.observation(self.state).float()
 
     def step(self, action: Tensor) -> Step:

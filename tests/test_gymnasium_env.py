@@ -23,6 +23,20 @@ IDS = [
     "maml_rl/half-cheetah-vel-gymnasium-v0",
     "maml_rl/half-cheetah-vel-finn2017-v0",
 ]
+ROBOTS = [
+    "maml_rl/ant-dir-gymnasium-v0",
+    "maml_rl/ant-dir-finn2017-v0",
+    "maml_rl/ant-dir-2d-gymnasium-v0",
+    "maml_rl/ant-vel-gymnasium-v0",
+    "maml_rl/ant-vel-finn2017-v0",
+    "maml_rl/ant-goal-gymnasium-v0",
+    "maml_rl/ant-goal-finn2017-v0",
+    "maml_rl/humanoid-dir-gymnasium-v0",
+    "maml_rl/walker-dir-gymnasium-v0",
+    "maml_rl/walker-vel-gymnasium-v0",
+    "maml_rl/walker-rand-params-gymnasium-v0",
+    "maml_rl/hopper-rand-params-gymnasium-v0",
+]
 DISCRETE = ["maml_rl/bandit-bernoulli-v0", "maml_rl/bandit-gaussian-v0", "maml_rl/tabular-mdp-duan2016-v0"]
 Make = Callable[..., gymnasium.Env]
 
@@ -43,7 +57,7 @@ def make() -> Iterator[Make]:
 
 def test_every_preset_of_every_family_has_an_id() -> None:
     registered = [name for name in gymnasium.registry if name.startswith("maml_rl/")]
-    assert registered == IDS + DISCRETE
+    assert registered == IDS + ROBOTS + DISCRETE
     families = [(name, preset) for name in envs.names() for preset in envs.family(name).presets]
     assert registered == [f"maml_rl/{name}-{preset}-v0" for name, preset in families]
 
@@ -57,7 +71,7 @@ def test_the_ids_work_in_a_program_that_imports_gymnasium_alone(tmp_path: Path) 
 
 @pytest.mark.filterwarnings("ignore:.*A Box observation space minimum value is -infinity:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*A Box observation space maximum value is infinity:UserWarning")
-@pytest.mark.parametrize("name", IDS + DISCRETE)
+@pytest.mark.parametrize("name", IDS + ROBOTS + DISCRETE)
 def test_gymnasium_finds_nothing_wrong(name: str, make: Make) -> None:
     # Drawing the robot needs OpenGL, and has a test of its own.
     check_env(make(name).unwrapped, skip_render_check="navigation" not in name)

@@ -16,7 +16,6 @@ from envs.half_cheetah import (
     HalfCheetah,
     HalfCheetahDirection,
     HalfCheetahVelocity,
-    PlanarMass,
     half_cheetah_model,
 )
 from envs.mujoco_task import State
@@ -80,19 +79,6 @@ def test_the_model_is_the_one_that_gymnasium_compiles(gymnasium_env: gymnasium.E
     for name in options:
         assert getattr(ours.opt, name) == getattr(theirs.opt, name), name
     assert ours.opt.timestep == 0.01
-
-
-def test_the_center_of_mass_is_mujocos() -> None:
-    env, generator = HalfCheetahDirection(), torch.Generator().manual_seed(2)
-    qpos = 2 * torch.randn(20, 9, generator=generator, dtype=torch.float64)
-    qvel = 5 * torch.randn(20, 9, generator=generator, dtype=torch.float64)
-    position, speed = PlanarMass.of(env.model)(State(qpos, qvel))
-    expected_position, expected_velocity = mass_center(env, State(qpos, qvel))
-    np.testing.assert_allclose(position, expected_position, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(speed, expected_velocity[:, 0], rtol=0, atol=1e-12)
-    # One environment without a batch axis.
-    alone, _ = PlanarMass.of(env.model)(State(qpos[3], qvel[3]))
-    torch.testing.assert_close(alone, position[3], rtol=0, atol=1e-12)
 
 
 # --- Spaces, observation, action.

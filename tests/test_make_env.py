@@ -13,19 +13,39 @@ from torch import Tensor
 
 import envs
 from envs import InputError, Step, TaskEnv, check_contract
+from envs.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
 from envs.bandit import Bandit
 from envs.check import ContractError
 from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
+from envs.hopper import HopperRandomDynamics
+from envs.humanoid import HumanoidDirection
 from envs.navigation import Navigation
 from envs.tabular_mdp import TabularMDP
+from envs.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
+
+FAMILIES = {
+    "navigation": Navigation,
+    "half-cheetah-dir": HalfCheetahDirection,
+    "half-cheetah-vel": HalfCheetahVelocity,
+    "ant-dir": AntDirection,
+    "ant-dir-2d": AntDirection2D,
+    "ant-vel": AntVelocity,
+    "ant-goal": AntGoal,
+    "humanoid-dir": HumanoidDirection,
+    "walker-dir": Walker2dDirection,
+    "walker-vel": Walker2dVelocity,
+    "walker-rand-params": Walker2dRandomDynamics,
+    "hopper-rand-params": HopperRandomDynamics,
+    "bandit": Bandit,
+    "tabular-mdp": TabularMDP,
+}
 
 # --- Names and presets.
 
 
 def test_names() -> None:
-    assert envs.names() == ["navigation", "half-cheetah-dir", "half-cheetah-vel", "bandit", "tabular-mdp"]
-    families = [envs.family(name) for name in envs.names()]
-    assert families == [Navigation, HalfCheetahDirection, HalfCheetahVelocity, Bandit, TabularMDP]
+    assert {name: envs.family(name) for name in envs.names()} == FAMILIES
+    assert envs.names() == list(FAMILIES)
     assert issubclass(InputError, ValueError)
 
 
@@ -35,6 +55,9 @@ def test_names() -> None:
         ("navigation", Navigation, 1, "finn2017", 100),
         ("half-cheetah-dir", HalfCheetahDirection, 2, "gymnasium", 200),
         ("half-cheetah-vel", HalfCheetahVelocity, 2, "gymnasium", 200),
+        ("ant-goal", AntGoal, 2, "gymnasium", 200),
+        ("humanoid-dir", HumanoidDirection, 2, "gymnasium", 200),
+        ("walker-rand-params", Walker2dRandomDynamics, 2, "gymnasium", 200),
     ],
 )
 def test_defaults(name: str, family: type[TaskEnv], copies: int, preset: str, horizon: int) -> None:

@@ -87,6 +87,17 @@ def test_a_world_can_have_a_model_of_its_own() -> None:
     physics.close()
 
 
+def test_worlds_can_be_given_other_models() -> None:
+    physics = CpuPhysics(slider_model(), batch=2, threads=1)
+    physics.use([slider_model(4.0), slider_model(2.0)])
+    physics.set_state(torch.zeros(2, 1), torch.zeros(2, 1))
+    physics.step(torch.full((2, 1), 3.0), frame_skip=1)
+    assert_equal(physics.qvel, [[0.075], [0.15]], 1e-12)
+    with pytest.raises(ValueError, match="1 models for 2 worlds"):
+        physics.use([slider_model()])
+    physics.close()
+
+
 def test_the_number_of_models_must_fit() -> None:
     with pytest.raises(ValueError, match="2 models for 3 worlds: give one model, or one for each world"):
         CpuPhysics([slider_model()] * 2, batch=3, threads=1)
@@ -247,6 +258,13 @@ def test_start_states_have_the_widths_of_the_noise() -> None:
     assert (normal.state.qvel == 0).all()
     uniform.close()
     normal.close()
+    rolling = Slider(ResetNoise(qvel_normal=0.0, qvel_uniform=0.4))
+    rolling.reset(torch.zeros(n, 1), torch.arange(n))
+    assert (rolling.state.qpos == 0.5).all()
+    assert 0.398 < rolling.state.qvel.abs().max() < 0.4
+    assert rolling.state.qvel.std().item() == pytest.approx(0.4 / np.sqrt(3), rel=0.03)
+    assert rolling.state.qvel.mean().abs() < 4.5 * 0.4 / np.sqrt(3 * n)
+    rolling.close()
 
 
 def test_a_start_state_depends_on_its_seed_alone() -> None:

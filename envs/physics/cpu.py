@@ -30,9 +30,8 @@ class CpuPhysics:
     """
 
     def __init__(self, models: mujoco.MjModel | Sequence[mujoco.MjModel], batch: int, threads: int) -> None:
-        self._models = [models] * batch if isinstance(models, mujoco.MjModel) else list(models)
-        if len(self._models) != batch:
-            raise ValueError(f"{len(self._models)} models for {batch} worlds: give one model, or one for each world")
+        self._batch = batch
+        self.use([models] * batch if isinstance(models, mujoco.MjModel) else models)
         model = self._models[0]
         self._data = [mujoco.MjData(model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)
@@ -46,12 +45,19 @@ class CpuPhysics:
 
     def _allocate(self, frame_skip: int) -> None:
         if frame_skip != self._frame_skip:
-            batch, sensors = len(self._models), self._models[0].nsensordata
+            batch, sensors = self._batch, self._models[0].nsensordata
             self._control = np.zeros((batch, frame_skip, self._nu))
             self._control_view = torch.from_numpy(self._control)
             self._states = np.empty((batch, frame_skip, self._state.shape[1]))
             self._sensors = np.empty((batch, frame_skip, sensors))
             self._frame_skip = frame_skip
+
+    def use(self, models: Sequence[mujoco.MjModel]) -> None:
+        """Give each world a model, of the same sizes as those before."""
+        # The simulator does not check: it would read beyond a list that is too short.
+        if len(models) != self._batch:
+            raise ValueError(f"{len(models)} models for {self._batch} worlds: give one model, or one for each world")
+        self._models = list(models)
 
     def set_state(self, qpos: Tensor, qvel: Tensor) -> None:
         """Put every world at time 0 into the given positions (batch, nq) and velocities (batch, nv)."""
