@@ -4,7 +4,8 @@ from envs import InputError, Step, TaskEnv
 from maml_rl.agent import Agent, load
 from maml_rl.config import Config
 from maml_rl.evaluate import Evaluation, evaluate
-from maml_rl.train import Stopped, meta_train
+from maml_rl.train import meta_train
+from maml_rl.training import Stopped
 
 __all__ = [
     "Agent",

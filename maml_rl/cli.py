@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs import InputError
-from maml_rl import config as configuration
+from maml_rl import config_file
 from maml_rl.config import Config
 
 COMMANDS = """usage: maml-rl COMMAND ...
@@ -112,14 +112,14 @@ def _with_config(options: Callable[[Config], T], arguments: Sequence[str], comma
     """Options of a command whose first argument is a configuration, and whose flags replace its keys."""
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not {"-h", "--help"} & set(arguments):
-        raise InputError(f"which configuration? A TOML file, or one of: {', '.join(configuration.experiments())}")
-    config = configuration.load(arguments[0]) if named else Config(env="...")
+        raise InputError(f"which configuration? A TOML file, or one of: {', '.join(config_file.experiments())}")
+    config = config_file.load(arguments[0]) if named else Config(env="...")
     truths = {"true": "True", "false": "False"}
     flags, default = [truths.get(flag, flag) for flag in arguments[1 if named else 0 :]], options(config)
     try:
         return tyro.cli(type(default), prog=f"maml-rl {command} CONFIG", args=flags, default=default)
     except ValidationError as error:
-        raise configuration.explain(error, "the command line") from None
+        raise config_file.explain(error, "the command line") from None
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -127,7 +127,7 @@ def train(arguments: Sequence[str]) -> None:
     from maml_rl.train import meta_train
 
     chosen = _with_config(Train, arguments, "train")
-    stem = configuration.find(arguments[0]).stem
+    stem = config_file.find(arguments[0]).stem
     out = chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}"
     run = meta_train(chosen.config, out, chosen.resume)
     print(f"trained: {run}\nnext:    maml-rl evaluate {run}; maml-rl plot {run}; tensorboard --logdir {run}")
@@ -225,14 +225,14 @@ def main() -> None:
         "check-gradients": check_gradients,
         "check-estimators": check_estimators,
     }
-    usage = COMMANDS.format(experiments=", ".join(configuration.experiments()))
+    usage = COMMANDS.format(experiments=", ".join(config_file.experiments()))
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(usage)
         return
     if name not in commands:
         _fail(InputError(f"there is no command {name!r}\n{usage}"))
-    from maml_rl.train import Stopped
+    from maml_rl.training import Stopped
 
     try:
         commands[name](arguments)

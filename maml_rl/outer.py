@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from maml_rl.ascent import adam_step
 from maml_rl.config import Outer
 from maml_rl.fisher import every, fisher_vector_product
 from maml_rl.meta import Exploration, MetaObjective
@@ -112,23 +113,13 @@ OUTER: dict[str, OuterStep] = {"trpo": trpo, "promp": promp, "adam": adam}
 def _ascend(
     theta: Params, state: Params, objective: MetaObjective, lr: float, epochs: int
 ) -> tuple[Params, Params, Log]:
-    """Steps of Adam (Kingma and Ba 2015, torch's defaults) on all data, with the moments in ``state``."""
-    leaves = {name: value.detach().clone() for name, value in theta.items()}
-    optimiser = torch.optim.Adam(leaves.values(), lr=lr, maximize=True)
-    moments = ("step", "exp_avg", "exp_avg_sq")
-    if state:
-        for name, leaf in leaves.items():
-            optimiser.state[leaf] = {key: state[f"{key}.{name}"].clone() for key in moments}
-    climbed = []
+    """Steps of Adam on all data, with the moments in ``state``."""
+    moved, after, climbed = theta, state, []
     for _ in range(epochs):
-        value, gradient = objective.gradient(leaves)
+        value, gradient = objective.gradient(moved)
         climbed.append((value, float(flatten(gradient).norm())))
-        for name, leaf in leaves.items():
-            leaf.grad = gradient[name]
-        optimiser.step()
-    optimiser.zero_grad()
+        moved, after = adam_step(moved, after, gradient, lr, maximise=True)
     start, norm = climbed[0]
-    end, kl, inner_kl = objective.values(leaves)
-    after = {f"{key}.{name}": optimiser.state[leaf][key] for name, leaf in leaves.items() for key in moments}
+    end, kl, inner_kl = objective.values(moved)
     log = {"grad/norm": norm, "kl/outer": kl, "objective/gain": end - start}
-    return leaves, after, log if objective.inner_kl is None else log | {"kl/before": inner_kl}
+    return moved, after, log if objective.inner_kl is None else log | {"kl/before": inner_kl}

@@ -51,12 +51,12 @@ class ProgressLine:
         self._bar.start()
         return self
 
-    def advance(self, message: str) -> None:
-        """One more is done; the message is shown beside the count."""
-        self._done += 1
+    def advance(self, message: str, count: int = 1) -> None:
+        """So many more are done; the message is shown beside the count."""
+        self._done += count
         self._bar.update(self._task, completed=self._done, message=message)
         now = time.monotonic()
-        if self._plain and (now - self._printed >= PRINT_EVERY_S or self._done in (self._start + 1, self._total)):
+        if self._plain and (now - self._printed >= PRINT_EVERY_S or self._done in (self._start + count, self._total)):
             self._printed = now
             left = (now - self._began) / (self._done - self._start) * (self._total - self._done)
             remaining = timedelta(seconds=round(left))

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from envs import InputError
 from maml_rl import checkpoint
 from maml_rl.checkpoint import Checkpoint
-from maml_rl.config import MAY_DIFFER, Config, parse
+from maml_rl.config_file import MAY_DIFFER, AnyConfig, parse
 
 PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
 
@@ -54,7 +54,7 @@ def made_with(threads: int, device: torch.device) -> dict[str, Any]:
     }
 
 
-def read_config(run: Path) -> Config:
+def read_config(run: Path) -> AnyConfig:
     """The configuration that a run folder was made with.
 
     Raises:
@@ -103,6 +103,12 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     return [row for row in rows if row]
 
 
+def free_name(folder: Path, stem: str, suffix: str) -> Path:
+    """A file that is not there yet: <stem><suffix>, <stem>_2<suffix>, ..."""
+    numbers = [""] + [f"_{n}" for n in range(2, 10_000)]
+    return next(path for n in numbers if not (path := folder / f"{stem}{n}{suffix}").exists())
+
+
 def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> Iterator[str]:
     for key, value in old.items():
         if isinstance(value, dict):
@@ -111,7 +117,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> I
             yield f"{table}{key}: {value!r} there, {new[key]!r} now"
 
 
-def _compare(run: Path, before: Config, now: Config) -> None:
+def _compare(run: Path, before: AnyConfig, now: AnyConfig) -> None:
     old, new = before.model_dump(exclude=MAY_DIFFER), now.model_dump(exclude=MAY_DIFFER)
     differ = "\n  ".join(_differences(old, new))
     if differ:
@@ -131,7 +137,7 @@ class RunFolder:
         InputError: The folder is in use, holds another run, or cannot be resumed.
     """
 
-    def __init__(self, path: Path, config: Config, resume: bool, about: dict[str, Any]) -> None:
+    def __init__(self, path: Path, config: AnyConfig, resume: bool, about: dict[str, Any]) -> None:
         self.path = path
         if path.exists() and not path.is_dir():
             raise InputError(f"--out {path} is a file: give the name of a folder")
@@ -157,14 +163,14 @@ class RunFolder:
             self._lock.release()
             raise
 
-    def _begin(self, config: Config, about: dict[str, Any], has_run: bool) -> None:
+    def _begin(self, config: AnyConfig, about: dict[str, Any], has_run: bool) -> None:
         text = tomli_w.dumps({"made_with": about, "config": config.model_dump(mode="json", exclude_none=True)})
         self._replace("config.toml", text)
         start = self.checkpoint.iteration if self.checkpoint else 0
         self._metrics = (self.path / "metrics.jsonl").open("a")
         self._events = SummaryWriter(str(self.path), purge_step=start if has_run else None)
 
-    def _open(self, config: Config, has_run: bool) -> Checkpoint | None:
+    def _open(self, config: AnyConfig, has_run: bool) -> Checkpoint | None:
         if not has_run:
             return None
         _compare(self.path, read_config(self.path), config)

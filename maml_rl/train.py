@@ -1,63 +1,26 @@
 """Meta-training: the loop of the MAML paper's algorithm 3."""
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
 
-from maml_rl.checkpoint import Checkpoint
-from maml_rl.config import Config, to_toml
+from maml_rl.config import Config
 from maml_rl.diagnostics import compare_gradients
 from maml_rl.distributions import Normal
 from maml_rl.evaluate import evaluate_learner
 from maml_rl.learner import Learner, build
 from maml_rl.meta import Exploration, inner_kl
 from maml_rl.outer import OUTER
-from maml_rl.progress import ProgressLine
-from maml_rl.run_folder import RunFolder, made_with
-from maml_rl.types import Params, map_tensors
+from maml_rl.training import Log, train
+from maml_rl.types import Params
 
 
-class Stopped(Exception):  # noqa: N818  a request that was met, and not an error
-    """Training was asked to stop by a signal; the run is saved and can be resumed."""
-
-    def __init__(self, signum: int, run: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with --resume --out {run}")
-        self.signum = signum
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying from them; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def handler(signum: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(signum)
-        name = signal.Signals(signum).name
-        os.write(2, f"\n{name}: stopping after this iteration; once more stops at once\n".encode())
-
-    try:
-        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are not ours to handle
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
+def describe(learner: Learner, exploration: Exploration) -> Log:
     """What one exploration shows: returns, the policy's spread, how far and how well adaptation moved it."""
-    row: dict[str, float] = {}
+    row: Log = {}
     reached: list[Tensor] = []
     for k, trajectory in enumerate(exploration.trajectories):
         per_task = trajectory.returns().mean(-1)
@@ -75,9 +38,7 @@ def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
     return row
 
 
-def meta_iteration(
-    learner: Learner, theta: Params, state: Params, iteration: int
-) -> tuple[Params, Params, dict[str, float]]:
+def meta_iteration(learner: Learner, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
     """Sample tasks, adapt to each, and step theta: one turn of algorithm 3.
 
     Args:
@@ -107,6 +68,50 @@ def meta_iteration(
     return moved, state, row
 
 
+@dataclass(frozen=True)
+class MetaRL:
+    """Meta-reinforcement learning, as the training loop takes it."""
+
+    learner: Learner
+    stride = 1
+
+    @property
+    def config(self) -> Config:
+        """The learner's."""
+        return self.learner.config
+
+    @property
+    def device(self) -> torch.device:
+        """The learner's."""
+        return self.learner.device
+
+    @property
+    def label(self) -> str:
+        """The environment."""
+        return self.config.env
+
+    def initial_params(self) -> Params:
+        """The learner's."""
+        return self.learner.initial_params()
+
+    def iterate(self, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
+        """One meta-iteration."""
+        return meta_iteration(self.learner, theta, state, iteration)
+
+    def evaluate(self, theta: Params) -> Log:
+        """Mean return on held-out tasks after each gradient step."""
+        return {f"evaluation/{k}": value for k, value in enumerate(evaluate_learner(self.learner, theta).mean)}
+
+    def progress(self, row: Log) -> tuple[float, str]:
+        """The training return after adaptation, and how it changed."""
+        score = row[f"return/{self.config.inner.steps}"]
+        return score, f"return {row['return/0']:.1f} -> {score:.1f}"
+
+    def close(self) -> None:
+        """Release the environments."""
+        self.learner.close()
+
+
 def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder.
 
@@ -124,39 +129,4 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
         FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
-    every = config.evaluation.every
-    with (
-        closing(build(config)) as learner,
-        closing(
-            RunFolder(Path(out), learner.config, resume, made_with(torch.get_num_threads(), learner.device))
-        ) as folder,
-        _stop_requests() as stop,
-    ):
-        state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "", {})
-        theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
-        state = state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
-        with ProgressLine(config.env, config.iterations, state.iteration, quiet) as progress:
-            for iteration in range(state.iteration, config.iterations):
-                try:
-                    theta, outer, row = meta_iteration(learner, state.theta, state.outer, iteration)
-                    if every and (iteration + 1) % every == 0:
-                        mean = evaluate_learner(learner, theta).mean
-                        row |= {f"evaluation/{k}": value for k, value in enumerate(mean)}
-                except FloatingPointError as error:
-                    folder.save("failed.pt", state)
-                    kept = folder.path / "failed.pt"
-                    raise FloatingPointError(
-                        f"iteration {iteration}: {error}; the state before it is in {kept}"
-                    ) from error
-                score = row[f"return/{config.inner.steps}"]
-                env_steps = state.env_steps + int(row["env_steps"])
-                best_return = max(score, state.best_return)
-                before, state = state, Checkpoint(theta, iteration + 1, env_steps, best_return, state.config, outer)
-                folder.log({"iteration": iteration} | row | {"env_steps": env_steps})
-                if score > before.best_return:
-                    folder.save("best.pt", before)
-                folder.save("checkpoint.pt", state)
-                progress.advance(f"return {row['return/0']:.1f} -> {score:.1f}")
-                if stop and state.iteration < config.iterations:
-                    raise Stopped(stop[0], folder.path)
-    return folder.path
+    return train(MetaRL(build(config)), out, resume, quiet)

@@ -15,7 +15,8 @@ from tiny import files, tiny
 
 from envs import InputError
 from maml_rl.checkpoint import Checkpoint
-from maml_rl.config import Config, to_toml
+from maml_rl.config import Config
+from maml_rl.config_file import to_toml
 from maml_rl.run_folder import RunFolder, made_with, read_config, read_metrics
 
 CONFIG = tiny()

@@ -18,7 +18,8 @@ from tiny import files, rows, same_checkpoint, tiny
 import maml_rl
 from envs import InputError
 from maml_rl import checkpoint, meta_train
-from maml_rl.config import Config, parse_toml
+from maml_rl.config import Config
+from maml_rl.config_file import parse_toml
 from maml_rl.learner import Purpose, build
 from maml_rl.run_folder import read_config
 from maml_rl.train import describe

@@ -1,0 +1,48 @@
+"""Adam as a function: from parameters, its state and a gradient to the next ones."""
+
+import torch
+from torch.optim.adam import adam as torch_adam
+
+from maml_rl.types import Params
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@torch.no_grad()
+def adam_step(theta: Params, state: Params, gradient: Params, lr: float, maximise: bool) -> tuple[Params, Params]:
+    """One step of Adam (Kingma and Ba 2015, algorithm 1) with torch's defaults; nothing is changed in place.
+
+    Args:
+        theta: Parameters.
+        state: "<moment>.<parameter>" for the moments and the count of steps of each; empty at first.
+        gradient: Like theta.
+        lr: Step size.
+        maximise: Go up the gradient instead of down.
+
+    Returns:
+        The next parameters and state.
+    """
+    if not state:
+        zeros = {name: torch.zeros_like(value) for name, value in theta.items()}
+        counts = {name: torch.zeros((), dtype=torch.get_default_dtype()) for name in theta}
+        state = {f"{key}.{name}": (counts if key == "step" else zeros)[name] for key in MOMENTS for name in theta}
+    moved = {name: value.detach().clone() for name, value in theta.items()}
+    after = {name: value.clone() for name, value in state.items()}
+    steps, means, squares = ([after[f"{key}.{name}"] for name in theta] for key in MOMENTS)
+    torch_adam(
+        list(moved.values()),
+        [gradient[name] for name in theta],
+        means,
+        squares,
+        [],
+        steps,
+        foreach=True,
+        amsgrad=False,
+        beta1=0.9,
+        beta2=0.999,
+        lr=lr,
+        weight_decay=0.0,
+        eps=1e-8,
+        maximize=maximise,
+    )
+    return moved, after

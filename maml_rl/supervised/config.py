@@ -1,0 +1,122 @@
+"""The configuration of few-shot regression and classification. A hyper-parameter is one line, as in maml_rl.config."""
+
+from collections.abc import Iterator
+from typing import Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from maml_rl.config import Section
+
+
+class Model(Section):
+    """The model that adapts."""
+
+    name: Literal["perceptron", "convolutional"] = Field("perceptron", description="Kind of network")
+    hidden: tuple[PositiveInt, ...] = Field(
+        (40, 40),
+        strict=False,
+        description="Widths of the hidden layers, or filters of each 3x3 convolution of stride 2",
+    )
+    batch_norm: bool = Field(False, description="Normalise each hidden layer by the statistics of its batch, always")
+    init: Literal["glorot", "truncated_normal"] = Field(
+        "glorot", description="Initial weights: Glorot uniform, or normal with deviation 0.01 cut at two deviations"
+    )
+
+
+class FewShotInner(Section):
+    """The inner loop: adaptation to one task."""
+
+    lr: float = Field(0.01, gt=0, description="Step size on the mean loss")
+    steps: int = Field(1, ge=0, description="Gradient steps in training; 0 trains one model for all tasks")
+    first_order: bool = Field(False, description="Treat the inner gradient as a constant in the outer step")
+    adapt: Literal["all", "last"] = Field("all", description="What adapts: all parameters, or the last layer (ANIL)")
+    learn_lr: bool = Field(
+        False, description="Learn a step size for every number that adapts, of either sign (Meta-SGD); lr is the start"
+    )
+
+
+class FewShotOuter(Section):
+    """The outer step on the initial parameters."""
+
+    name: Literal["adam", "reptile"] = Field(
+        "adam", description="adam: up the meta-gradient; reptile: a part of the way to the adapted parameters"
+    )
+    lr: float = Field(1e-3, gt=0, description="adam: step size; reptile: that part")
+
+
+class FewShotEvaluation(Section):
+    """Adaptation to held-out tasks."""
+
+    tasks: int = Field(600, ge=1, description="Held-out tasks")
+    steps: int = Field(10, ge=0, description="Gradient steps")
+    shots: int | None = Field(None, ge=1, description="Support examples (of each class); None: as in training")
+    every: int = Field(0, ge=0, description="Also evaluate on validation tasks every n iterations; 0: never")
+
+
+class FewShotConfig(Section):
+    """Few-shot learning with MAML."""
+
+    data: str = Field(description="Task distribution: sinusoid, omniglot, or module:Class for your own FewShotTasks")
+    root: str | None = Field(None, description="omniglot: folder of its zips; None: the variable OMNIGLOT_ROOT")
+    ways: int = Field(5, ge=2, description="Classes in a task, where there are classes")
+    shots: int = Field(10, ge=1, description="Support examples of a task, of each class where there are classes")
+    queries: int = Field(10, ge=1, description="Query examples of a task, of each class where there are classes")
+    tasks: int = Field(25, ge=1, description="Tasks in an iteration")
+    iterations: int = Field(60_000, ge=1, description="Outer steps")
+    log_every: int = Field(100, ge=1, description="Iterations in a row of metrics, and between two checkpoints")
+    seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
+    device: str = Field("auto", description="auto, cpu or cuda; auto is cuda where there is one")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    model: Model = Field(Model(), description="The model that adapts")
+    inner: FewShotInner = Field(FewShotInner(), description="The inner loop: adaptation to one task")
+    outer: FewShotOuter = Field(FewShotOuter(), description="The outer step on the initial parameters")
+    evaluation: FewShotEvaluation = Field(FewShotEvaluation(), description="Adaptation to held-out tasks")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        problems = [f"{problem}: {fix}" for holds, problem, fix in _contradictions(self) if holds]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
+    """Combinations that make no sense: whether it is there, what it is, and the fix."""
+    inner, outer, model = config.inner, config.outer, config.model
+    none, leave = inner.steps == 0, "leave it out, or give inner.steps at least 1"
+    yield (
+        none and inner.learn_lr,
+        "inner.learn_lr with inner.steps = 0",
+        f"there is no step to learn a rate for; {leave}",
+    )
+    yield none and inner.adapt != "all", "inner.adapt = 'last' with inner.steps = 0", f"nothing adapts; {leave}"
+    yield none and inner.first_order, "inner.first_order with inner.steps = 0", f"there is no inner gradient; {leave}"
+    reptile = outer.name == "reptile"
+    yield none and reptile, "outer.name = 'reptile' with inner.steps = 0", "nothing adapts; give inner.steps at least 1"
+    for key in ("first_order", "learn_lr"):
+        yield (
+            reptile and getattr(inner, key),
+            f"inner.{key} with outer.name = 'reptile'",
+            "Reptile takes no gradient through the inner loop; leave it out, or use outer.name = 'adam'",
+        )
+    yield (
+        reptile and outer.lr > 1,
+        f"outer.lr = {outer.lr!r} with outer.name = 'reptile'",
+        "it is the part of the way to the adapted parameters; give at most 1",
+    )
+    yield (
+        model.name == "convolutional" and not model.hidden,
+        "model.hidden = [] with model.name = 'convolutional'",
+        "give the filters of each convolution, such as [64, 64, 64, 64]",
+    )
+    yield (
+        inner.adapt == "last" and not model.hidden,
+        "inner.adapt = 'last' with model.hidden = []",
+        "the last layer is the whole model; use inner.adapt = 'all', or add a hidden layer",
+    )
+    for name, count in (("iterations", config.iterations), ("evaluation.every", config.evaluation.every)):
+        yield (
+            count % config.log_every != 0,
+            f"{name} = {count} with log_every = {config.log_every}",
+            f"give a multiple of log_every, such as {config.log_every * (count // config.log_every + 1)}",
+        )

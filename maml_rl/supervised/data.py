@@ -1,0 +1,54 @@
+"""The task distribution that a configuration names."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from envs import InputError
+from maml_rl.supervised.config import FewShotConfig
+from maml_rl.supervised.omniglot import omniglot
+from maml_rl.supervised.sinusoid import Sinusoid
+from maml_rl.supervised.tasks import FewShotTasks
+
+
+def make(config: FewShotConfig) -> FewShotTasks:
+    """Make it, with the configuration's ways, shots and queries.
+
+    Raises:
+        InputError: There is no such distribution, or its data is missing.
+    """
+    if config.data == "sinusoid":
+        return Sinusoid(config.shots, config.queries)
+    if config.data == "omniglot":
+        root = config.root or os.environ.get("OMNIGLOT_ROOT")
+        if not root:
+            raise InputError(
+                "data = 'omniglot' needs the folder with its two zips: give root = \"...\", or set OMNIGLOT_ROOT; "
+                "`maml-rl download-omniglot FOLDER` fetches them"
+            )
+        return omniglot(Path(root), config.ways, config.shots, config.queries)
+    return _own(config.data)
+
+
+def _own(path: str) -> FewShotTasks:
+    module_name, _, class_name = path.partition(":")
+    if not class_name:
+        raise InputError(f"data = {path!r} is neither sinusoid, omniglot nor 'my_module:MyTasks'")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module_name), class_name, None)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        raise InputError(
+            f"data = {path!r}: no module {module_name!r} in {Path.cwd()} or the installed packages"
+        ) from None
+    made = found() if callable(found) else None
+    if not isinstance(made, FewShotTasks):
+        raise InputError(
+            f"data = {path!r} does not make a FewShotTasks when called: derive a class from "
+            "maml_rl.supervised.FewShotTasks with sample_tasks and held_out_tasks, or write a function that returns one"
+        )
+    return made

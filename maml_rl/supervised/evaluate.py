@@ -1,0 +1,179 @@
+"""Few-shot evaluation: error or accuracy on held-out tasks after 0, 1, 2, ... gradient steps."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs import InputError
+from maml_rl import checkpoint, run_folder
+from maml_rl.adapt import inner_step
+from maml_rl.config_file import of_kind, parse
+from maml_rl.parallel import side_by_side
+from maml_rl.supervised import models
+from maml_rl.supervised.config import FewShotConfig
+from maml_rl.supervised.learner import FewShotLearner, build
+from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.types import Params, map_tensors
+
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Step sizes that ``tune`` tries on validation tasks."""
+
+DIVERGED = 10.0
+"""A task has diverged where its error after the last step is not finite, or this many times the one before adapting."""
+
+
+class FewShotEvaluation(NamedTuple):
+    """Held-out tasks after each gradient step. Field by field what evaluation.json holds."""
+
+    values: dict[str, list[list[float]]]  # [task][k] of each measure: "error", or "accuracy" and "accuracy_one_by_one"
+    mean: dict[str, list[float]]  # [k]
+    ci95: dict[str, list[float]]  # [k] half width over tasks, 1.96 s / sqrt(tasks)
+    median: dict[str, list[float]]  # [k]
+    trimmed_mean: dict[str, list[float]]  # [k] without the lowest and the highest 5 % of tasks
+    diverged: float  # share of tasks whose error grew without bound; 0 where accuracy is measured
+    lr: float  # inner rate, or where a learned one starts
+    shots: int
+    which: str  # parameters: "checkpoint", "best" or "initial"
+
+
+def _right(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(-1) == targets).double().mean()
+
+
+def measures(learner: FewShotLearner, params: Params, task: TaskBatch) -> dict[str, Tensor]:
+    """What one task's query set says of parameters.
+
+    Values are judged by the mean squared error, classes by the share that is right: with all queries in one batch
+    ("accuracy": transductive where batch norm takes statistics over the queries), and with each query beside the
+    support set alone ("accuracy_one_by_one": not transductive). Without batch norm the two are the same.
+    """
+    module, (inputs, targets) = learner.module, task.query
+    outputs = models.predict(module, params, inputs)
+    if targets.is_floating_point():
+        return {"error": (outputs - targets).square().mean().double()}
+    right = {"accuracy": _right(outputs, targets)}
+    if not learner.config.model.batch_norm:
+        return right
+    support = task.support.inputs
+    alone = torch.stack([models.predict(module, params, torch.cat([support, one.unsqueeze(0)]))[-1] for one in inputs])
+    return right | {"accuracy_one_by_one": _right(alone, targets)}
+
+
+@torch.no_grad()
+def adapted_errors(
+    learner: FewShotLearner, theta: Params, tasks: int, steps: int, split: str, lr: float | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Each measure (tasks, steps + 1) of held-out tasks, adapting to the same support set at every step.
+
+    Args:
+        learner: What adapts.
+        theta: Where every task starts.
+        tasks: How many.
+        steps: Gradient steps.
+        split: "test", or "validation".
+        lr: A rate instead of theta's.
+    """
+    params, rate = learner.rates.split(theta)
+    held_out: TaskBatch = map_tensors(lambda x: x.to(learner.device), learner.data.held_out_tasks(tasks, split))
+
+    def one(task: TaskBatch) -> dict[str, Tensor]:
+        own, seen = params, [measures(learner, params, task)]
+        for _ in range(steps):
+            own = inner_step(learner.loss, own, task.support, rate if lr is None else lr)
+            seen.append(measures(learner, own, task))
+        return {name: torch.stack([each[name] for each in seen]) for name in seen[0]}
+
+    parts = side_by_side(lambda piece: learner.each(one, piece), learner.slices(held_out))
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+
+def tune(learner: FewShotLearner, theta: Params, tasks: int, steps: int) -> float:
+    """The step size in ``RATES`` that serves validation tasks best after the last step, by the median over tasks."""
+    found = {rate: adapted_errors(learner, theta, tasks, steps, "validation", rate) for rate in RATES}
+    cost = {
+        rate: float(np.nanmedian(each["error"][:, -1])) if "error" in each else -float(each["accuracy"][:, -1].mean())
+        for rate, each in found.items()
+    }
+    return min(cost, key=cost.__getitem__)
+
+
+def summarise(values: dict[str, NDArray[np.float64]], lr: float, shots: int, which: str) -> FewShotEvaluation:
+    """Means, intervals and what stands up to outliers."""
+    count = len(next(iter(values.values())))
+    cut = count // 20
+    trimmed = {name: np.sort(each, 0)[cut : count - cut].mean(0).tolist() for name, each in values.items()}
+    error = values.get("error")
+    lost = 0.0
+    if error is not None:
+        lost = float((~(error[:, -1] <= DIVERGED * np.maximum(error[:, 0], 1e-6))).mean())
+    return FewShotEvaluation(
+        values={name: each.tolist() for name, each in values.items()},
+        mean={name: each.mean(0).tolist() for name, each in values.items()},
+        ci95={name: (1.96 * each.std(0, ddof=1) / count**0.5).tolist() for name, each in values.items()},
+        median={name: np.median(each, 0).tolist() for name, each in values.items()},
+        trimmed_mean=trimmed,
+        diverged=lost,
+        lr=lr,
+        shots=shots,
+        which=which,
+    )
+
+
+def load_learner(run: Path | str, which: str = "checkpoint", **changes: object) -> tuple[FewShotLearner, Params]:
+    """The learner and parameters of a run folder; ``changes`` replace keys of its configuration.
+
+    Raises:
+        InputError: There is no such run, it is damaged, or it is not of few-shot learning.
+    """
+    path = Path(run)
+    config = of_kind(run_folder.read_config(path), FewShotConfig, str(path))
+    saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt")
+    values = config.model_dump() | changes
+    learner = build(of_kind(parse(values, str(path)), FewShotConfig, str(path)))
+    theta = learner.initial_params() if which == "initial" else saved.theta
+    return learner, {name: value.to(learner.device) for name, value in theta.items()}
+
+
+def evaluate(
+    run: Path | str,
+    tasks: int | None = None,
+    steps: int | None = None,
+    shots: int | None = None,
+    which: str = "checkpoint",
+    tune_lr: bool = False,
+) -> tuple[FewShotEvaluation, Path]:
+    """Evaluate a run and write evaluation.json into its folder; a second evaluation gets a number.
+
+    Args:
+        run: The run folder.
+        tasks: Held-out tasks; None for the configuration's number, as for the next two.
+        steps: Gradient steps.
+        shots: Support examples (of each class).
+        which: "checkpoint" for the last parameters, "best" for those with the lowest training loss, "initial" for
+            those before training: with these, learning each task from scratch.
+        tune_lr: Take the step size that serves validation tasks best instead of the configuration's.
+
+    Raises:
+        InputError: The run cannot be read, or a number is out of range.
+    """
+    first = of_kind(run_folder.read_config(Path(run)), FewShotConfig, str(run))
+    given = {"tasks": tasks, "steps": steps, "shots": shots}
+    section = first.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
+    chosen = of_kind(
+        parse(first.model_dump() | {"evaluation": section}, f"evaluate {run}"), FewShotConfig, str(run)
+    ).evaluation
+    support = chosen.shots or first.shots
+    learner, theta = load_learner(run, which, shots=support)
+    if tune_lr and first.inner.learn_lr:
+        raise InputError(f"{run} has learned its rates: there is none to tune")
+    lr = tune(learner, theta, chosen.tasks, chosen.steps) if tune_lr else first.inner.lr
+    values = adapted_errors(learner, theta, chosen.tasks, chosen.steps, "test", lr if tune_lr else None)
+    result = summarise(values, lr, support, which)
+    path = run_folder.free_name(Path(run), "evaluation", ".json")
+    path.write_text(json.dumps(result._asdict()))
+    return result, path

@@ -1,0 +1,96 @@
+"""Classification tasks from labelled examples: N ways, K shots."""
+
+import torch
+from torch import Tensor
+
+from envs import InputError
+from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch, held_out_generator
+
+SPLIT_SEED = 20_170_810
+"""Which classes are held out is the same in every run."""
+
+
+class LabelledTasks(FewShotTasks):
+    """Each task draws ``ways`` classes, gives them the labels 0 ... ways - 1 by chance, and draws examples of each.
+
+    Classes, not examples, are split: training, validation and test tasks share none. Support and query share no
+    example, and the order of the queries says nothing about their labels.
+
+    Args:
+        examples: (n, *shape); integers are scaled to [0, 1] by their type's maximum.
+        labels: (n,) any integers; equal ones are a class.
+        ways: Classes in a task.
+        shots: Support examples of each class.
+        queries: Query examples of each class.
+        classes: How many classes are for training, validation and test; None for about 70, 10 and 20 % of them.
+        rotate: Turn each class of a task by a multiple of 90 degrees, drawn for the task; images (channels, s, s).
+
+    Raises:
+        InputError: There are too few classes, or too few examples of one, for such tasks.
+    """
+
+    def __init__(
+        self,
+        examples: Tensor,
+        labels: Tensor,
+        ways: int = 5,
+        shots: int = 1,
+        queries: int = 15,
+        classes: tuple[int, int, int] | None = None,
+        rotate: bool = False,
+    ) -> None:
+        if len(examples) != len(labels):
+            raise InputError(f"{len(examples)} examples with {len(labels)} labels: give one label for each example")
+        self.ways, self.shots, self.queries, self.rotate = ways, shots, queries, rotate
+        self._examples = examples
+        kinds, which, sizes = labels.unique(return_inverse=True, return_counts=True)
+        needed = shots + queries
+        small = kinds[sizes < needed].tolist()
+        if small:
+            raise InputError(
+                f"{len(small)} classes, such as {small[0]}, have fewer than the {needed} examples of shots = {shots} and "
+                f"queries = {queries}: ask for fewer, or leave those classes out"
+            )
+        count = len(kinds)
+        parts = classes or (count - count // 10 - count // 5, count // 10, count // 5)
+        if sum(parts) > count or min(parts) < ways:
+            raise InputError(
+                f"{count} classes in parts of {', '.join(map(str, parts))} for training, validation and test: each part "
+                f"needs at least ways = {ways}"
+            )
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
+        names = ("training", "validation", "test")
+        self.split = dict(zip(names, order[: sum(parts)].split(list(parts)), strict=True))
+        # Where the examples of each class are: a table of rows, the short ones filled up by a repetition of 0.
+        ranked, starts = which.argsort(stable=True), sizes.cumsum(0) - sizes
+        at = torch.arange(int(sizes.max()))
+        self._rows = ranked[(starts.unsqueeze(1) + at).clamp(max=len(ranked) - 1)]
+        self._sizes = sizes
+
+    def _draw(self, count: int, split: str, generator: torch.Generator) -> TaskBatch:
+        kinds = self.split[split]
+        chosen = kinds[torch.rand(count, len(kinds), generator=generator).argsort(-1)[:, : self.ways]]
+        lottery = torch.rand(count, self.ways, self._rows.shape[1], generator=generator)
+        lottery[torch.arange(self._rows.shape[1]) >= self._sizes[chosen].unsqueeze(-1)] = 2  # not drawn: there is none
+        picked = lottery.argsort(-1)[..., : self.shots + self.queries]
+        inputs = self._examples[self._rows[chosen].gather(-1, picked)]
+        if not inputs.is_floating_point():
+            inputs = inputs.float() / torch.iinfo(inputs.dtype).max
+        if self.rotate:
+            turns = torch.randint(4, (count, self.ways), generator=generator)
+            for quarter in (1, 2, 3):
+                inputs[turns == quarter] = inputs[turns == quarter].rot90(quarter, (-2, -1))
+        labels = torch.arange(self.ways).unsqueeze(-1).expand(inputs.shape[:3])
+        parts = inputs.split([self.shots, self.queries], 2), labels.split([self.shots, self.queries], 2)
+        support, query = (Examples(x.flatten(1, 2), y.flatten(1, 2)) for x, y in zip(*parts, strict=True))
+        order = torch.rand(query.targets.shape, generator=generator).argsort(-1)
+        rows = torch.arange(count).unsqueeze(-1)
+        return TaskBatch(support, Examples(query.inputs[rows, order], query.targets[rows, order]))
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> TaskBatch:
+        """Tasks from the training classes."""
+        return self._draw(count, "training", generator)
+
+    def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
+        """Fixed tasks from the validation or test classes."""
+        return self._draw(count, split, held_out_generator(split))

@@ -1,0 +1,147 @@
+"""A few-shot configuration made real: its tasks, model and loss; the meta-gradient, and how it is seeded."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.nn import functional
+
+from envs import InputError, random
+from maml_rl.adapt import adapt
+from maml_rl.learner import choose_device
+from maml_rl.parallel import keep_freed_memory, side_by_side
+from maml_rl.rates import Rates
+from maml_rl.supervised import models
+from maml_rl.supervised.config import FewShotConfig
+from maml_rl.supervised.data import make
+from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
+from maml_rl.types import Params, map_tensors
+
+INITIALISATION, TASKS = 0, 1
+
+
+def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy for classes, mean squared error for values."""
+    if targets.is_floating_point():
+        return functional.mse_loss(outputs, targets)
+    return functional.cross_entropy(outputs, targets)
+
+
+@dataclass(frozen=True)
+class FewShotLearner:
+    """Everything that a configuration names, ready to adapt.
+
+    Attributes:
+        config: The configuration.
+        data: The distribution of tasks.
+        module: The model, whose own parameters are never used.
+        rates: The inner rates in theta.
+        device: Where it computes.
+    """
+
+    config: FewShotConfig
+    data: FewShotTasks
+    module: nn.Module
+    rates: Rates
+    device: torch.device
+
+    def _generator(self, purpose: int, iteration: int = 0) -> torch.Generator:
+        seed = random.fold(random.fold(torch.tensor(self.config.seed), purpose), iteration)
+        return torch.Generator().manual_seed(int(seed))
+
+    def initial_params(self) -> Params:
+        """Theta before training."""
+        drawn = models.initial(self.module, self.config.model.init, self._generator(INITIALISATION))
+        return {name: value.to(self.device) for name, value in self.rates.init(drawn).items()}
+
+    def training_tasks(self, iteration: int) -> TaskBatch:
+        """The tasks of an iteration."""
+        drawn = self.data.sample_tasks(self.config.tasks, self._generator(TASKS, iteration))
+        batch: TaskBatch = map_tensors(lambda x: x.to(self.device), drawn)
+        return batch
+
+    def loss(self, params: Params, examples: Examples) -> Tensor:
+        """The loss of one task's examples."""
+        return loss_of(models.predict(self.module, params, examples.inputs), examples.targets)
+
+    def objective(self, theta: Params, batch: TaskBatch) -> Tensor:
+        """The query loss of one task after the inner loop."""
+        params, lr = self.rates.split(theta)
+        inner = self.config.inner
+        return self.loss(adapt(self.loss, params, [batch.support] * inner.steps, lr, inner.first_order), batch.query)
+
+    def gradient(self, theta: Params, batch: TaskBatch) -> tuple[Tensor, Params]:
+        """Query loss after adaptation, mean over tasks, and its gradient in theta through the inner loop.
+
+        For Reptile, theta minus the adapted parameters, mean over tasks (Nichol et al. 2018, equation 7), where all
+        examples of a task, support and query, are what it adapts to.
+        """
+
+        def of_slice(tasks: TaskBatch) -> tuple[Tensor, Params]:
+            leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
+            total = self.each(lambda task: self.objective(leaves, task), tasks).sum()
+            gradient = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+            return total.detach(), dict(zip(leaves, gradient, strict=True))
+
+        def reptile(tasks: TaskBatch) -> tuple[Tensor, Params]:
+            params, lr = self.rates.split(theta)
+
+            def one(task: TaskBatch) -> tuple[Tensor, Params]:
+                joined = Examples(*(torch.cat(pair) for pair in zip(task.support, task.query, strict=True)))
+                adapted = adapt(self.loss, params, [joined] * self.config.inner.steps, lr)
+                return self.loss(adapted, joined), {name: params[name] - adapted[name] for name in params}
+
+            with torch.no_grad():
+                return map_tensors(lambda x: x.sum(0), self.each(one, tasks))
+
+        chosen = reptile if self.config.outer.name == "reptile" else of_slice
+        sums = side_by_side(chosen, self.slices(batch))
+        loss, gradient = map_tensors(lambda *parts: sum(parts) / len(batch.query.targets), *sums)
+        if not bool(torch.stack([value.isfinite().all() for value in (loss, *gradient.values())]).all()):
+            raise FloatingPointError("the meta-gradient is NaN or infinite")
+        return loss, gradient
+
+    @property
+    def _one_by_one(self) -> bool:
+        # On a CPU a convolution with weights of its own for each task is slower mapped over tasks than in a loop.
+        return self.device.type == "cpu" and self.config.model.name == "convolutional"
+
+    def slices(self, batch: TaskBatch) -> list[TaskBatch]:
+        """The tasks in pieces to work on side by side."""
+        if not self._one_by_one:
+            return [batch]
+        return [map_tensors(lambda x, k=k: x[k : k + 1], batch) for k in range(len(batch.query.targets))]
+
+    def each(self, function: Callable[[TaskBatch], Any], tasks: TaskBatch) -> Any:
+        """A function of one task, for each task of a slice."""
+        if len(tasks.query.targets) == 1:
+            one = function(map_tensors(lambda x: x[0], tasks))
+            return map_tensors(lambda x: x.unsqueeze(0), one)
+        return vmap(function)(tasks)
+
+
+def build(config: FewShotConfig) -> FewShotLearner:
+    """Make the tasks and the model that a configuration names, and give torch its threads.
+
+    Raises:
+        InputError: Something it names does not exist or is not what it should be.
+    """
+    device = choose_device(config.device)
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    keep_freed_memory()
+    data = make(config)
+    inputs, targets = data.sample_tasks(1, torch.Generator().manual_seed(0)).support
+    outputs = targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1
+    chosen = config.model
+    if chosen.name == "convolutional" and inputs.dim() != 5:
+        raise InputError(
+            f"model.name = 'convolutional' with inputs of shape {tuple(inputs.shape[2:])}: it takes images (channels, "
+            "height, width); use model.name = 'perceptron'"
+        )
+    module = models.network(chosen.name, inputs.shape[2:], outputs, chosen.hidden, chosen.batch_norm)
+    adapted = models.head(module) if config.inner.adapt == "last" else None
+    return FewShotLearner(config, data, module, Rates(config.inner.lr, adapted, config.inner.learn_lr), device)

@@ -1,0 +1,72 @@
+"""Models that adapt: plain torch modules, called as functions of their parameters."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from maml_rl.types import Params
+
+
+def network(name: str, shape: Sequence[int], outputs: int, hidden: Sequence[int], batch_norm: bool) -> nn.Module:
+    """A perceptron, or the MAML paper's convolutional network (section 5.2), with ReLU.
+
+    Batch norm, where there is one, takes the statistics of the batch it is given, in training and at test, keeps no
+    running ones, and its scale and shift are parameters like every other: one pair for all inner steps.
+
+    Args:
+        name: "perceptron", or "convolutional": 3x3 filters of stride 2, then the mean over the image that is left.
+        shape: Of one input; images are (channels, height, width).
+        outputs: Width of the output.
+        hidden: Widths of the layers, or their filters.
+        batch_norm: Normalise before each ReLU.
+    """
+    layers: list[nn.Module] = []
+    if name == "perceptron":
+        layers.append(nn.Flatten())
+        for before, width in itertools.pairwise((math.prod(shape), *hidden)):
+            norm = [nn.BatchNorm1d(width, track_running_stats=False)] if batch_norm else []
+            layers += [nn.Linear(before, width, bias=not batch_norm), *norm, nn.ReLU()]
+    else:
+        for before, width in itertools.pairwise((shape[0], *hidden)):
+            norm = [nn.BatchNorm2d(width, track_running_stats=False)] if batch_norm else []
+            layers += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=not batch_norm), *norm, nn.ReLU()]
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    last = hidden[-1] if hidden else math.prod(shape)
+    return nn.Sequential(*layers, nn.Linear(last, outputs))
+
+
+def initial(module: nn.Module, name: str, generator: torch.Generator) -> Params:
+    """Weights by ``name``, zero biases, and batch norm's scale 1 and shift 0.
+
+    Args:
+        module: Whose parameters.
+        name: "glorot" for uniform within sqrt(6 / (fan in + fan out)), "truncated_normal" for a normal of deviation
+            0.01 cut at two deviations.
+        generator: Where they are drawn from.
+    """
+    params: Params = {}
+    for key, value in module.named_parameters():
+        drawn = torch.zeros_like(value)
+        if value.dim() > 1 and name == "glorot":
+            nn.init.xavier_uniform_(drawn, generator=generator)
+        elif value.dim() > 1:
+            nn.init.trunc_normal_(drawn, std=0.01, a=-0.02, b=0.02, generator=generator)
+        elif key.endswith("weight"):
+            drawn.fill_(1.0)
+        params[key] = drawn
+    return params
+
+
+def head(module: nn.Module) -> frozenset[str]:
+    """Names of the last layer's parameters."""
+    names = [name for name, _ in module.named_parameters()]
+    return frozenset(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])
+
+
+def predict(module: nn.Module, params: Params, inputs: Tensor) -> Tensor:
+    """The module's outputs (n, outputs) for one task's inputs (n, *shape)."""
+    outputs: Tensor = torch.func.functional_call(module, params, (inputs,))
+    return outputs

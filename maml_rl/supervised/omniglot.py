@@ -1,0 +1,152 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015)."""
+
+import contextlib
+import hashlib
+import os
+import re
+import urllib.request
+import warnings
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from envs import InputError
+from maml_rl.supervised.images import LabelledTasks
+
+HOME = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
+ZIPS = {
+    "images_background.zip": "68d2efa1b9178cc56df9314c21c6e718",
+    "images_evaluation.zip": "6b91aef0f799c5bb55b94e3f2daec811",
+}
+"""The files as they are published, and their MD5."""
+
+CONTENT = "0067d9df5570f35fd18b915a59d72f233cece8fb08944d4fc1b680456db3d3c2"
+"""SHA-256 of all drawings, a bit for each pixel, in order, however they are packed."""
+
+ENTRY = re.compile(r"images_(?:background|evaluation)/([^/]+)/(character\d+)/\d+_\d+\.png")
+SIDE, SMALL, DRAWINGS = 105, 28, 20
+HELD_OUT, VALIDATION = 423, 100
+"""Characters for test, as in the MAML paper, and for validation, taken from the paper's 1,200 for training."""
+
+
+def omniglot(root: Path, ways: int = 5, shots: int = 1, queries: int = 15) -> LabelledTasks:
+    """N-way, K-shot tasks from a folder with the two official zips.
+
+    A class is a character turned by a multiple of 90 degrees, drawn for each task. Of the 1,623 characters, a fixed
+    random 1,100 are for training, 100 for validation and 423 for test (MAML paper, section 5.2: 1,200 and 423; easier
+    than holding out whole alphabets). Images are (1, 28, 28), ink 1 on 0.
+
+    Raises:
+        InputError: A file is missing, damaged, or not what it should be.
+    """
+    images = torch.from_numpy(load(root))
+    count = len(images)
+    test, validation = (max(1, part * count // 1623) for part in (HELD_OUT, VALIDATION))
+    labels = torch.arange(count).repeat_interleave(DRAWINGS)
+    return LabelledTasks(
+        images.flatten(0, 1).unsqueeze(1),
+        labels,
+        ways,
+        shots,
+        queries,
+        (count - test - validation, validation, test),
+        True,
+    )
+
+
+def load(root: Path) -> NDArray[np.uint8]:
+    """All drawings, (characters, 20, 28, 28), ink 255 on 0; characters sorted by alphabet and number.
+
+    The first call decodes and shrinks the images and keeps them as one array, in the folder or, if that cannot be
+    written, in the user's cache folder.
+    """
+    digest = "-".join(_checksum(root, name)[:8] for name in ZIPS)
+    name = f"omniglot_{SMALL}_{digest}.npy"
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maml_rl"
+    for folder in (root, user):
+        if (folder / name).is_file():
+            with contextlib.suppress(ValueError, EOFError):  # cut off: made anew below
+                cached: NDArray[np.uint8] = np.load(folder / name, allow_pickle=False)
+                return cached
+    images = _read(root)
+    for folder in (root, user):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f"{name}.{os.getpid()}.tmp"
+            with temporary.open("wb") as file:
+                np.save(file, images)
+            temporary.replace(folder / name)
+            break
+    return images
+
+
+def _checksum(root: Path, name: str) -> str:
+    path = root / name
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist; get {HOME}{name}, or both files with `maml-rl download-omniglot {root}`"
+        )
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _read(root: Path) -> NDArray[np.uint8]:
+    drawings: dict[tuple[str, str], dict[str, Image.Image]] = defaultdict(dict)
+    for name in ZIPS:
+        path = root / name
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.namelist():
+                    if match := ENTRY.fullmatch(entry):
+                        with archive.open(entry) as file:
+                            drawings[match[1], match[2]][entry] = _drawing(file, f"{path}: {entry}")
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"{path} is damaged, or only a part of it: {error}; remove it and get it again") from error
+    wrong = [f"{'/'.join(key)} has {len(found)}" for key, found in drawings.items() if len(found) != DRAWINGS]
+    if wrong or not drawings:
+        raise InputError(
+            f"{root}: every character has {DRAWINGS} drawings, but {wrong[0] if wrong else 'there is no character'}; "
+            "remove the zips and get them again"
+        )
+    ordered = [[found[entry] for entry in sorted(found)] for _, found in sorted(drawings.items())]
+    digest = hashlib.sha256(b"".join(image.tobytes() for images in ordered for image in images)).hexdigest()
+    if digest != CONTENT:
+        warnings.warn(f"{root} does not hold all of Omniglot as published, but {len(ordered)} characters", stacklevel=4)
+    return np.stack([np.stack([_shrink(image) for image in images]) for images in ordered])
+
+
+def _drawing(file: IO[bytes], where: str) -> Image.Image:
+    image = Image.open(file)
+    if image.size != (SIDE, SIDE):
+        raise InputError(f"{where} is {image.size[0]} x {image.size[1]} pixels, not {SIDE} x {SIDE}")
+    return image.convert("1")
+
+
+def _shrink(image: Image.Image) -> NDArray[np.uint8]:
+    small = image.convert("L").resize((SMALL, SMALL), Image.Resampling.BOX)
+    return 255 - np.asarray(small, dtype=np.uint8)
+
+
+def download(root: Path) -> list[Path]:
+    """Fetch the two official zips into a folder; a file that is there already is checked and kept.
+
+    Raises:
+        InputError: A file is not the published one.
+        OSError: It cannot be fetched or written.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for name, official in ZIPS.items():
+        path = root / name
+        if not path.exists():
+            temporary = path.with_suffix(".part")
+            urllib.request.urlretrieve(HOME + name, temporary)
+            temporary.replace(path)
+        if _checksum(root, name) != official:
+            raise InputError(f"{path} is not the file as published, or only a part of it: remove it and try again")
+    return [root / name for name in ZIPS]

@@ -1,0 +1,48 @@
+"""Few-shot tasks: what a task batch is, and the two methods of a distribution of them."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+VALIDATION_SEED, TEST_SEED = 20_170_810, 20_170_811
+"""Held-out tasks are the same whatever the seed of training."""
+
+
+class Examples(NamedTuple):
+    """Inputs with their targets. Integer targets are classes; others are values to regress on."""
+
+    inputs: Tensor  # (K, n, *shape)
+    targets: Tensor  # (K, n) int64, or (K, n, outputs)
+
+
+class TaskBatch(NamedTuple):
+    """K tasks: the model adapts to the support set and is judged on the query set."""
+
+    support: Examples
+    query: Examples
+
+
+class FewShotTasks(ABC):
+    """A distribution of few-shot tasks; the names of what a user's own class has to define are these two."""
+
+    @abstractmethod
+    def sample_tasks(self, count: int, generator: torch.Generator) -> TaskBatch:
+        """Draw ``count`` training tasks, of the same sizes, from the generator."""
+
+    @abstractmethod
+    def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
+        """Draw ``count`` fixed tasks that training never sees; ``split`` is "test", or "validation" to choose by."""
+
+
+def held_out_generator(split: str) -> torch.Generator:
+    """The generator of a split's tasks.
+
+    Raises:
+        ValueError: The split is neither "validation" nor "test".
+    """
+    seeds = {"validation": VALIDATION_SEED, "test": TEST_SEED}
+    if split not in seeds:
+        raise ValueError(f"split = {split!r}: use 'validation' or 'test'")
+    return torch.Generator().manual_seed(seeds[split])
