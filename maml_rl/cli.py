@@ -14,14 +14,19 @@ from rich.table import Table
 from envs import InputError
 from maml_rl import config_file
 from maml_rl.config import Config
+from maml_rl.config_file import AnyConfig
+from maml_rl.supervised import cli as few_shot
+from maml_rl.supervised.cli import TrainFewShot
+from maml_rl.supervised.config import FewShotConfig
 
 COMMANDS = """usage: maml-rl COMMAND ...
 
   train CONFIG [--out RUN] [--resume] [--KEY VALUE ...]   meta-train; writes a run folder
-  evaluate RUN [--tasks N] [--steps K]                    return on held-out tasks after 0 ... K steps
+  evaluate RUN [--tasks N] [--steps K]                    return (or error) on held-out tasks after 0 ... K steps
   plot RUN [RUN ...]                                      learning and adaptation curves; paths for navigation
   check-gradients CONFIG [--KEY VALUE ...]                finite differences of your meta-gradient and Fisher product
   check-estimators                                        every estimator against exact meta-gradients
+  download-omniglot FOLDER                                the images of the few-shot experiments
 
 CONFIG is a TOML file or one of: {experiments}
 
@@ -108,12 +113,12 @@ def _parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
     return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
 
 
-def _with_config(options: Callable[[Config], T], arguments: Sequence[str], command: str) -> T:
+def _with_config(options: Callable[[AnyConfig], T], arguments: Sequence[str], command: str) -> T:
     """Options of a command whose first argument is a configuration, and whose flags replace its keys."""
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not {"-h", "--help"} & set(arguments):
         raise InputError(f"which configuration? A TOML file, or one of: {', '.join(config_file.experiments())}")
-    config = config_file.load(arguments[0]) if named else Config(env="...")
+    config: AnyConfig = config_file.load(arguments[0]) if named else Config(env="...")
     truths = {"true": "True", "false": "False"}
     flags, default = [truths.get(flag, flag) for flag in arguments[1 if named else 0 :]], options(config)
     try:
@@ -122,14 +127,29 @@ def _with_config(options: Callable[[Config], T], arguments: Sequence[str], comma
         raise config_file.explain(error, "the command line") from None
 
 
+def _few_shot(arguments: Sequence[str]) -> bool:
+    """Whether the first argument is the run folder of few-shot learning."""
+    from maml_rl.run_folder import read_config
+
+    run = Path(arguments[0]) if arguments else None
+    return bool(run and (run / "config.toml").is_file() and isinstance(read_config(run), FewShotConfig))
+
+
 def train(arguments: Sequence[str]) -> None:
     """``maml-rl train CONFIG ...``."""
+    from maml_rl.supervised.train import meta_train as train_few_shot
     from maml_rl.train import meta_train
 
-    chosen = _with_config(Train, arguments, "train")
+    def options(config: AnyConfig) -> Train | TrainFewShot:
+        return TrainFewShot(config) if isinstance(config, FewShotConfig) else Train(config)
+
+    chosen = _with_config(options, arguments, "train")
     stem = config_file.find(arguments[0]).stem
     out = chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}"
-    run = meta_train(chosen.config, out, chosen.resume)
+    if isinstance(chosen, TrainFewShot):
+        run = train_few_shot(chosen.config, out, chosen.resume)
+    else:
+        run = meta_train(chosen.config, out, chosen.resume)
     print(f"trained: {run}\nnext:    maml-rl evaluate {run}; maml-rl plot {run}; tensorboard --logdir {run}")
 
 
@@ -139,9 +159,12 @@ def evaluate(arguments: Sequence[str]) -> None:
     from maml_rl.published import adaptation
     from maml_rl.run_folder import read_config
 
+    if _few_shot(arguments):
+        few_shot.evaluate(arguments)
+        return
     chosen = _parse(Evaluate, arguments, "evaluate")
     result, path = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which)
-    config = read_config(chosen.run)
+    config = config_file.of_kind(read_config(chosen.run), Config, str(chosen.run))
     known = adaptation(config.env, config.preset, config.horizon) if chosen.split == "in" else None
     table = Table(title=f"{chosen.run}: return on {len(result.tasks)} held-out tasks")
     for column in ("gradient steps", "mean return", "95 % interval", *([known.source] if known else [])):
@@ -160,8 +183,9 @@ def check_gradients(arguments: Sequence[str]) -> None:
     """``maml-rl check-gradients CONFIG ...``; exits with 1 where they disagree."""
     from maml_rl.check_gradients import TOLERANCE, check_gradients
 
-    def few(config: Config) -> CheckGradients:
-        return CheckGradients(config.model_copy(update={"tasks": 2, "episodes": 4}))
+    def few(config: AnyConfig) -> CheckGradients:
+        mine = config_file.of_kind(config, Config, arguments[0])
+        return CheckGradients(mine.model_copy(update={"tasks": 2, "episodes": 4}))
 
     chosen = _with_config(few, arguments, "check-gradients")
     rows = check_gradients(chosen.config)
@@ -204,9 +228,11 @@ def check_estimators(arguments: Sequence[str]) -> None:
 
 def plot(arguments: Sequence[str]) -> None:
     """``maml-rl plot RUN ...``."""
-    from maml_rl.plot import plot as draw
+    from maml_rl.plot import plot as plot_rl
+    from maml_rl.supervised.plot import plot as plot_few_shot
 
     chosen = _parse(Plot, arguments, "plot")
+    draw = plot_few_shot if _few_shot([str(chosen.runs[0])]) else plot_rl
     for path in draw(chosen.runs, chosen.out):
         print(path)
 
@@ -224,6 +250,7 @@ def main() -> None:
         "plot": plot,
         "check-gradients": check_gradients,
         "check-estimators": check_estimators,
+        "download-omniglot": few_shot.download_omniglot,
     }
     usage = COMMANDS.format(experiments=", ".join(config_file.experiments()))
     name, *arguments = sys.argv[1:] or ["--help"]

@@ -71,7 +71,7 @@ def learning_curve(metrics: Mapping[str, Sequence[Mapping[str, float]]], path: P
     _at_least_one(metrics)
     every_k = sorted(set().union(*(_return_keys(name, rows) for name, rows in metrics.items())))
     several = len(metrics) > 1
-    colours = _colours(len(metrics) if several else len(every_k))
+    colours = colours_for(len(metrics) if several else len(every_k))
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     for i, (name, rows) in enumerate(metrics.items()):
@@ -82,18 +82,18 @@ def learning_curve(metrics: Mapping[str, Sequence[Mapping[str, float]]], path: P
             if size > 1:
                 axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.3, zorder=2)
                 y = moving_average(y, size)
-            axes.plot(x, y, color=colour, linestyle=_dashes(k), marker="o" if len(y) == 1 else "", zorder=3)
+            axes.plot(x, y, color=colour, linestyle=dashes(k), marker="o" if len(y) == 1 else "", zorder=3)
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.margins(x=0.02)
     axes.set(xlabel="environment steps (adaptation included)", ylabel="return (undiscounted)")
     handles = [Line2D([], [], color=colours[i], label=name) for i, name in enumerate(metrics) if several]
     for j, k in enumerate(every_k):
         colour = GREY if several else colours[j]
-        handles.append(Line2D([], [], color=colour, linestyle=_dashes(k), label=after(k)))
-    _legend(figure, handles)
+        handles.append(Line2D([], [], color=colour, linestyle=dashes(k), label=after(k)))
+    legend(figure, handles)
     if not several:
         axes.set_title(next(iter(metrics)), loc="left")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 @style
@@ -121,7 +121,7 @@ def adaptation_curve(
     _at_least_one(evaluations)
     curves = {name: _mean_and_interval(name, content) for name, content in evaluations.items()}
     apart = min(0.08, 0.4 / len(curves))
-    colours = _colours(len(curves))
+    colours = colours_for(len(curves))
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     handles: list[Any] = []
@@ -139,8 +139,8 @@ def adaptation_curve(
     axes.set(xlabel="gradient steps on the new task")
     axes.set_ylabel("return on held-out tasks\n(undiscounted, 95 % interval)")
     axes.set(xticks=range(last + 1), xlim=(-0.3, last + 0.3))
-    _legend(figure, handles)
-    return _save(figure, path)
+    legend(figure, handles)
+    return save(figure, path)
 
 
 @style
@@ -189,7 +189,7 @@ def navigation_paths(positions: ArrayLike, mask: ArrayLike, goals: ArrayLike, re
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axis.set_major_formatter("{x:g}")
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def moving_average(values: Floats, window: int) -> Floats:
@@ -213,7 +213,7 @@ def _paths(axes: Axes, seen: Floats, goal: Floats) -> list[Line2D]:
     return [paths[0], *start, *goals]
 
 
-def _legend(figure: Figure, handles: list[Any]) -> None:
+def legend(figure: Figure, handles: list[Any]) -> None:
     """Put the legend above the axes, where it hides nothing, and make the figure higher by its height."""
     widths = [len(handle.get_label()) + 11 for handle in handles]  # characters, with the handle and a gap
     columns = len(handles) if sum(widths) <= 100 else max(1, 100 // max(widths))  # 100 fill the width
@@ -222,7 +222,7 @@ def _legend(figure: Figure, handles: list[Any]) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=-(-len(handles) // rows))
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
     """Write PNG and SVG, the same bytes for the same figure; savefig on a bare Figure takes Agg for PNG."""
     stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -231,12 +231,12 @@ def _save(figure: Figure, path: Path) -> Path:
     return Path(f"{stem}.png")
 
 
-def _dashes(k: int) -> tuple[float, Sequence[float]] | None:
+def dashes(k: int) -> tuple[float, Sequence[float]] | None:
     """Dots before adaptation, solid after one step, then a dash with one more dot for each further step."""
     return (0, (1, 1.2)) if k == 0 else None if k == 1 else (0, (5, 1.5) + (1, 1.5) * (k - 2))
 
 
-def _colours(count: int) -> Sequence[Any]:
+def colours_for(count: int) -> Sequence[Any]:
     """At least as many different colours; where Okabe and Ito's run out, a scale that is safe too."""
     scale = matplotlib.colormaps["viridis"]
     return OKABE_ITO if count <= len(OKABE_ITO) else list(scale(np.linspace(0, 0.95, count)))

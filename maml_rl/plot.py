@@ -11,6 +11,8 @@ from torch import Tensor
 from envs import InputError
 from envs.navigation import Navigation
 from maml_rl import figures, published, run_folder
+from maml_rl.config import Config
+from maml_rl.config_file import of_kind
 from maml_rl.evaluate import explore_held_out, load_learner
 from maml_rl.learner import Learner
 from maml_rl.types import Params, Trajectory
@@ -24,7 +26,12 @@ def latest_evaluation(run: Path) -> Path | None:
     return max(run.glob("evaluation*.json"), key=lambda file: file.stat().st_mtime_ns, default=None)
 
 
-def _read_evaluation(file: Path) -> dict[str, Any]:
+def read_evaluation(file: Path) -> dict[str, Any]:
+    """The content of an evaluation file.
+
+    Raises:
+        InputError: It is damaged, or not an evaluation.
+    """
     try:
         content = json.loads(file.read_text())
     except ValueError as error:
@@ -77,7 +84,7 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
     if not runs:
         raise InputError("nothing to plot: give one or more run folders")
     folders = [Path(run) for run in runs]
-    configs = {str(folder): run_folder.read_config(folder) for folder in folders}
+    configs = {str(folder): of_kind(run_folder.read_config(folder), Config, str(folder)) for folder in folders}
     target = Path(out) if out else folders[0] / "figures"
     metrics = {str(folder): run_folder.read_metrics(folder) for folder in folders}
     for name, rows in metrics.items():
@@ -86,7 +93,7 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
     drawn = [figures.learning_curve(metrics, target / "learning_curve.png")]
     files = {str(folder): file for folder in folders if (file := latest_evaluation(folder))}
     if files:
-        evaluations = {name: _read_evaluation(file) for name, file in files.items()}
+        evaluations = {name: read_evaluation(file) for name, file in files.items()}
         known = {published.adaptation(c.env, c.preset, c.horizon) for c in (configs[name] for name in files)}
         comparable = len(known) == 1 and all(found["split"] == "in" for found in evaluations.values())
         same = known.pop() if comparable else None

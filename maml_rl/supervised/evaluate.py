@@ -1,6 +1,7 @@
 """Few-shot evaluation: error or accuracy on held-out tasks after 0, 1, 2, ... gradient steps."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,21 +93,25 @@ def adapted_errors(
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
+def trimmed_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over tasks without the lowest and the highest 5 %; NaN counts as high."""
+    cut = len(values) // 20
+    return np.asarray(np.sort(values, 0)[cut : len(values) - cut].mean(0))
+
+
 def tune(learner: FewShotLearner, theta: Params, tasks: int, steps: int) -> float:
-    """The step size in ``RATES`` that serves validation tasks best after the last step, by the median over tasks."""
+    """The step size in ``RATES`` that serves validation tasks best after the last step, by their trimmed mean."""
     found = {rate: adapted_errors(learner, theta, tasks, steps, "validation", rate) for rate in RATES}
     cost = {
-        rate: float(np.nanmedian(each["error"][:, -1])) if "error" in each else -float(each["accuracy"][:, -1].mean())
+        rate: float(trimmed_mean(each["error"])[-1]) if "error" in each else -float(each["accuracy"][:, -1].mean())
         for rate, each in found.items()
     }
-    return min(cost, key=cost.__getitem__)
+    return min(cost, key=lambda rate: cost[rate] if np.isfinite(cost[rate]) else np.inf)
 
 
 def summarise(values: dict[str, NDArray[np.float64]], lr: float, shots: int, which: str) -> FewShotEvaluation:
     """Means, intervals and what stands up to outliers."""
     count = len(next(iter(values.values())))
-    cut = count // 20
-    trimmed = {name: np.sort(each, 0)[cut : count - cut].mean(0).tolist() for name, each in values.items()}
     error = values.get("error")
     lost = 0.0
     if error is not None:
@@ -116,7 +121,7 @@ def summarise(values: dict[str, NDArray[np.float64]], lr: float, shots: int, whi
         mean={name: each.mean(0).tolist() for name, each in values.items()},
         ci95={name: (1.96 * each.std(0, ddof=1) / count**0.5).tolist() for name, each in values.items()},
         median={name: np.median(each, 0).tolist() for name, each in values.items()},
-        trimmed_mean=trimmed,
+        trimmed_mean={name: trimmed_mean(each).tolist() for name, each in values.items()},
         diverged=lost,
         lr=lr,
         shots=shots,
@@ -124,7 +129,9 @@ def summarise(values: dict[str, NDArray[np.float64]], lr: float, shots: int, whi
     )
 
 
-def load_learner(run: Path | str, which: str = "checkpoint", **changes: object) -> tuple[FewShotLearner, Params]:
+def load_learner(
+    run: Path | str, which: str = "checkpoint", changes: Mapping[str, object] | None = None
+) -> tuple[FewShotLearner, Params]:
     """The learner and parameters of a run folder; ``changes`` replace keys of its configuration.
 
     Raises:
@@ -133,7 +140,7 @@ def load_learner(run: Path | str, which: str = "checkpoint", **changes: object) 
     path = Path(run)
     config = of_kind(run_folder.read_config(path), FewShotConfig, str(path))
     saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt")
-    values = config.model_dump() | changes
+    values = config.model_dump() | dict(changes or {})
     learner = build(of_kind(parse(values, str(path)), FewShotConfig, str(path)))
     theta = learner.initial_params() if which == "initial" else saved.theta
     return learner, {name: value.to(learner.device) for name, value in theta.items()}
@@ -168,7 +175,7 @@ def evaluate(
         parse(first.model_dump() | {"evaluation": section}, f"evaluate {run}"), FewShotConfig, str(run)
     ).evaluation
     support = chosen.shots or first.shots
-    learner, theta = load_learner(run, which, shots=support)
+    learner, theta = load_learner(run, which, {"shots": support})
     if tune_lr and first.inner.learn_lr:
         raise InputError(f"{run} has learned its rates: there is none to tune")
     lr = tune(learner, theta, chosen.tasks, chosen.steps) if tune_lr else first.inner.lr

@@ -48,15 +48,15 @@ class LabelledTasks(FewShotTasks):
         small = kinds[sizes < needed].tolist()
         if small:
             raise InputError(
-                f"{len(small)} classes, such as {small[0]}, have fewer than the {needed} examples of shots = {shots} and "
-                f"queries = {queries}: ask for fewer, or leave those classes out"
+                f"{len(small)} classes, such as {small[0]}, have fewer than the {needed} examples of shots = {shots} "
+                f"and queries = {queries}: ask for fewer, or leave those classes out"
             )
         count = len(kinds)
         parts = classes or (count - count // 10 - count // 5, count // 10, count // 5)
         if sum(parts) > count or min(parts) < ways:
             raise InputError(
-                f"{count} classes in parts of {', '.join(map(str, parts))} for training, validation and test: each part "
-                f"needs at least ways = {ways}"
+                f"{count} classes in parts of {', '.join(map(str, parts))} for training, validation and test: each "
+                f"part needs at least ways = {ways}"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
         names = ("training", "validation", "test")

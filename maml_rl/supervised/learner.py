@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from maml_rl.supervised import models
 from maml_rl.supervised.config import FewShotConfig
 from maml_rl.supervised.data import make
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
-from maml_rl.types import Params, map_tensors
+from maml_rl.types import Params, Tree, map_tensors
 
 INITIALISATION, TASKS = 0, 1
 
@@ -96,7 +95,8 @@ class FewShotLearner:
                 return self.loss(adapted, joined), {name: params[name] - adapted[name] for name in params}
 
             with torch.no_grad():
-                return map_tensors(lambda x: x.sum(0), self.each(one, tasks))
+                total: tuple[Tensor, Params] = map_tensors(lambda x: x.sum(0), self.each(one, tasks))
+            return total
 
         chosen = reptile if self.config.outer.name == "reptile" else of_slice
         sums = side_by_side(chosen, self.slices(batch))
@@ -116,7 +116,7 @@ class FewShotLearner:
             return [batch]
         return [map_tensors(lambda x, k=k: x[k : k + 1], batch) for k in range(len(batch.query.targets))]
 
-    def each(self, function: Callable[[TaskBatch], Any], tasks: TaskBatch) -> Any:
+    def each(self, function: Callable[[TaskBatch], Tree], tasks: TaskBatch) -> Tree:
         """A function of one task, for each task of a slice."""
         if len(tasks.query.targets) == 1:
             one = function(map_tensors(lambda x: x[0], tasks))

@@ -27,7 +27,7 @@ def network(name: str, shape: Sequence[int], outputs: int, hidden: Sequence[int]
     if name == "perceptron":
         layers.append(nn.Flatten())
         for before, width in itertools.pairwise((math.prod(shape), *hidden)):
-            norm = [nn.BatchNorm1d(width, track_running_stats=False)] if batch_norm else []
+            norm: list[nn.Module] = [nn.BatchNorm1d(width, track_running_stats=False)] if batch_norm else []
             layers += [nn.Linear(before, width, bias=not batch_norm), *norm, nn.ReLU()]
     else:
         for before, width in itertools.pairwise((shape[0], *hidden)):

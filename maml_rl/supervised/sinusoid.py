@@ -8,15 +8,12 @@ from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch, held_out
 
 AMPLITUDE, PHASE, REACH = (0.1, 5.0), math.pi, 5.0
 
-ZERO_ERROR = sum(AMPLITUDE[0] ** i * AMPLITUDE[1] ** (2 - i) for i in range(3)) / 6
-"""Mean squared error of predicting 0: E A^2 / 2 + (E A^2 / 2) times the mean of -cos 2(x - phase), which is 0."""
-
 
 class Sinusoid(FewShotTasks):
     """y = A sin(x - phase): a task is an amplitude A, uniform in (0.1, 5), and a phase, uniform in (0, pi).
 
-    x is uniform in (-5, 5), for support and query alike; inputs and targets are (K, n, 1). Predicting 0 has mean squared
-    error 4.2517, and the best function that does not know the task, -1.6234 cos x, has 3.0057.
+    x is uniform in (-5, 5), for support and query alike; inputs and targets are (K, n, 1). Predicting 0 has mean
+    squared error 4.2517, and the best function that does not know the task, -1.6234 cos x, has 3.0057.
 
     Args:
         shots: Support examples.

@@ -1,0 +1,114 @@
+"""Pictures of few-shot runs: what to draw of them, and where it goes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from envs import InputError
+from maml_rl import run_folder
+from maml_rl.adapt import inner_step
+from maml_rl.config_file import of_kind
+from maml_rl.plot import latest_evaluation, read_evaluation
+from maml_rl.supervised import figures, models
+from maml_rl.supervised.config import FewShotConfig
+from maml_rl.supervised.evaluate import load_learner
+from maml_rl.supervised.learner import FewShotLearner
+from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.types import Params, map_tensors
+
+SHOWN_STEPS, CURVE = (0, 1, 10), 200
+"""Gradient steps in the picture of fits, and points of a curve."""
+
+SHOWN_QUERIES = 10
+"""Queries in the picture of an episode."""
+
+PUBLISHED = {1: 0.67, 5: 0.38, 10: 0.35}
+"""Error of MAML with five examples (MAML paper, figure 2, and its code)."""
+
+
+def adapted(learner: FewShotLearner, theta: Params, task: TaskBatch, steps: int) -> list[Params]:
+    """One task's parameters after 0, 1, ..., steps gradient steps."""
+    own, lr = learner.rates.split(theta)
+    chain = [own]
+    for _ in range(steps):
+        chain.append(inner_step(learner.loss, chain[-1], task.support, lr))
+    return chain
+
+
+def _one_task(run: Path, **changes: object) -> tuple[FewShotLearner, Params, TaskBatch]:
+    learner, theta = load_learner(run, changes=changes)
+    task: TaskBatch = map_tensors(lambda value: value[0].to(learner.device), learner.data.held_out_tasks(1))
+    return learner, theta, task
+
+
+@torch.no_grad()
+def draw_fits(runs: Mapping[str, FewShotConfig], path: Path) -> Path:
+    """Draw one held-out curve with each run's fit before and after 1 and 10 steps."""
+    panels, support, truth = {}, (np.zeros(0), np.zeros(0)), np.zeros(0)
+    for run, config in runs.items():
+        learner, theta, task = _one_task(Path(run), shots=config.evaluation.shots or config.shots, queries=CURVE)
+        order = task.query.inputs.flatten().argsort()
+        x, truth = (value.flatten()[order].cpu().numpy() for value in task.query)
+        chain = adapted(learner, theta, task, max(SHOWN_STEPS))
+        panels[run] = {
+            k: models.predict(learner.module, chain[k], task.query.inputs)[order].flatten().cpu().numpy()
+            for k in SHOWN_STEPS
+        }
+        support = (task.support.inputs.flatten().cpu().numpy(), task.support.targets.flatten().cpu().numpy())
+    return figures.fits(x, panels, support, truth, path)
+
+
+@torch.no_grad()
+def draw_episode(run: Path, path: Path) -> Path:
+    """Draw one held-out task of images with the model's guesses before and after adaptation."""
+    learner, theta, task = _one_task(run)
+    chain = adapted(learner, theta, task, learner.config.evaluation.steps)
+    guesses = {
+        k: models.predict(learner.module, chain[k], task.query.inputs).argmax(-1)[:SHOWN_QUERIES].tolist()
+        for k in sorted({0, 1, learner.config.evaluation.steps})
+    }
+    first = slice(None, None, learner.config.shots)  # one image of each class
+    return figures.episode(
+        task.support.inputs[first, 0].cpu().numpy(),
+        task.support.targets[first].tolist(),
+        task.query.inputs[:SHOWN_QUERIES, 0].cpu().numpy(),
+        task.query.targets[:SHOWN_QUERIES].tolist(),
+        guesses,
+        path,
+    )
+
+
+def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path]:
+    """Draw learning curves, adaptation curves of evaluated runs, and fits of a sinusoid or an episode of images.
+
+    Args:
+        runs: Run folders.
+        out: Folder for the pictures; None for figures/ in the first run.
+
+    Returns:
+        The PNG files; each has an SVG beside it.
+
+    Raises:
+        InputError: A folder is not a run of few-shot learning, or has nothing to draw yet.
+    """
+    folders = [Path(run) for run in runs]
+    configs = {str(each): of_kind(run_folder.read_config(each), FewShotConfig, str(each)) for each in folders}
+    target = Path(out) if out else folders[0] / "figures"
+    metrics = {name: run_folder.read_metrics(Path(name)) for name in configs}
+    for name, rows in metrics.items():
+        if not rows:
+            raise InputError(f"{name} has no finished row of metrics yet: train on with --resume --out {name}")
+    drawn = [figures.learning_curve(metrics, target / "learning_curve.png")]
+    files = {name: file for name in configs if (file := latest_evaluation(Path(name)))}
+    evaluations = {name: read_evaluation(file) for name, file in files.items()}
+    shared = set.intersection(*(set(found["mean"]) for found in evaluations.values())) if evaluations else set()
+    for measure in sorted(shared):
+        known = PUBLISHED if measure == "error" and all(c.data == "sinusoid" for c in configs.values()) else None
+        drawn.append(figures.adaptation_curve(evaluations, measure, target / f"adaptation_{measure}.png", known))
+    if all(config.data == "sinusoid" for config in configs.values()):
+        drawn.append(draw_fits(configs, target / "fits.png"))
+    elif "accuracy" in shared and configs[str(folders[0])].data == "omniglot":
+        drawn.append(draw_episode(folders[0], target / "episode.png"))
+    return drawn
