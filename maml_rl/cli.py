@@ -15,9 +15,7 @@ from envs import InputError
 from maml_rl import config_file
 from maml_rl.config import Config
 from maml_rl.config_file import AnyConfig
-from maml_rl.supervised import cli as few_shot
-from maml_rl.supervised.cli import TrainFewShot
-from maml_rl.supervised.config import FewShotConfig
+from maml_rl.few_shot_config import FewShotConfig
 
 COMMANDS = """usage: maml-rl COMMAND ...
 
@@ -109,6 +107,25 @@ class Plot:
     """Folder for the pictures; None: figures/ in the first run."""
 
 
+@dataclass(frozen=True)
+class TrainFewShot:
+    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
+
+    config: Annotated[FewShotConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+    out: Path | None = None
+    """Run folder; None: runs/<configuration>-s<seed>."""
+    resume: bool = False
+    """Continue the run in that folder, if it holds one."""
+
+
+@dataclass(frozen=True)
+class DownloadOmniglot:
+    """Fetch the two zips of Omniglot as published, 15 MB, and check them."""
+
+    folder: tyro.conf.Positional[Path]
+    """Where they go."""
+
+
 def _parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
     return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
 
@@ -137,8 +154,6 @@ def _few_shot(arguments: Sequence[str]) -> bool:
 
 def train(arguments: Sequence[str]) -> None:
     """``maml-rl train CONFIG ...``."""
-    from maml_rl.supervised.train import meta_train as train_few_shot
-    from maml_rl.train import meta_train
 
     def options(config: AnyConfig) -> Train | TrainFewShot:
         return TrainFewShot(config) if isinstance(config, FewShotConfig) else Train(config)
@@ -147,8 +162,12 @@ def train(arguments: Sequence[str]) -> None:
     stem = config_file.find(arguments[0]).stem
     out = chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}"
     if isinstance(chosen, TrainFewShot):
+        from maml_rl.supervised.train import meta_train as train_few_shot
+
         run = train_few_shot(chosen.config, out, chosen.resume)
     else:
+        from maml_rl.train import meta_train
+
         run = meta_train(chosen.config, out, chosen.resume)
     print(f"trained: {run}\nnext:    maml-rl evaluate {run}; maml-rl plot {run}; tensorboard --logdir {run}")
 
@@ -160,7 +179,9 @@ def evaluate(arguments: Sequence[str]) -> None:
     from maml_rl.run_folder import read_config
 
     if _few_shot(arguments):
-        few_shot.evaluate(arguments)
+        from maml_rl.supervised.cli import evaluate as evaluate_few_shot
+
+        evaluate_few_shot(arguments)
         return
     chosen = _parse(Evaluate, arguments, "evaluate")
     result, path = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which)
@@ -228,12 +249,20 @@ def check_estimators(arguments: Sequence[str]) -> None:
 
 def plot(arguments: Sequence[str]) -> None:
     """``maml-rl plot RUN ...``."""
-    from maml_rl.plot import plot as plot_rl
-    from maml_rl.supervised.plot import plot as plot_few_shot
-
     chosen = _parse(Plot, arguments, "plot")
-    draw = plot_few_shot if _few_shot([str(chosen.runs[0])]) else plot_rl
+    if _few_shot([str(run) for run in chosen.runs]):
+        from maml_rl.supervised.plot import plot as draw
+    else:
+        from maml_rl.plot import plot as draw
     for path in draw(chosen.runs, chosen.out):
+        print(path)
+
+
+def download_omniglot(arguments: Sequence[str]) -> None:
+    """``maml-rl download-omniglot FOLDER``."""
+    from maml_rl.supervised.omniglot import download
+
+    for path in download(_parse(DownloadOmniglot, arguments, "download-omniglot").folder):
         print(path)
 
 
@@ -250,7 +279,7 @@ def main() -> None:
         "plot": plot,
         "check-gradients": check_gradients,
         "check-estimators": check_estimators,
-        "download-omniglot": few_shot.download_omniglot,
+        "download-omniglot": download_omniglot,
     }
     usage = COMMANDS.format(experiments=", ".join(config_file.experiments()))
     name, *arguments = sys.argv[1:] or ["--help"]

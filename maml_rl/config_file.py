@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from envs import InputError
 from maml_rl.config import Config
-from maml_rl.supervised.config import FewShotConfig
+from maml_rl.few_shot_config import FewShotConfig
 
 AnyConfig = Config | FewShotConfig
 Kind = TypeVar("Kind", Config, FewShotConfig)

@@ -10,10 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    {"config", "distributions", "types"},
+    {"config", "distributions", "few_shot_config", "types"},
     {
         "adapt",
+        "ascent",
         "checkpoint",
+        "config_file",
         "parallel",
         "perceptron",
         "progress",
@@ -26,8 +28,23 @@ LAYERS = (
     },
     {"baselines", "fisher", "losses", "policies", "rollout"},
     {"exact", "learner", "meta", "outer"},
+    {"training"},
     {"agent", "check_estimators", "check_gradients", "diagnostics", "evaluate", "figures", "plot", "train"},
-    {"cli", "__init__"},
+    {
+        "supervised",
+        "supervised.data",
+        "supervised.evaluate",
+        "supervised.figures",
+        "supervised.images",
+        "supervised.learner",
+        "supervised.models",
+        "supervised.omniglot",
+        "supervised.plot",
+        "supervised.sinusoid",
+        "supervised.tasks",
+        "supervised.train",
+    },
+    {"cli", "__init__", "supervised.cli"},
     {"__main__"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -95,10 +112,10 @@ def test_envs_knows_nothing_of_maml_rl() -> None:
 @pytest.mark.parametrize(
     ("library", "where"),
     [
-        ("matplotlib", {"figures"}),
-        ("tyro", {"cli"}),
-        ("rich", {"cli", "progress"}),
-        ("pydantic", {"cli", "config"}),
+        ("matplotlib", {"figures", "supervised.figures"}),
+        ("tyro", {"cli", "supervised.cli"}),
+        ("rich", {"cli", "progress", "supervised.cli"}),
+        ("pydantic", {"cli", "config", "config_file", "few_shot_config"}),
         ("filelock", {"run_folder"}),
         ("scipy", set()),
         ("imageio", set()),

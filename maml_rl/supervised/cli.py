@@ -1,32 +1,19 @@
-"""The commands of few-shot learning; each is a thin layer over a Python call."""
+"""The evaluate command of few-shot learning, a thin layer over the Python call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
-
-from maml_rl.supervised.config import FewShotConfig
 
 MEASURES = {
     "error": "mean squared error",
     "accuracy": "accuracy",
     "accuracy_one_by_one": "accuracy, one query at a time",
 }
-
-
-@dataclass(frozen=True)
-class TrainFewShot:
-    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
-
-    config: Annotated[FewShotConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
-    out: Path | None = None
-    """Run folder; None: runs/<configuration>-s<seed>."""
-    resume: bool = False
-    """Continue the run in that folder, if it holds one."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +32,6 @@ class EvaluateFewShot:
     """The last parameters, those with the lowest training loss, or those before training."""
     tune_lr: bool = False
     """Adapt at the step size that serves validation tasks best, as a baseline that was not meta-trained needs."""
-
-
-@dataclass(frozen=True)
-class DownloadOmniglot:
-    """Fetch the two zips of Omniglot as published, 15 MB, and check them."""
-
-    folder: tyro.conf.Positional[Path]
-    """Where they go."""
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -82,13 +61,6 @@ def evaluate(arguments: Sequence[str]) -> None:
     Console().print(table)
     if regression:
         print(f"share of tasks that diverged: {100 * result.diverged:.2f} %")
+    for name, value in result.references.items():
+        print(f"{name}: {value:.3f}" if regression else f"{name}: {100 * value:.2f} %")
     print(f"written: {path}")
-
-
-def download_omniglot(arguments: Sequence[str]) -> None:
-    """``maml-rl download-omniglot FOLDER``."""
-    from maml_rl.supervised.omniglot import download
-
-    chosen = tyro.cli(DownloadOmniglot, prog="maml-rl download-omniglot", args=list(arguments))
-    for path in download(chosen.folder):
-        print(path)

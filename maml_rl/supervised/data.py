@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from envs import InputError
-from maml_rl.supervised.config import FewShotConfig
+from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.supervised.omniglot import omniglot
 from maml_rl.supervised.sinusoid import Sinusoid
 from maml_rl.supervised.tasks import FewShotTasks

@@ -14,9 +14,9 @@ from envs import InputError
 from maml_rl import checkpoint, run_folder
 from maml_rl.adapt import inner_step
 from maml_rl.config_file import of_kind, parse
+from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.parallel import side_by_side
 from maml_rl.supervised import models
-from maml_rl.supervised.config import FewShotConfig
 from maml_rl.supervised.learner import FewShotLearner, build
 from maml_rl.supervised.tasks import TaskBatch
 from maml_rl.types import Params, map_tensors
@@ -37,6 +37,7 @@ class FewShotEvaluation(NamedTuple):
     median: dict[str, list[float]]  # [k]
     trimmed_mean: dict[str, list[float]]  # [k] without the lowest and the highest 5 % of tasks
     diverged: float  # share of tasks whose error grew without bound; 0 where accuracy is measured
+    references: dict[str, float]  # what can be had on the same tasks without meta-learning
     lr: float  # inner rate, or where a learned one starts
     shots: int
     which: str  # parameters: "checkpoint", "best" or "initial"
@@ -109,7 +110,9 @@ def tune(learner: FewShotLearner, theta: Params, tasks: int, steps: int) -> floa
     return min(cost, key=lambda rate: cost[rate] if np.isfinite(cost[rate]) else np.inf)
 
 
-def summarise(values: dict[str, NDArray[np.float64]], lr: float, shots: int, which: str) -> FewShotEvaluation:
+def summarise(
+    values: dict[str, NDArray[np.float64]], references: dict[str, float], lr: float, shots: int, which: str
+) -> FewShotEvaluation:
     """Means, intervals and what stands up to outliers."""
     count = len(next(iter(values.values())))
     error = values.get("error")
@@ -123,6 +126,7 @@ def summarise(values: dict[str, NDArray[np.float64]], lr: float, shots: int, whi
         median={name: np.median(each, 0).tolist() for name, each in values.items()},
         trimmed_mean={name: trimmed_mean(each).tolist() for name, each in values.items()},
         diverged=lost,
+        references=references,
         lr=lr,
         shots=shots,
         which=which,
@@ -180,7 +184,8 @@ def evaluate(
         raise InputError(f"{run} has learned its rates: there is none to tune")
     lr = tune(learner, theta, chosen.tasks, chosen.steps) if tune_lr else first.inner.lr
     values = adapted_errors(learner, theta, chosen.tasks, chosen.steps, "test", lr if tune_lr else None)
-    result = summarise(values, lr, support, which)
+    references = learner.data.references(learner.data.held_out_tasks(chosen.tasks))
+    result = summarise(values, references, lr, support, which)
     path = run_folder.free_name(Path(run), "evaluation", ".json")
     path.write_text(json.dumps(result._asdict()))
     return result, path

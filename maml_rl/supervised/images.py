@@ -87,6 +87,13 @@ class LabelledTasks(FewShotTasks):
         rows = torch.arange(count).unsqueeze(-1)
         return TaskBatch(support, Examples(query.inputs[rows, order], query.targets[rows, order]))
 
+    def references(self, batch: TaskBatch) -> dict[str, float]:
+        """Accuracy of giving each query the class of the nearest support example, by Euclidean distance."""
+        support, queries = (part.inputs.flatten(2) for part in batch)
+        nearest = torch.cdist(queries, support).argmin(-1)
+        right = batch.support.targets.gather(1, nearest) == batch.query.targets
+        return {"nearest neighbour": float(right.double().mean())}
+
     def sample_tasks(self, count: int, generator: torch.Generator) -> TaskBatch:
         """Tasks from the training classes."""
         return self._draw(count, "training", generator)

@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from envs import InputError, random
 from maml_rl.adapt import adapt
+from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.learner import choose_device
 from maml_rl.parallel import keep_freed_memory, side_by_side
 from maml_rl.rates import Rates
 from maml_rl.supervised import models
-from maml_rl.supervised.config import FewShotConfig
 from maml_rl.supervised.data import make
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
 from maml_rl.types import Params, Tree, map_tensors

@@ -9,15 +9,17 @@ import warnings
 import zipfile
 from collections import defaultdict
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from envs import InputError
 from maml_rl.supervised.images import LabelledTasks
+
+if TYPE_CHECKING:  # Pillow is loaded when images are read, and not by every training
+    from PIL import Image
 
 HOME = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 ZIPS = {
@@ -97,6 +99,8 @@ def _checksum(root: Path, name: str) -> str:
 
 
 def _read(root: Path) -> NDArray[np.uint8]:
+    from PIL import Image
+
     drawings: dict[tuple[str, str], dict[str, Image.Image]] = defaultdict(dict)
     for name in ZIPS:
         path = root / name
@@ -121,14 +125,18 @@ def _read(root: Path) -> NDArray[np.uint8]:
     return np.stack([np.stack([_shrink(image) for image in images]) for images in ordered])
 
 
-def _drawing(file: IO[bytes], where: str) -> Image.Image:
+def _drawing(file: IO[bytes], where: str) -> "Image.Image":
+    from PIL import Image
+
     image = Image.open(file)
     if image.size != (SIDE, SIDE):
         raise InputError(f"{where} is {image.size[0]} x {image.size[1]} pixels, not {SIDE} x {SIDE}")
     return image.convert("1")
 
 
-def _shrink(image: Image.Image) -> NDArray[np.uint8]:
+def _shrink(image: "Image.Image") -> NDArray[np.uint8]:
+    from PIL import Image
+
     small = image.convert("L").resize((SMALL, SMALL), Image.Resampling.BOX)
     return 255 - np.asarray(small, dtype=np.uint8)
 

@@ -10,16 +10,19 @@ from envs import InputError
 from maml_rl import run_folder
 from maml_rl.adapt import inner_step
 from maml_rl.config_file import of_kind
+from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.plot import latest_evaluation, read_evaluation
 from maml_rl.supervised import figures, models
-from maml_rl.supervised.config import FewShotConfig
-from maml_rl.supervised.evaluate import load_learner
+from maml_rl.supervised.evaluate import adapted_errors, load_learner
 from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.tasks import TaskBatch
 from maml_rl.types import Params, map_tensors
 
 SHOWN_STEPS, CURVE = (0, 1, 10), 200
 """Gradient steps in the picture of fits, and points of a curve."""
+
+CANDIDATES = 25
+"""Held-out tasks that the one in a picture is chosen from: it is the one in the middle."""
 
 SHOWN_QUERIES = 10
 """Queries in the picture of an episode."""
@@ -37,18 +40,24 @@ def adapted(learner: FewShotLearner, theta: Params, task: TaskBatch, steps: int)
     return chain
 
 
-def _one_task(run: Path, **changes: object) -> tuple[FewShotLearner, Params, TaskBatch]:
+def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[FewShotLearner, Params, TaskBatch, int]:
+    """A held-out task, the one of median error or accuracy after adaptation of the first few."""
     learner, theta = load_learner(run, changes=changes)
-    task: TaskBatch = map_tensors(lambda value: value[0].to(learner.device), learner.data.held_out_tasks(1))
-    return learner, theta, task
+    steps = learner.config.evaluation.steps
+    found = next(iter(adapted_errors(learner, theta, CANDIDATES, steps, "test").values()))[:, -1]
+    chosen = int(found.argsort()[CANDIDATES // 2]) if index is None else index
+    held_out = learner.data.held_out_tasks(CANDIDATES)
+    task: TaskBatch = map_tensors(lambda value: value[chosen].to(learner.device), held_out)
+    return learner, theta, task, chosen
 
 
 @torch.no_grad()
 def draw_fits(runs: Mapping[str, FewShotConfig], path: Path) -> Path:
     """Draw one held-out curve with each run's fit before and after 1 and 10 steps."""
-    panels, support, truth = {}, (np.zeros(0), np.zeros(0)), np.zeros(0)
+    panels, support, truth, index = {}, (np.zeros(0), np.zeros(0)), np.zeros(0), None
     for run, config in runs.items():
-        learner, theta, task = _one_task(Path(run), shots=config.evaluation.shots or config.shots, queries=CURVE)
+        shots = config.evaluation.shots or config.shots
+        learner, theta, task, index = _one_task(Path(run), index, shots=shots, queries=CURVE)
         order = task.query.inputs.flatten().argsort()
         x, truth = (value.flatten()[order].cpu().numpy() for value in task.query)
         chain = adapted(learner, theta, task, max(SHOWN_STEPS))
@@ -63,7 +72,7 @@ def draw_fits(runs: Mapping[str, FewShotConfig], path: Path) -> Path:
 @torch.no_grad()
 def draw_episode(run: Path, path: Path) -> Path:
     """Draw one held-out task of images with the model's guesses before and after adaptation."""
-    learner, theta, task = _one_task(run)
+    learner, theta, task, _ = _one_task(run)
     chain = adapted(learner, theta, task, learner.config.evaluation.steps)
     guesses = {
         k: models.predict(learner.module, chain[k], task.query.inputs).argmax(-1)[:SHOWN_QUERIES].tolist()

@@ -7,6 +7,7 @@ import torch
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch, held_out_generator
 
 AMPLITUDE, PHASE, REACH = (0.1, 5.0), math.pi, 5.0
+MEAN_AMPLITUDE = sum(AMPLITUDE) / 2
 
 
 class Sinusoid(FewShotTasks):
@@ -32,6 +33,15 @@ class Sinusoid(FewShotTasks):
         y = amplitude * torch.sin(x - phase)
         cut = self.shots
         return TaskBatch(Examples(x[:, :cut], y[:, :cut]), Examples(x[:, cut:], y[:, cut:]))
+
+    def references(self, batch: TaskBatch) -> dict[str, float]:
+        """Mean squared error of predicting 0, and of the best function that does not know the task."""
+        x, y = batch.query
+        blind = -MEAN_AMPLITUDE * 2 / math.pi * torch.cos(x)
+        return {
+            "predicting 0": float(y.square().mean()),
+            "the best function blind to the task": float((y - blind).square().mean()),
+        }
 
     def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
         """Fixed curves of the same distribution."""

@@ -35,6 +35,10 @@ class FewShotTasks(ABC):
     def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
         """Draw ``count`` fixed tasks that training never sees; ``split`` is "test", or "validation" to choose by."""
 
+    def references(self, batch: TaskBatch) -> dict[str, float]:
+        """What can be had on these tasks without meta-learning, by name; nothing unless a class knows better."""
+        return {}
+
 
 def held_out_generator(split: str) -> torch.Generator:
     """The generator of a split's tasks.

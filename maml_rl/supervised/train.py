@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from maml_rl.ascent import adam_step
-from maml_rl.supervised.config import FewShotConfig
+from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.supervised.evaluate import adapted_errors
 from maml_rl.supervised.learner import FewShotLearner, build
 from maml_rl.training import Log, train
