@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,15 +79,16 @@ def adapted_errors(
         tasks: How many.
         steps: Gradient steps.
         split: "test", or "validation".
-        lr: A rate instead of theta's.
+        lr: A rate instead of the configuration's, for what adapts.
     """
-    params, rate = learner.rates.split(theta)
+    rates = learner.rates if lr is None else replace(learner.rates, lr=lr)
+    params, rate = rates.split(theta)
     held_out: TaskBatch = map_tensors(lambda x: x.to(learner.device), learner.data.held_out_tasks(tasks, split))
 
     def one(task: TaskBatch) -> dict[str, Tensor]:
         own, seen = params, [measures(learner, params, task)]
         for _ in range(steps):
-            own = inner_step(learner.loss, own, task.support, rate if lr is None else lr)
+            own = inner_step(learner.loss, own, task.support, rate)
             seen.append(measures(learner, own, task))
         return {name: torch.stack([each[name] for each in seen]) for name in seen[0]}
 
