@@ -34,7 +34,7 @@ class FewShotEvaluation(NamedTuple):
 
     values: dict[str, list[list[float]]]  # [task][k] of each measure: "error", or "accuracy" and "accuracy_one_by_one"
     mean: dict[str, list[float]]  # [k]
-    ci95: dict[str, list[float]]  # [k] half width over tasks, 1.96 s / sqrt(tasks)
+    ci95: dict[str, list[float]] | None  # [k] half width over tasks, 1.96 s / sqrt(tasks); None for one task
     median: dict[str, list[float]]  # [k]
     trimmed_mean: dict[str, list[float]]  # [k] without the lowest and the highest 5 % of tasks
     diverged: float  # share of tasks whose error grew without bound; 0 where accuracy is measured
@@ -121,10 +121,13 @@ def summarise(
     lost = 0.0
     if error is not None:
         lost = float((~(error[:, -1] <= DIVERGED * np.maximum(error[:, 0], 1e-6))).mean())
+    with np.errstate(over="ignore", invalid="ignore"):  # of a task that has diverged, nothing is known
+        mean = {name: each.mean(0).tolist() for name, each in values.items()}
+        ci95 = {name: (1.96 * each.std(0, ddof=1) / count**0.5).tolist() for name, each in values.items() if count > 1}
     return FewShotEvaluation(
         values={name: each.tolist() for name, each in values.items()},
-        mean={name: each.mean(0).tolist() for name, each in values.items()},
-        ci95={name: (1.96 * each.std(0, ddof=1) / count**0.5).tolist() for name, each in values.items()},
+        mean=mean,
+        ci95=ci95 or None,
         median={name: np.median(each, 0).tolist() for name, each in values.items()},
         trimmed_mean={name: trimmed_mean(each).tolist() for name, each in values.items()},
         diverged=lost,
