@@ -16,6 +16,8 @@ from maml_rl import config_file
 from maml_rl.config import Config
 from maml_rl.config_file import AnyConfig
 from maml_rl.few_shot_config import FewShotConfig
+from maml_rl.supervised.cli import download_omniglot
+from maml_rl.supervised.cli import evaluate as evaluate_few_shot
 
 COMMANDS = """usage: maml-rl COMMAND ...
 
@@ -118,14 +120,6 @@ class TrainFewShot:
     """Continue the run in that folder, if it holds one."""
 
 
-@dataclass(frozen=True)
-class DownloadOmniglot:
-    """Fetch the two zips of Omniglot as published, 15 MB, and check them."""
-
-    folder: tyro.conf.Positional[Path]
-    """Where they go."""
-
-
 def _parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
     return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
 
@@ -179,8 +173,6 @@ def evaluate(arguments: Sequence[str]) -> None:
     from maml_rl.run_folder import read_config
 
     if _few_shot(arguments):
-        from maml_rl.supervised.cli import evaluate as evaluate_few_shot
-
         evaluate_few_shot(arguments)
         return
     chosen = _parse(Evaluate, arguments, "evaluate")
@@ -255,14 +247,6 @@ def plot(arguments: Sequence[str]) -> None:
     else:
         from maml_rl.plot import plot as draw
     for path in draw(chosen.runs, chosen.out):
-        print(path)
-
-
-def download_omniglot(arguments: Sequence[str]) -> None:
-    """``maml-rl download-omniglot FOLDER``."""
-    from maml_rl.supervised.omniglot import download
-
-    for path in download(_parse(DownloadOmniglot, arguments, "download-omniglot").folder):
         print(path)
 
 

@@ -35,6 +35,22 @@ class EvaluateFewShot:
     """Adapt at the step size that serves validation tasks best, as a baseline that was not meta-trained needs."""
 
 
+@dataclass(frozen=True)
+class DownloadOmniglot:
+    """Fetch the two zips of Omniglot as published, 15 MB, and check them."""
+
+    folder: tyro.conf.Positional[Path]
+    """Where they go."""
+
+
+def download_omniglot(arguments: Sequence[str]) -> None:
+    """``maml-rl download-omniglot FOLDER``."""
+    from maml_rl.supervised.omniglot import download
+
+    for path in download(tyro.cli(DownloadOmniglot, prog="maml-rl download-omniglot", args=list(arguments)).folder):
+        print(path)
+
+
 def evaluate(arguments: Sequence[str]) -> None:
     """``maml-rl evaluate RUN ...`` of a run of few-shot learning."""
     from maml_rl.supervised.evaluate import evaluate as run_evaluation
