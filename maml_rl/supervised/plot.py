@@ -73,10 +73,11 @@ def draw_fits(runs: Mapping[str, FewShotConfig], path: Path) -> Path:
 def draw_episode(run: Path, path: Path) -> Path:
     """Draw one held-out task of images with the model's guesses before and after adaptation."""
     learner, theta, task, _ = _one_task(run)
-    chain = adapted(learner, theta, task, learner.config.evaluation.steps)
+    steps = learner.config.evaluation.steps
+    chain = adapted(learner, theta, task, steps)
     guesses = {
         k: models.predict(learner.module, chain[k], task.query.inputs).argmax(-1)[:SHOWN_QUERIES].tolist()
-        for k in sorted({0, 1, learner.config.evaluation.steps})
+        for k in sorted({0, min(1, steps), steps})
     }
     first = slice(None, None, learner.config.shots)  # one image of each class
     return figures.episode(
@@ -102,6 +103,8 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
     Raises:
         InputError: A folder is not a run of few-shot learning, or has nothing to draw yet.
     """
+    if not runs:
+        raise InputError("nothing to plot: give one or more run folders")
     folders = [Path(run) for run in runs]
     configs = {str(each): of_kind(run_folder.read_config(each), FewShotConfig, str(each)) for each in folders}
     target = Path(out) if out else folders[0] / "figures"
