@@ -27,7 +27,7 @@ CANDIDATES = 25
 SHOWN_QUERIES = 10
 """Queries in the picture of an episode."""
 
-PUBLISHED = {1: 0.67, 5: 0.38, 10: 0.35}
+PUBLISHED, PUBLISHED_SHOTS = {1: 0.67, 5: 0.38, 10: 0.35}, 5
 """Error of MAML with five examples (MAML paper, figure 2, and its code)."""
 
 
@@ -116,10 +116,12 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
     files = {name: file for name in configs if (file := latest_evaluation(Path(name)))}
     evaluations = {name: read_evaluation(file) for name, file in files.items()}
     shared = set.intersection(*(set(found["mean"]) for found in evaluations.values())) if evaluations else set()
+    sinusoids = all(config.data == "sinusoid" for config in configs.values())
+    comparable = sinusoids and all(found["shots"] == PUBLISHED_SHOTS for found in evaluations.values())
     for measure in sorted(shared):
-        known = PUBLISHED if measure == "error" and all(c.data == "sinusoid" for c in configs.values()) else None
+        known = PUBLISHED if comparable else None
         drawn.append(figures.adaptation_curve(evaluations, measure, target / f"adaptation_{measure}.png", known))
-    if all(config.data == "sinusoid" for config in configs.values()):
+    if sinusoids:
         drawn.append(draw_fits(configs, target / "fits.png"))
     elif "accuracy" in shared and configs[str(folders[0])].data == "omniglot":
         drawn.append(draw_episode(folders[0], target / "episode.png"))
