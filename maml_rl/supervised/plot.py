@@ -53,10 +53,11 @@ def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[F
 
 @torch.no_grad()
 def draw_fits(runs: Mapping[str, FewShotConfig], path: Path) -> Path:
-    """Draw one held-out curve with each run's fit before and after 1 and 10 steps."""
+    """Draw one held-out curve with each run's fit before and after 1 and 10 steps, to the first run's examples."""
     panels, support, truth, index = {}, (np.zeros(0), np.zeros(0)), np.zeros(0), None
-    for run, config in runs.items():
-        shots = config.evaluation.shots or config.shots
+    first = next(iter(runs.values()))
+    shots = first.evaluation.shots or first.shots
+    for run in runs:
         learner, theta, task, index = _one_task(Path(run), index, shots=shots, queries=CURVE)
         order = task.query.inputs.flatten().argsort()
         x, truth = (value.flatten()[order].cpu().numpy() for value in task.query)
