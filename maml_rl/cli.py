@@ -16,7 +16,7 @@ from maml_rl import config_file
 from maml_rl.config import Config
 from maml_rl.config_file import AnyConfig
 from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.supervised.cli import download_omniglot
+from maml_rl.supervised.cli import TrainFewShot, download_omniglot
 from maml_rl.supervised.cli import evaluate as evaluate_few_shot
 
 COMMANDS = """usage: maml-rl COMMAND ...
@@ -107,17 +107,6 @@ class Plot:
     """Run folders."""
     out: Path | None = None
     """Folder for the pictures; None: figures/ in the first run."""
-
-
-@dataclass(frozen=True)
-class TrainFewShot:
-    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
-
-    config: Annotated[FewShotConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
-    out: Path | None = None
-    """Run folder; None: runs/<configuration>-s<seed>."""
-    resume: bool = False
-    """Continue the run in that folder, if it holds one."""
 
 
 def _parse(kind: type[T], arguments: Sequence[str], command: str) -> T:

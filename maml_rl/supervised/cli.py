@@ -1,20 +1,33 @@
-"""The evaluate command of few-shot learning, a thin layer over the Python call."""
+"""The commands of few-shot learning, thin layers over Python calls."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
+
+from maml_rl.few_shot_config import FewShotConfig
 
 MEASURES = {
     "error": "mean squared error",
     "accuracy": "accuracy",
     "accuracy_one_by_one": "accuracy, one query at a time",
 }
+
+
+@dataclass(frozen=True)
+class TrainFewShot:
+    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
+
+    config: Annotated[FewShotConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+    out: Path | None = None
+    """Run folder; None: runs/<configuration>-s<seed>."""
+    resume: bool = False
+    """Continue the run in that folder, if it holds one."""
 
 
 @dataclass(frozen=True)
