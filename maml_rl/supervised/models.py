@@ -1,8 +1,11 @@
 """Models that adapt: plain torch modules, called as functions of their parameters."""
 
+import copy
 import itertools
 import math
+import threading
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +89,19 @@ def head(module: nn.Module) -> frozenset[str]:
     return frozenset(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])
 
 
+class _Copies(threading.local):
+    """This thread's copies of modules: functional_call puts parameters into a module for as long as it runs."""
+
+    def __init__(self) -> None:
+        self.of: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+
+
+_COPIES = _Copies()
+
+
 def predict(module: nn.Module, params: Params, inputs: Tensor) -> Tensor:
-    """The module's outputs (n, outputs) for one task's inputs (n, *shape)."""
-    outputs: Tensor = torch.func.functional_call(module, params, (inputs,))
+    """The module's outputs (n, outputs) for one task's inputs (n, *shape); threads may call it side by side."""
+    if module not in _COPIES.of:
+        _COPIES.of[module] = copy.deepcopy(module)
+    outputs: Tensor = torch.func.functional_call(_COPIES.of[module], params, (inputs,))
     return outputs
