@@ -72,7 +72,7 @@ def test_every_drawing_is_in_its_place(root: Path, content: dict[str, dict[str, 
             name = f"{folder}/{alphabet}/character{number:02}/{number:04}_{k + 1:02}.png"
             (place_of,) = [data for found in content.values() for entry, data in found.items() if entry == name]
             assert np.array_equal(images[place, k], MODULE._shrink(Image.open(io.BytesIO(place_of)))), name
-                assert images[place, k].mean() / 255 == pytest.approx(ink(place_of), abs=0.02), name
+            assert images[place, k].mean() / 255 == pytest.approx(ink(place_of), abs=0.02), name
 
 
 def ink(png: bytes) -> float:
