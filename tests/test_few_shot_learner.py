@@ -188,13 +188,14 @@ def test_a_prediction_of_one_thread_is_not_of_anothers_parameters() -> None:
     module = Waits(*learner.module)  # type: ignore[misc]
     theta = learner.initial_params()
     other = {name: value + 1 for name, value in theta.items()}
+    expected = [models.predict(learner_of().module, params, inputs) for params in (theta, other)]
     found: list[Tensor] = []
     thread = threading.Thread(target=lambda: found.append(models.predict(module, other, inputs)))
     thread.start()
     assert entered.wait(20)
     mine = models.predict(module, theta, inputs)
-    assert torch.equal(mine, models.predict(learner.module, theta, inputs))
-    assert torch.equal(found[0], models.predict(learner.module, other, inputs))
+    assert torch.equal(mine, expected[0])
+    assert torch.equal(found[0], expected[1])
 
 
 @pytest.mark.parametrize("changes", [{}, CONVOLUTIONAL], ids=["sinusoid", "convolutional"])
