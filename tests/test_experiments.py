@@ -61,7 +61,7 @@ def test_it_states_its_data_and_the_numbers_of_the_paper(file: Path) -> None:
     assert set(stated) >= {"data", "shots", "queries", "tasks", "iterations", "model", "inner", "outer", "evaluation"}
     numbers = (config.tasks, config.iterations, config.inner.lr, config.inner.steps, config.evaluation.steps)
     assert (config.outer.name, config.outer.lr, config.evaluation.tasks) == ("adam", 1e-3, 600)
-    assert not (config.inner.first_order or config.inner.learn_lr)
+    assert (config.inner.first_order, config.inner.learn_lr) == (False, False)
     if config.data == "sinusoid":
         assert numbers == (25, 70_000, 0.01, 1, 10)
         assert (config.shots, config.queries, config.evaluation.shots, config.model.hidden) == (10, 10, 5, (40, 40))
