@@ -1,5 +1,6 @@
 """The meta-gradient of few-shot learning against finite differences, by-hand loops, and other ways to its value."""
 
+import dataclasses
 import threading
 from typing import Any
 
@@ -271,6 +272,25 @@ def test_nan_and_infinity_raise() -> None:
     for name in theta:  # in one parameter alone
         with pytest.raises(FloatingPointError):
             learner.gradient(theta | {name: theta[name] * float("nan")}, batch)
+
+
+class Root(nn.Module):
+    """The root of a square: 0 at weight 0, where its gradient is 0 times infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return (values * self.weight).square().sqrt()
+
+
+def test_a_gradient_that_is_nan_where_the_loss_is_not_raises() -> None:
+    learner = dataclasses.replace(learner_of(inner={"steps": 0}), module=Root())
+    theta, batch = {"weight": torch.zeros(1)}, learner.training_tasks(0)
+    assert learner.objective(theta, task_of(batch, 0)).isfinite()
+    with pytest.raises(FloatingPointError, match="the meta-gradient is NaN or infinite"):
+        learner.gradient(theta, batch)
 
 
 def test_the_seed_decides_parameters_and_tasks() -> None:
