@@ -27,7 +27,7 @@ CONFIG is a TOML file or one of: {experiments}
 
 `maml-rl COMMAND --help` lists a command's options."""
 
-EXIT_BAD_INPUT = 2
+EXIT_BAD_INPUT, EXIT_CANNOT_TELL = 2, 3
 
 T = TypeVar("T")
 
@@ -108,14 +108,19 @@ def _parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
     return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
 
 
+def _spell_truths(flags: Sequence[str]) -> list[str]:
+    """The flags with true and false, also after "=", as tyro spells them."""
+    parts = [part for flag in flags for part in (flag.split("=", 1) if flag.startswith("--") else [flag])]
+    return [part.capitalize() if part.lower() in ("true", "false") else part for part in parts]
+
+
 def _with_config(options: Callable[[Config], T], arguments: Sequence[str], command: str) -> T:
     """Options of a command whose first argument is a configuration, and whose flags replace its keys."""
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not {"-h", "--help"} & set(arguments):
         raise InputError(f"which configuration? A TOML file, or one of: {', '.join(configuration.experiments())}")
     config = configuration.load(arguments[0]) if named else Config(env="...")
-    truths = {"true": "True", "false": "False"}
-    flags, default = [truths.get(flag, flag) for flag in arguments[1 if named else 0 :]], options(config)
+    flags, default = _spell_truths(arguments[1 if named else 0 :]), options(config)
     try:
         return tyro.cli(type(default), prog=f"maml-rl {command} CONFIG", args=flags, default=default)
     except ValidationError as error:
@@ -180,7 +185,7 @@ def check_gradients(arguments: Sequence[str]) -> None:
 
 
 def check_estimators(arguments: Sequence[str]) -> None:
-    """``maml-rl check-estimators ...``; exits with 1 where a sampled gradient is not where it should be."""
+    """``maml-rl check-estimators ...``; exits with 1 where a gradient is not what it should be, 3 if too noisy."""
     from maml_rl.check_estimators import check_estimators, problem
 
     chosen = _parse(CheckEstimators, arguments, "check-estimators")
@@ -199,7 +204,7 @@ def check_estimators(arguments: Sequence[str]) -> None:
     if noisy:
         print(f"too noisy to tell: {', '.join(noisy)}; more --repetitions or --episodes", file=sys.stderr)
     if bad or noisy:
-        sys.exit(1)
+        sys.exit(1 if bad else EXIT_CANNOT_TELL)
 
 
 def plot(arguments: Sequence[str]) -> None:

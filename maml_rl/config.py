@@ -47,7 +47,11 @@ class Outer(_Section):
     """The outer step on the initial parameters."""
 
     name: Literal["trpo", "promp", "adam"] = Field("trpo", description="The outer optimiser")
-    exploration: float = Field(0.0, ge=0, description="Weight of the E-MAML term: credit exploration with its outcome")
+    exploration: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the E-MAML term, credit for exploration; exact at the number of episodes",
+    )
     max_kl: float = Field(0.01, gt=0, description="trpo: largest mean KL(old || new) of the adapted policies")
     cg_iterations: int = Field(10, ge=1, description="trpo: conjugate-gradient iterations")
     damping: float = Field(1e-5, ge=0, description="trpo: added to the Fisher matrix's diagonal")

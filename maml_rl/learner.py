@@ -172,7 +172,7 @@ def build(config: Config) -> Learner:
     policy = _policy(config, made[0])
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr)
-    # A clipped step moves theta several times: its ratios are to the policy that sampled (ProMP, equation 12).
+    # A clipped step moves theta several times: its ratios are to the policy that sampled (ProMP, section 6).
     loss = inner_loss(policy, config.inner.estimator, recorded=config.outer.name == "promp")
     preset = config.preset or next(iter(made[0].presets), None)
     config = config.model_copy(update={"preset": preset, "horizon": made[0].horizon})
