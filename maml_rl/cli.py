@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from envs import InputError
+from envs import InputError, WorkerError
 from maml_rl import config as configuration
 from maml_rl.config import Config
 
@@ -20,6 +20,9 @@ COMMANDS = """usage: maml-rl COMMAND ...
   train CONFIG [--out RUN] [--resume] [--KEY VALUE ...]   meta-train; writes a run folder
   evaluate RUN [--tasks N] [--steps K]                    return on held-out tasks after 0 ... K steps
   plot RUN [RUN ...]                                      learning and adaptation curves; paths for navigation
+  envs                                                    the environments
+  check-env ENV [--preset P]                              what would break training with a name, module:Class,
+                                                          gymnasium:ID or a TOML file's environment
   check-gradients CONFIG [--KEY VALUE ...]                finite differences of your meta-gradient and Fisher product
   check-estimators                                        every estimator against exact meta-gradients
 
@@ -59,6 +62,16 @@ class Evaluate:
     """Held-out tasks of the training distribution, or beyond it."""
     which: Literal["checkpoint", "best", "initial"] = "checkpoint"
     """The last parameters, those with the best training return, or those before training."""
+
+
+@dataclass(frozen=True)
+class CheckEnv:
+    """Look for what would break or spoil training with an environment, and say how to mend it."""
+
+    env: tyro.conf.Positional[str]
+    """A name, module:Class, gymnasium:ID, or a TOML file that has one with its other keys."""
+    preset: str | None = None
+    """Definition of the task family; None: the family's first."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,31 @@ def evaluate(arguments: Sequence[str]) -> None:
     print(f"written: {path}")
 
 
+def environments(arguments: Sequence[str]) -> None:
+    """``maml-rl envs``."""
+    from envs.catalogue import Row, catalogue
+
+    table = Table(*Row._fields)
+    for row in catalogue():
+        table.add_row(*row)
+    Console().print(table)
+
+
+def check_env(arguments: Sequence[str]) -> None:
+    """``maml-rl check-env ENV``; exits with 1 where training would break."""
+    from envs.examine import examine
+    from maml_rl.learner import environments
+
+    chosen = _parse(CheckEnv, arguments, "check-env")
+    config = configuration.load(chosen.env) if chosen.env.endswith(".toml") else Config(env=chosen.env)
+    config = config.model_copy(update={"preset": chosen.preset or config.preset})
+    broken = False
+    for found in examine(lambda: environments(config, copies=1)[0]):
+        broken |= found.level == "error"
+        print(f"{found.level:<8} {found.subject}: {found.said}{f'. {found.fix}' if found.fix else ''}", flush=True)
+    sys.exit(int(broken))
+
+
 def check_gradients(arguments: Sequence[str]) -> None:
     """``maml-rl check-gradients CONFIG ...``; exits with 1 where they disagree."""
     from maml_rl.check_gradients import TOLERANCE, check_gradients
@@ -210,6 +248,8 @@ def main() -> None:
         "train": train,
         "evaluate": evaluate,
         "plot": plot,
+        "envs": environments,
+        "check-env": check_env,
         "check-gradients": check_gradients,
         "check-estimators": check_estimators,
     }
@@ -226,6 +266,9 @@ def main() -> None:
         commands[name](arguments)
     except (InputError, FloatingPointError, OSError) as error:
         _fail(error)
+    except WorkerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)

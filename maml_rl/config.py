@@ -86,9 +86,15 @@ class Evaluation(_Section):
 class Config(_Section):
     """Meta-reinforcement learning with MAML."""
 
-    env: str = Field(description="Environment: a name, or module:Class for your own TaskEnv")
+    env: str = Field(description="Environment: a name, module:Class for your own, or gymnasium:ID")
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
+    workers: int = Field(0, ge=0, description="gymnasium environments: processes that step them; 0: this one")
+    worker_timeout: float = Field(60.0, ge=0.01, description="Seconds that a worker may take for an answer")
+    vector_size: int = Field(64, ge=1, description="gymnasium environments: most at once; episodes come in waves")
+    task_ranges: dict[str, tuple[float, float]] = Field(
+        {}, strict=False, description="gymnasium environments: attributes that make the task, each uniform in a range"
+    )
     tasks: int = Field(40, ge=1, description="Tasks in an iteration")
     episodes: int = Field(20, ge=1, description="Episodes for each task and rollout")
     iterations: int = Field(500, ge=1, description="Outer steps")
@@ -127,6 +133,11 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
     """Combinations that make no sense: whether it is there, what it is, and the fix."""
     inner, outer, policy = config.inner, config.outer, config.policy
     none = inner.steps == 0
+    yield (
+        config.worker_timeout != Config.model_fields["worker_timeout"].default and config.workers == 0,
+        f"worker_timeout = {config.worker_timeout:g} with workers = 0",
+        "no worker could take that long; leave it out, or give workers",
+    )
     yield none and inner.learn_lr, "inner.learn_lr with inner.steps = 0", "there is no step to learn a rate for"
     yield none and inner.adapt != "all", f"inner.adapt = {inner.adapt!r} with inner.steps = 0", "nothing adapts"
     yield none and inner.first_order, "inner.first_order with inner.steps = 0", "there is no inner gradient"
@@ -163,7 +174,7 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         )
 
 
-MAY_DIFFER = {"iterations", "device", "threads", "evaluation"}
+MAY_DIFFER = {"iterations", "device", "threads", "evaluation", "workers", "worker_timeout", "vector_size"}
 """Keys in which a run that is resumed may differ from the one that began."""
 
 
