@@ -1,6 +1,8 @@
 """Task distributions: a name, or a user's own class, makes a batch of environments."""
 
 import difflib
+from contextlib import closing
+from typing import NamedTuple
 
 import gymnasium
 
@@ -18,10 +20,12 @@ from envs.task_ranges import Ranges
 __all__ = [
     "GymnasiumTaskEnv",
     "InputError",
+    "Row",
     "Step",
     "TaskEnv",
     "Vector",
     "WorkerError",
+    "catalogue",
     "check_contract",
     "family",
     "make",
@@ -105,6 +109,29 @@ def make(
                 env.close()
             raise
     return made
+
+
+class Row(NamedTuple):
+    """A preset of a family in words, read off its class."""
+
+    name: str
+    preset: str
+    task: str  # shape of one
+    observation: str  # width
+    action: str  # width
+    horizon: str  # steps
+
+
+def catalogue() -> list[Row]:
+    """All presets of all families."""
+    rows = []
+    for name in FAMILIES:
+        for preset in FAMILIES[name].presets:
+            with closing(make(name, preset, copies=1)[0]) as env:
+                task = " x ".join(map(str, env.held_out_tasks(1).shape[1:]))
+                action = f"one of {env.action_width}" if env.discrete else str(env.action_width)
+                rows.append(Row(name, preset, task, str(env.observation_space.shape[0]), action, str(env.horizon)))
+    return rows
 
 
 def _register() -> None:

@@ -62,7 +62,7 @@ class Actions(NamedTuple):
         low, high = (bound.astype(np.float64).ravel() for bound in (space.low, space.high))
         finite = np.isfinite(low) & np.isfinite(high)
         middle, half = np.zeros_like(low), np.ones_like(low)
-        middle[finite], half[finite] = (high + low)[finite] / 2, (high - low)[finite] / 2
+        middle[finite], half[finite] = (high[finite] + low[finite]) / 2, (high[finite] - low[finite]) / 2
         return cls(space, np.where(finite, -1.0, low), np.where(finite, 1.0, high), middle, half)
 
     def policy_space(self) -> spaces.Box | spaces.Discrete:
@@ -74,7 +74,7 @@ class Actions(NamedTuple):
     def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The environment's actions, (batch, *shape), for rows (batch, act)."""
         if isinstance(self.space, spaces.Discrete):
-            return rows.argmax(-1) + self.space.start
+            return np.asarray(rows.argmax(-1) + self.space.start)
         actions = self.middle + self.half * np.clip(rows.astype(np.float64), self.low, self.high)
         shaped = actions.reshape(len(rows), *self.space.shape).astype(self.space.dtype)
         return np.asarray(np.clip(shaped, self.space.low, self.space.high))  # rounding may have left the bounds

@@ -165,9 +165,9 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 def environments(arguments: Sequence[str]) -> None:
     """``maml-rl envs``."""
-    from envs.catalogue import Row, catalogue
+    from envs import Row, catalogue
 
-    table = Table(*Row._fields)
+    table = Table(*Row._fields, box=None)
     for row in catalogue():
         table.add_row(*row)
     Console().print(table)

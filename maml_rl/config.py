@@ -4,10 +4,10 @@ import difflib
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Strict, ValidationError, model_validator
 
 from envs import InputError
 
@@ -92,8 +92,8 @@ class Config(_Section):
     workers: int = Field(0, ge=0, description="gymnasium environments: processes that step them; 0: this one")
     worker_timeout: float = Field(60.0, ge=0.01, description="Seconds that a worker may take for an answer")
     vector_size: int = Field(64, ge=1, description="gymnasium environments: most at once; episodes come in waves")
-    task_ranges: dict[str, tuple[float, float]] = Field(
-        {}, strict=False, description="gymnasium environments: attributes that make the task, each uniform in a range"
+    task_ranges: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(
+        {}, description="gymnasium environments: attributes that make the task, each uniform in a range"
     )
     tasks: int = Field(40, ge=1, description="Tasks in an iteration")
     episodes: int = Field(20, ge=1, description="Episodes for each task and rollout")
