@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Literal, NamedTuple
 
 import torch
@@ -91,12 +92,12 @@ def _row(episodes: Episodes, i: int) -> Episodes:
     return Episodes(seen, rewards, live, episodes.terminated[one], episodes.truncated[one], episodes.seconds)
 
 
-def _repeatable(make: Callable[[], TaskEnv], env: TaskEnv, tasks: Tensor, chosen: Tensor) -> Iterator[Finding]:
-    """Same seed and task, same episode: in a new copy, after other tasks, and beside other neighbours."""
+def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, chosen: Tensor) -> Iterator[Finding]:
+    """Same seed and task, same episode: in another copy, after other tasks, and beside other neighbours."""
     seeds = random.fold(torch.arange(len(tasks)), 1)
-    first = play(env, tasks, seeds, chosen)
-    fresh = make()
-    try:
+    with closing(make()) as copy:
+        first = play(copy, tasks, seeds, chosen)
+    with closing(make()) as fresh:
         parts = _first_difference(first, play(fresh, tasks, seeds, chosen))
         fix = "Draw every random number from the seeds given to reset (in a gymnasium.Env: self.np_random, after "
         fix += "super().reset(seed=seed))"
@@ -115,6 +116,8 @@ def _repeatable(make: Callable[[], TaskEnv], env: TaskEnv, tasks: Tensor, chosen
             if parts
             else Finding("ok", "independence", "an episode does not depend on those before it")
         )
+        if parts:
+            return
         alone = [play(fresh, tasks[i : i + 1], seeds[i : i + 1], chosen[:, i : i + 1]) for i in range(len(tasks))]
         pairs = [(i, _first_difference(_row(first, i), one, COMPARED, 1e-4)) for i, one in enumerate(alone)]
         found = [f"environment {i}: {parts}" for i, parts in pairs if parts]
@@ -124,8 +127,6 @@ def _repeatable(make: Callable[[], TaskEnv], env: TaskEnv, tasks: Tensor, chosen
             if found
             else Finding("ok", "neighbours", "an episode does not depend on what else is in the batch")
         )
-    finally:
-        fresh.close()
 
 
 def _tasks(env: TaskEnv, tasks: Tensor, chosen: Tensor) -> Iterator[Finding]:
@@ -203,7 +204,7 @@ def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
         batch = min(BATCH, env.max_batch or BATCH)
         tasks = env.sample_tasks(batch, torch.Generator().manual_seed(0))
         chosen = actions(env, min(env.horizon, MOST_STEPS), batch)
-        yield from _repeatable(make, env, tasks, chosen[: 10 * COMPARED])
+        yield from _repeatable(make, tasks, chosen[: 10 * COMPARED])
         yield from _tasks(env, tasks, chosen[: 10 * COMPARED])
         seen = play(env, tasks, random.fold(torch.arange(batch), 1), chosen)
         yield from _numbers(env, seen)

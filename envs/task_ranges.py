@@ -56,10 +56,10 @@ def _of_model(key: str, model: Any) -> Callable[[float], None] | None:  # noqa: 
         raise InputError(f"task_ranges: {key!r}: a MuJoCo model has no {field!r}; {_near(field, fields)}")
     named = getattr(model, {"dof": "jnt"}.get(kind, kind))
     count = model.njnt if kind == "dof" else len(getattr(model, field))
-    names = [found for i in range(count) if (found := named(i).name)]
+    names = [named(i).name or str(i) for i in range(count)]
     if rest[0] not in names:
         raise InputError(f"task_ranges: {key!r}: no {kind} of the model is named {rest[0]!r}; {_near(rest[0], names)}")
-    return _element(key, getattr(named(rest[0]), quantity), rest[1] if len(rest) == 2 else None)
+    return _element(key, getattr(named(names.index(rest[0])), quantity), rest[1] if len(rest) == 2 else None)
 
 
 def _of_attributes(key: str, root: Any) -> Callable[[float], None]:  # noqa: ANN401
@@ -94,8 +94,9 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     A key is ``gravity`` or an element of a named part of a MuJoCo model, such as ``body_mass.torso``,
     ``dof_damping.hip`` or ``geom_friction.floor.0``; or else a dotted attribute of ``env.unwrapped``, such as ``g`` or
-    ``model.opt.timestep``. The values are absolute. A body's mass is the mass alone, without its inertia; MuJoCo's
-    derived constants follow. A row has its columns in the alphabetical order of the keys.
+    ``model.opt.timestep``. A part without a name goes by its number. The values are absolute. A body's mass is the mass
+    alone, without its inertia; MuJoCo's derived constants follow. A row has its columns in the alphabetical order of
+    the keys.
 
     Args:
         env: The environment.

@@ -32,13 +32,13 @@ def test_attributes_are_set_to_the_values_of_the_row() -> None:
 
 def test_parts_of_a_mujoco_model() -> None:
     ranges = {
-        "gravity": (-12, -6), "body_mass.torso": (1, 5), "dof_damping.foot_joint": (0, 1), "geom_friction.floor.0": (1, 2),
-        "actuator_gear.thigh_joint.0": (100, 200), "jnt_stiffness.leg_joint": (0, 3), "model.opt.timestep": (0.001, 0.002),
-        "model.opt.wind.1": (0, 1),
+        "gravity": (-12, -6), "body_mass.torso": (1, 5), "dof_damping.foot_joint": (0, 1),
+        "geom_friction.floor.0": (1, 2), "actuator_gear.0.0": (100, 200), "jnt_stiffness.leg_joint": (0, 3),
+        "model.opt.timestep": (0.001, 0.002), "model.opt.wind.1": (0, 1),
     }  # fmt: skip
     env = ranged("Hopper-v5", ranges)
     values = {"gravity": -7, "body_mass.torso": 4, "dof_damping.foot_joint": 0.5, "geom_friction.floor.0": 1.25}
-    values |= {"actuator_gear.thigh_joint.0": 150, "jnt_stiffness.leg_joint": 2, "model.opt.timestep": 0.0015}
+    values |= {"actuator_gear.0.0": 150, "jnt_stiffness.leg_joint": 2, "model.opt.timestep": 0.0015}
     values |= {"model.opt.wind.1": 0.5}
     before, model = env.unwrapped.model.body_mass.copy(), env.unwrapped.model
     env.set_task(np.array([values[key] for key in sorted(values)]))
@@ -46,7 +46,7 @@ def test_parts_of_a_mujoco_model() -> None:
     assert model.body("torso").mass == [4]
     np.testing.assert_array_equal(model.body_mass[2:], before[2:])
     assert (model.joint("foot_joint").damping, model.geom("floor").friction[0]) == ([0.5], 1.25)
-    assert (model.actuator("thigh_joint").gear[0], model.joint("leg_joint").stiffness) == (150, [2])
+    assert (model.actuator_gear[0, 0], model.joint("leg_joint").stiffness) == (150, [2])
     assert (model.opt.timestep, model.opt.wind.tolist()) == (0.0015, [0, 0.5, 0])
     # what MuJoCo derives from masses followed: mj_setConst
     assert model.body_subtreemass[0] == pytest.approx(4 + before[2:].sum())
@@ -90,7 +90,7 @@ def test_tasks_fill_their_ranges_and_out_lies_beyond_them() -> None:
 
 REFUSED = {
     "unknown": ("Pendulum-v1", {"gg": (1, 2)}, r"'gg' is not an attribute of PendulumEnv; did you mean g\?"),
-    "near": ("CartPole-v1", {"mass_pole": (1, 2)}, "'mass_pole' is not an attribute of CartPoleEnv; did you mean masspole"),
+    "near": ("CartPole-v1", {"mass_pole": (1, 2)}, "is not an attribute of CartPoleEnv; did you mean masspole"),
     "no number": ("Hopper-v5", {"model": (1, 2)}, "'model' is a MjModel and not a number of HopperEnv"),
     "array": ("Hopper-v5", {"model.opt.wind": (1, 2)}, "has 3 numbers: name one, such as 'model.opt.wind.0'"),
     "element": ("Hopper-v5", {"geom_friction.floor.7": (1, 2)}, "has no number '7': give 0 to 2"),
@@ -100,7 +100,7 @@ REFUSED = {
     "read only": ("Hopper-v5", {"dt": (1, 2)}, "dt = 1 cannot be set: property 'dt'"),
     "order": ("Pendulum-v1", {"g": (3, 1)}, r"g = \[3, 1\] is no range: give \[low, high\] with low <= high"),
     "infinite": ("Pendulum-v1", {"g": (0, np.inf)}, r"g = \[0, inf\] is no range"),
-    "empty": ("Pendulum-v1", {}, "has no sample_tasks and no set_task. Give ranges of its attributes in \\[task_ranges\\]"),
+    "empty": ("Pendulum-v1", {}, r"has no sample_tasks and no set_task. Give ranges .* in \[task_ranges\]"),
 }  # fmt: skip
 
 
