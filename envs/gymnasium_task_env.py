@@ -11,6 +11,7 @@ from envs.errors import InputError
 from envs.spaces import Actions, observation_box
 from envs.stepper import MakeEnv, Stepper, number
 from envs.task_env import Step, TaskEnv
+from envs.task_ranges import mujoco_model
 from envs.workers import Workers
 
 METHODS = """\
@@ -126,7 +127,8 @@ class GymnasiumTaskEnv(TaskEnv):
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Set the tasks, reset from the seeds' lower 31 bits, which is what the narrowest generators take."""
         if self._batch is None or (isinstance(self._batch, Workers) and not self._batch.close.alive):
-            arguments = (self._make, self.observation_space.shape[0], self._names)
+            mujoco = mujoco_model(self._env) is not None
+            arguments = (self._make, self.observation_space.shape[0], self._names, mujoco)
             workers = self._vector.workers
             self._batch = Workers(*arguments, workers, self._vector.worker_timeout) if workers else Stepper(*arguments)
         starts = (seeds & 0x7FFFFFFF).tolist()

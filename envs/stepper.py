@@ -19,6 +19,8 @@ import numpy as np
 from gymnasium.spaces import flatten
 from numpy.typing import NDArray
 
+from envs.physics.log import log_warnings
+
 Array = NDArray[Any]
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
@@ -48,9 +50,12 @@ class Stepper:
         make: Makes one environment, which has the method ``set_task``.
         width: Numbers in a flattened observation.
         names: Numbers of the environment's info to report.
+        mujoco: Whether it is an environment of MuJoCo, which has warnings to log.
     """
 
-    def __init__(self, make: MakeEnv, width: int, names: Sequence[str]) -> None:
+    def __init__(self, make: MakeEnv, width: int, names: Sequence[str], mujoco: bool) -> None:
+        if mujoco:
+            log_warnings()
         self._make, self._width, self._names = make, width, names
         self._envs: list[gymnasium.Env[Any, Any]] = []
         self._space: gymnasium.Space[Any] = gymnasium.spaces.Discrete(1)

@@ -29,7 +29,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def _model(env: gymnasium.Env[Any, Any]) -> Any:  # noqa: ANN401  MuJoCo is not imported for environments without it
+def mujoco_model(env: gymnasium.Env[Any, Any]) -> Any:  # noqa: ANN401  MuJoCo is not imported for environments without it
+    """The environment's MuJoCo model; None if it has none."""
     model = getattr(env.unwrapped, "model", None)
     return model if type(model).__module__.startswith("mujoco") else None
 
@@ -113,7 +114,7 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise InputError(f"task_ranges: {type(env.unwrapped).__name__} draws its own tasks: leave task_ranges out")
         self._keys = sorted(ranges)
         self._low, self._high = np.array([ranges[key] for key in self._keys], np.float64).T
-        model = _model(env)
+        model = mujoco_model(env)
         self._set = [
             (_of_model(key, model) if model is not None else None) or _of_attributes(key, env.unwrapped)
             for key in self._keys

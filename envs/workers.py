@@ -27,6 +27,7 @@ import numpy as np
 
 from envs import errors, stepper, task_ranges
 from envs.errors import InputError, WorkerError
+from envs.physics import log
 from envs.stepper import Array, MakeEnv, Rows
 
 GRACE_S = 5.0
@@ -43,7 +44,7 @@ pickle.loads(connection.recv_bytes())(connection, int(sys.argv[2]), int(sys.argv
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """For workers: they share the cores, and each steps one environment at a time."""
 
-_BY_VALUE = (errors, stepper, task_ranges)
+_BY_VALUE = (errors, log, stepper, task_ranges)
 """What a worker needs of this package, sent as it is: importing it there would import torch."""
 
 
@@ -122,18 +123,21 @@ class Workers:
         make: Makes one environment; pickled by cloudpickle, so a class of a script or a notebook will do.
         width: Numbers in a flattened observation.
         names: Numbers of the environment's info to report.
+        mujoco: See ``Stepper``.
         count: Processes.
         timeout: Seconds that a process may take for an answer.
     """
 
-    def __init__(self, make: MakeEnv, width: int, names: Sequence[str], count: int, timeout: float) -> None:
+    def __init__(
+        self, make: MakeEnv, width: int, names: Sequence[str], mujoco: bool, count: int, timeout: float
+    ) -> None:
         if sys.platform == "win32":
             raise InputError(f"workers = {count}: worker processes need Linux or macOS; use workers = 0")
         self._timeout, self._parts = timeout, [slice(0)]
         self._workers: list[_Worker] = []
         self.close = weakref.finalize(self, _stop, self._workers, os.getpid())  # also at exit, and when collected
         try:
-            stepper_arguments = _dumps((make, width, tuple(names)))
+            stepper_arguments = _dumps((make, width, tuple(names), mujoco))
             start = _dumps(stepper.serve)
             for number in range(count):
                 self._workers.append(_Worker(number, timeout))

@@ -43,11 +43,13 @@ def test_every_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
     for command in COMMANDS:
         short = SHORT if command[1] == "train" else []
         monkeypatch.setattr(sys, "argv", [*command, *short])
+        code = 0
         try:
             cli.main()
         except SystemExit as stop:
-            assert stop.code == 0, (command, capsys.readouterr())
-        out, _ = capsys.readouterr()
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        assert code == 0, (command, out, err)
         if command[1] == "check-env":
             assert re.findall(r"^(\w+) ", out, re.MULTILINE) == ["ok"] * 10, out
     assert (folder / "runs/swing/checkpoint.pt").is_file()
