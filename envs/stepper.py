@@ -108,15 +108,13 @@ class Stepper:
         return self._rows.observation.copy()
 
     def step(self, actions: Array) -> Rows:
-        """Step the environments that live, (batch, *action shape)."""
+        """Step the environments that live; actions (batch, *action shape), which environments may keep."""
         self._step += 1
         rows = self._rows
         rows.reward.fill(0)
         for i in tuple(self._live):
             try:
-                # a copy: an environment may keep its last action, and the next one comes in the same array
-                action = actions[i].copy() if actions[i].ndim else actions[i]
-                observation, reward, terminated, truncated, info = self._envs[i].step(action)
+                observation, reward, terminated, truncated, info = self._envs[i].step(actions[i])
                 self._observe(i, observation)
                 if isinstance(reward, np.ndarray) and reward.ndim:
                     raise TypeError(f"the reward {reward!r:.200} is an array: return one number")

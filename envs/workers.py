@@ -33,6 +33,9 @@ from envs.stepper import Array, MakeEnv, Rows
 GRACE_S = 5.0
 """Time to close environments before a worker is killed; a fifth of it where something went wrong."""
 
+START_S = 60.0
+"""Time to start an interpreter, if the timeout is not longer: on a busy machine that takes longer than a step."""
+
 _START = """
 import pickle, sys
 from multiprocessing.connection import Connection
@@ -104,9 +107,7 @@ class _Worker:
         os.close(self._stack)
 
 
-def _stop(workers: list[_Worker], owner: int, grace: float = GRACE_S) -> None:
-    if os.getpid() != owner:  # a fork of the parent: they are not its workers
-        return
+def _stop(workers: list[_Worker], grace: float = GRACE_S) -> None:
     for worker in workers:
         worker.connection.close()
     deadline = time.monotonic() + grace
@@ -135,7 +136,7 @@ class Workers:
             raise InputError(f"workers = {count}: worker processes need Linux or macOS; use workers = 0")
         self._timeout, self._parts = timeout, [slice(0)]
         self._workers: list[_Worker] = []
-        self.close = weakref.finalize(self, _stop, self._workers, os.getpid())  # also at exit, and when collected
+        self.close = weakref.finalize(self, _stop, self._workers)  # also at exit, and when collected
         try:
             stepper_arguments = _dumps((make, width, tuple(names), mujoco))
             start = _dumps(stepper.serve)
@@ -179,12 +180,13 @@ class Workers:
                     raise self._died(worker, method) from None
             return self._answers(asked, method)
         except BaseException:  # an answer is missing: what comes next would be out of step
-            _stop(self._workers, os.getpid(), GRACE_S / 5)
+            _stop(self._workers, GRACE_S / 5)
             self.close()
             raise
 
     def _answers(self, asked: Sequence[_Worker], method: str) -> list[Any]:
-        deadline = time.monotonic() + self._timeout
+        timeout = max(self._timeout, START_S) if method == "start" else self._timeout
+        deadline = time.monotonic() + timeout
         answers: dict[int, Any] = {}
         pending = {worker.connection: worker for worker in asked}
         while pending:
@@ -196,7 +198,7 @@ class Workers:
                 if worker.process.poll() is not None:  # without an end of file, where a child of its own holds that
                     raise self._died(worker, method)
                 if time.monotonic() >= deadline:
-                    raise self._stalled(worker, method)
+                    raise self._stalled(worker, method, timeout)
         return [answers[worker.number] for worker in asked]
 
     def _receive(self, worker: _Worker, method: str) -> Any:  # noqa: ANN401  what the Stepper's method returns
@@ -224,10 +226,10 @@ class Workers:
         memory = "; out of memory? Use fewer workers, or a smaller vector_size" if how.endswith("SIGKILL") else ""
         return WorkerError(f"{self._name(worker)} died in {method}: {how}{memory}. {worker.stack()}".rstrip())
 
-    def _stalled(self, worker: _Worker, method: str) -> WorkerError:
+    def _stalled(self, worker: _Worker, method: str, seconds: float | None = None) -> WorkerError:
         worker.show_stack()
         worker.process.kill()
         return WorkerError(
-            f"{self._name(worker)} did not answer {method} within worker_timeout = {self._timeout:g} seconds and was "
-            f"killed: raise worker_timeout if it only needs longer. {worker.stack()}".rstrip()
+            f"{self._name(worker)} did not answer {method} within {seconds or self._timeout:g} seconds and was killed: "
+            f"raise worker_timeout if it only needs longer. {worker.stack()}".rstrip()
         )

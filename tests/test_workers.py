@@ -99,15 +99,15 @@ def test_a_worker_that_dies_is_named(fault: int, said: str) -> None:
 
 @pytest.mark.parametrize("fault", [3, 4], ids=["before its answer", "in the middle of its answer"])
 def test_a_worker_that_stalls_is_killed_and_shows_where_it_was(fault: int) -> None:
-    error, elapsed, _ = faulty(fault, timeout=1.5)
-    assert "did not answer step within worker_timeout = 1.5 seconds and was killed" in str(error)
+    error, elapsed, _ = faulty(fault, timeout=3.0)
+    assert "did not answer step within 3 seconds and was killed" in str(error)
     assert re.search(r"gym_probes\.py\", line \d+ in (step|die_halfway|<lambda>)", str(error))
-    assert 1 < elapsed < 20
+    assert 3 < elapsed < 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_is_stopped_from_outside(number: signal.Signals) -> None:
-    env = started(gym_probes.Counted, timeout=1.0)
+    env = started(gym_probes.Counted, timeout=3.0)
     env.reset(torch.full((4, 1), 9.0), torch.arange(4))
     known = pids(env)
     os.kill(known[0], number)
@@ -238,7 +238,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 CONFIG = """
 env = "gym_probes:Faulty"
 workers = 2
-worker_timeout = 2.0
+worker_timeout = 4.0
 tasks = 2
 episodes = 2
 iterations = 3
