@@ -1,22 +1,21 @@
-"""The configuration. A hyper-parameter is one line: its key in a TOML file, flag, help and log entry."""
+"""The configuration of meta-reinforcement learning.
 
-import difflib
-import tomllib
+A hyper-parameter is one line: its key in a TOML file, flag, help and log entry.
+"""
+
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
-
-from envs import InputError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Strict, model_validator
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of keys; unknown keys, other types and numbers that are not finite are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Policy(_Section):
+class Policy(Section):
     """The policy: a perceptron, Gaussian or, for discrete actions, categorical."""
 
     hidden: tuple[PositiveInt, ...] = Field((64, 64), strict=False, description="Widths of the hidden layers")
@@ -26,7 +25,7 @@ class Policy(_Section):
     context: int = Field(0, ge=0, description="Width of a vector of parameters that joins every observation")
 
 
-class Inner(_Section):
+class Inner(Section):
     """The inner loop: adaptation to one task."""
 
     lr: float = Field(0.1, gt=0, description="Step size")
@@ -43,7 +42,7 @@ class Inner(_Section):
     )
 
 
-class Outer(_Section):
+class Outer(Section):
     """The outer step on the initial parameters."""
 
     name: Literal["trpo", "promp", "adam"] = Field("trpo", description="The outer optimiser")
@@ -67,7 +66,7 @@ class Outer(_Section):
     )
 
 
-class Baseline(_Section):
+class Baseline(Section):
     """The baseline that advantages are taken against."""
 
     name: Literal["linear", "value_network", "none"] = Field(
@@ -75,7 +74,7 @@ class Baseline(_Section):
     )
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """Adaptation to held-out tasks."""
 
     tasks: int = Field(40, ge=1, description="Held-out tasks")
@@ -87,12 +86,18 @@ class Evaluation(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """Meta-reinforcement learning with MAML."""
 
-    env: str = Field(description="Environment: a name, or module:Class for your own TaskEnv")
+    env: str = Field(description="Environment: a name, module:Class for your own, or gymnasium:ID")
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
+    workers: int = Field(0, ge=0, description="gymnasium environments: processes that step them; 0: this one")
+    worker_timeout: float = Field(60.0, ge=0.01, description="Seconds that a worker may take for an answer")
+    vector_size: int = Field(64, ge=1, description="gymnasium environments: most at once; episodes come in waves")
+    task_ranges: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(
+        {}, description="gymnasium environments: attributes that make the task, each uniform in a range"
+    )
     tasks: int = Field(40, ge=1, description="Tasks in an iteration")
     episodes: int = Field(20, ge=1, description="Episodes for each task and rollout")
     iterations: int = Field(500, ge=1, description="Outer steps")
@@ -163,6 +168,11 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         "the standard deviation would start below its floor and never move; give a lower min_std",
     )
     yield (
+        config.worker_timeout != Config.model_fields["worker_timeout"].default and config.workers == 0,
+        f"worker_timeout = {config.worker_timeout:g} with workers = 0",
+        "no worker could take that long; leave it out, or give workers",
+    )
+    yield (
         inner.adapt == "last" and not policy.hidden,
         "inner.adapt = 'last' with policy.hidden = []",
         "the last layer is the whole policy; use inner.adapt = 'all', or add a hidden layer",
@@ -192,91 +202,3 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
             f"outer.{key} = {getattr(outer, key)!r} with outer.name = {outer.name!r}",
             f"only {whose} it; leave it out",
         )
-
-
-MAY_DIFFER = {"iterations", "device", "threads", "evaluation", "compare_gradients"}
-"""Keys in which a run that is resumed may differ from the one that began."""
-
-
-def explain(error: ValidationError, source: str) -> InputError:
-    """Say it in our words: each key, what is wrong with it and what was given."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"  {key}: there is no such key{given}; `maml-rl train --help` lists them")
-        elif not key:
-            lines += [f"  {each}" for each in problem["msg"].removeprefix("Value error, ").splitlines()]
-        else:
-            lines.append(f"  {key}: {problem['msg']}{given}")
-    return InputError("\n".join([f"{source} is not a valid configuration:", *lines]))
-
-
-def parse(values: dict[str, Any], source: str) -> Config:
-    """Validate a table of values; ``source`` names it in errors.
-
-    Raises:
-        InputError: Unknown keys, wrong types, values out of range, each by its name.
-    """
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise explain(error, source) from None
-
-
-def experiments() -> dict[str, Path]:
-    """The package's experiments by name: beside the package in a checkout, inside it once installed."""
-    here = Path(__file__).parent
-    folders = [here / "experiments", here.parent / "experiments"]
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
-
-
-def find(name: str | Path) -> Path:
-    """The file of a configuration: a path, or the name of one of the package's experiments.
-
-    Raises:
-        InputError: There is neither; the message lists the experiments.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    shipped = experiments()
-    if str(name) in shipped:
-        return shipped[str(name)]
-    near = difflib.get_close_matches(str(name), shipped, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise InputError(f"no configuration file {str(name)!r}, and no experiment of that name: {', '.join(shipped)}{hint}")
-
-
-def load(name: str | Path, **changes: object) -> Config:
-    """Read a TOML file, or one of the package's experiments by name.
-
-    Args:
-        name: The file or the experiment.
-        **changes: Keys to replace; a section is a dict, merged into the file's.
-
-    Raises:
-        InputError: It is missing, not TOML, or not a valid configuration.
-    """
-    path = find(name)
-    try:
-        values = parse_toml(path.read_text(), str(path)).model_dump()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a TOML file: {error}") from None
-    for key, value in changes.items():
-        values[key] = values[key] | value if isinstance(value, dict) and key in values else value
-    return parse(values, str(path))
-
-
-def parse_toml(text: str, source: str) -> Config:
-    """Validate a configuration in TOML; ``source`` names it in errors."""
-    try:
-        return parse(tomllib.loads(text), source)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source} is not a TOML file: {error}") from None
-
-
-def to_toml(config: Config) -> str:
-    """The configuration as TOML; keys that are None are left out."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from envs import InputError
 from maml_rl import checkpoint, run_folder
-from maml_rl import config as configuration
 from maml_rl.config import Config
+from maml_rl.config_file import parse, parse_toml
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.meta import Exploration
 from maml_rl.rates import PREFIX
@@ -103,7 +103,7 @@ def load_learner(run: Path | str, which: str = "checkpoint", device: str | None 
         raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
     folder = run_folder.read_config(path) if path.is_dir() else None
     saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path)
-    config = folder or configuration.parse_toml(saved.config, str(path))
+    config = folder or parse_toml(saved.config, str(path))
     learner = build(config.model_copy(update={"device": device or config.device}))
     theta = learner.initial_params() if which == "initial" else saved.theta
     return learner, {name: value.to(learner.device) for name, value in theta.items()}
@@ -145,9 +145,7 @@ def evaluate(
     given = {"tasks": tasks, "episodes": episodes, "steps": steps}
     section = learner.config.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
     try:
-        chosen = configuration.parse(
-            learner.config.model_dump() | {"evaluation": section}, f"evaluate {run}"
-        ).evaluation
+        chosen = parse(learner.config.model_dump() | {"evaluation": section}, f"evaluate {run}").evaluation
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()

@@ -157,6 +157,12 @@ def _policy(config: Config, env: TaskEnv) -> Policy:
     return GaussianPolicy(*shared, settings.init_std, settings.min_std)
 
 
+def environments(config: Config, copies: int | None = None) -> list[TaskEnv]:
+    """The environment that a configuration names, in copies as ``envs.make`` gives them."""
+    vector = envs.Vector(config.workers, config.worker_timeout, config.vector_size)
+    return envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges)
+
+
 def build(config: Config) -> Learner:
     """Make the environments, policy and losses that a configuration names, and give torch its threads.
 
@@ -168,7 +174,7 @@ def build(config: Config) -> Learner:
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     keep_freed_memory()
-    made = envs.make(config.env, config.preset, config.horizon)
+    made = environments(config)
     policy = _policy(config, made[0])
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr)

@@ -18,7 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 from envs import InputError
 from maml_rl import checkpoint
 from maml_rl.checkpoint import Checkpoint
-from maml_rl.config import MAY_DIFFER, Config, parse
+from maml_rl.config import Config
+from maml_rl.config_file import MAY_DIFFER, parse
 
 PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
 
@@ -104,11 +105,12 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> Iterator[str]:
-    for key, value in old.items():
-        if isinstance(value, dict):
-            yield from _differences(value, new[key], f"{table}{key}.")
-        elif value != new[key]:
-            yield f"{table}{key}: {value!r} there, {new[key]!r} now"
+    for key in old | new:
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now, f"{table}{key}.")
+        elif before != now:
+            yield f"{table}{key}: {before!r} there, {now!r} now"
 
 
 def _compare(run: Path, before: Config, now: Config) -> None:

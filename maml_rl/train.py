@@ -11,8 +11,10 @@ from types import FrameType
 import torch
 from torch import Tensor
 
+from envs import WorkerError
 from maml_rl.checkpoint import Checkpoint
-from maml_rl.config import Config, to_toml
+from maml_rl.config import Config
+from maml_rl.config_file import to_toml
 from maml_rl.diagnostics import compare_gradients
 from maml_rl.distributions import Normal
 from maml_rl.evaluate import evaluate_learner
@@ -122,6 +124,7 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
     Raises:
         InputError: The configuration or the folder cannot be used; nothing has been changed.
         FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
+        WorkerError: A worker raised, died or stalled; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
     every = config.evaluation.every
@@ -147,6 +150,10 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
                     kept = folder.path / "failed.pt"
                     raise FloatingPointError(
                         f"iteration {iteration}: {error}; the state before it is in {kept}"
+                    ) from error
+                except WorkerError as error:
+                    raise WorkerError(
+                        f"iteration {iteration}: {error}\nwhat came before is saved; continue with --resume --out {out}"
                     ) from error
                 score = row[f"return/{config.inner.steps}"]
                 env_steps = state.env_steps + int(row["env_steps"])

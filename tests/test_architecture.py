@@ -14,6 +14,7 @@ LAYERS = (
     {
         "adapt",
         "checkpoint",
+        "config_file",
         "parallel",
         "perceptron",
         "progress",
@@ -27,7 +28,7 @@ LAYERS = (
     {"baselines", "fisher", "losses", "policies", "rollout"},
     {"exact", "learner", "meta", "outer"},
     {"agent", "check_estimators", "check_gradients", "diagnostics", "evaluate", "figures", "plot", "train"},
-    {"cli", "__init__"},
+    {"cli", "flags", "__init__"},
     {"__main__"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -96,9 +97,9 @@ def test_envs_knows_nothing_of_maml_rl() -> None:
     ("library", "where"),
     [
         ("matplotlib", {"figures"}),
-        ("tyro", {"cli"}),
+        ("tyro", {"flags"}),
         ("rich", {"cli", "progress"}),
-        ("pydantic", {"cli", "config"}),
+        ("pydantic", {"config", "config_file", "flags"}),
         ("filelock", {"run_folder"}),
         ("scipy", set()),
         ("imageio", set()),

@@ -16,7 +16,7 @@ from tiny import TINY, files, finish, maml_rl, rows, same_checkpoint, tiny
 
 from envs import InputError
 from maml_rl import Evaluation, check_gradients, checkpoint, cli, evaluate, meta_train
-from maml_rl.config import load, to_toml
+from maml_rl.config_file import load, to_toml
 from maml_rl.run_folder import read_config
 
 BROKEN = """

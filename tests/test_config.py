@@ -8,8 +8,9 @@ from pydantic import BaseModel, ValidationError
 from tiny import tiny
 
 from envs import InputError
-from maml_rl import config as configuration
-from maml_rl.config import MAY_DIFFER, Config, load, to_toml
+from maml_rl import config_file as configuration
+from maml_rl.config import Config
+from maml_rl.config_file import MAY_DIFFER, load, to_toml
 
 VALID = {"env": "navigation"}
 

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from envs import InputError
-from maml_rl.config import Config, Inner, Outer, parse
+from maml_rl.config import Config, Inner, Outer
+from maml_rl.config_file import parse
 
 
 def refusal(**tables: Any) -> list[str]:

@@ -9,7 +9,8 @@ from tiny import rows
 
 import envs
 import maml_rl
-from maml_rl.config import Config, experiments, load
+from maml_rl.config import Config
+from maml_rl.config_file import experiments, load
 
 FILES = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
 

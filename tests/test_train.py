@@ -18,7 +18,8 @@ from tiny import files, rows, same_checkpoint, tiny
 import maml_rl
 from envs import InputError
 from maml_rl import checkpoint, meta_train
-from maml_rl.config import Config, parse_toml
+from maml_rl.config import Config
+from maml_rl.config_file import parse_toml
 from maml_rl.learner import Purpose, build
 from maml_rl.run_folder import read_config
 from maml_rl.train import describe
@@ -267,8 +268,8 @@ def test_training_works_beside_the_main_thread(tmp_path: Path) -> None:
         ({"env": "half-cheeta-dir"}, r"env = 'half-cheeta-dir' is not an environment; did you mean half-cheetah-dir"),
         ({"env": "zzz"}, "env = 'zzz' is not an environment; known names: navigation, "),
         ({"env": "nowhere:Env"}, "env = 'nowhere:Env': no module 'nowhere'"),
-        ({"env": "probes:Nothing"}, "probes has no 'Nothing'; its TaskEnv classes: .*'Target'"),
-        ({"env": "json:loads"}, "env = 'json:loads' is not a TaskEnv class"),
+        ({"env": "probes:Nothing"}, "probes has no 'Nothing'; its environment classes: .*'Target'"),
+        ({"env": "json:loads"}, "env = 'json:loads' is not an environment class"),
         ({"preset": "promp"}, "preset = 'promp' does not exist for navigation; its presets: finn2017"),
         ({"device": "gpu"}, "device = 'gpu' is not a device: use auto, cpu or cuda"),
         ({"device": "meta"}, "device = 'meta' is not supported: use auto, cpu or cuda"),

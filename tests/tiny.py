@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from maml_rl import checkpoint
-from maml_rl.config import Config, parse
+from maml_rl.config import Config
+from maml_rl.config_file import parse
 
 TINY: dict[str, Any] = {
     "env": "navigation",

@@ -1,0 +1,108 @@
+"""Configurations in files: where they are, how they are read, and what is said of one that is not valid."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from envs import InputError
+from maml_rl.config import Config
+
+MAY_DIFFER = {
+    "iterations",
+    "device",
+    "threads",
+    "evaluation",
+    "compare_gradients",
+    "workers",
+    "worker_timeout",
+    "vector_size",
+}
+"""Keys in which a run that is resumed may differ from the one that began."""
+
+
+def explain(error: ValidationError, source: str) -> InputError:
+    """Say it in our words: each key, what is wrong with it and what was given."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {key}: there is no such key{given}; `maml-rl train --help` lists them")
+        elif not key:
+            lines += [f"  {each}" for each in problem["msg"].removeprefix("Value error, ").splitlines()]
+        else:
+            lines.append(f"  {key}: {problem['msg']}{given}")
+    return InputError("\n".join([f"{source} is not a valid configuration:", *lines]))
+
+
+def parse(values: dict[str, Any], source: str) -> Config:
+    """Validate a table of values; ``source`` names it in errors.
+
+    Raises:
+        InputError: Unknown keys, wrong types, values out of range, each by its name.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, source) from None
+
+
+def experiments() -> dict[str, Path]:
+    """The package's experiments by name: beside the package in a checkout, inside it once installed."""
+    here = Path(__file__).parent
+    folders = [here / "experiments", here.parent / "experiments"]
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
+
+
+def find(name: str | Path) -> Path:
+    """The file of a configuration: a path, or the name of one of the package's experiments.
+
+    Raises:
+        InputError: There is neither; the message lists the experiments.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = experiments()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    near = difflib.get_close_matches(str(name), shipped, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(f"no configuration file {str(name)!r}, and no experiment of that name: {', '.join(shipped)}{hint}")
+
+
+def load(name: str | Path, **changes: object) -> Config:
+    """Read a TOML file, or one of the package's experiments by name.
+
+    Args:
+        name: The file or the experiment.
+        **changes: Keys to replace; a section is a dict, merged into the file's.
+
+    Raises:
+        InputError: It is missing, not TOML, or not a valid configuration.
+    """
+    path = find(name)
+    try:
+        values = parse_toml(path.read_text(), str(path)).model_dump()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a TOML file: {error}") from None
+    for key, value in changes.items():
+        values[key] = values[key] | value if isinstance(value, dict) and key in values else value
+    return parse(values, str(path))
+
+
+def parse_toml(text: str, source: str) -> Config:
+    """Validate a configuration in TOML; ``source`` names it in errors."""
+    try:
+        return parse(tomllib.loads(text), source)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is not a TOML file: {error}") from None
+
+
+def to_toml(config: Config) -> str:
+    """The configuration as TOML; keys that are None are left out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
