@@ -34,7 +34,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         saved.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(draw, "_save", spy)
+    monkeypatch.setattr(draw, "save", spy)
     return saved
 
 
