@@ -28,7 +28,7 @@ ORACLE = {"mean": [-2.5], "ci95": [0.5]}
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that was saved, still to be looked into."""
     saved: list[Figure] = []
-    save = draw._save
+    save = draw.save
 
     def spy(figure: Figure, path: Path) -> Path:
         saved.append(figure)
@@ -149,7 +149,7 @@ def test_moving_average_by_hand() -> None:
 
 @pytest.mark.parametrize("count", [1, 6, 7, 20])
 def test_colours_are_all_different(count: int) -> None:
-    colours = [to_hex(colour) for colour in draw._colours(count)]
+    colours = [to_hex(colour) for colour in draw.colours_for(count)]
     assert len(set(colours)) == len(colours) >= count
     assert "#000000" not in colours  # published values
 
