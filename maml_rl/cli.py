@@ -46,11 +46,11 @@ EXIT_BAD_INPUT, EXIT_CANNOT_TELL = 2, 3
 
 
 def _few_shot(arguments: Sequence[str]) -> bool:
-    """Whether the first argument is the run folder of few-shot learning."""
+    """Whether the first run folder among the arguments, which flags may come before, is of few-shot learning."""
     from maml_rl.run_folder import read_config
 
-    run = Path(arguments[0]) if arguments else None
-    return bool(run and (run / "config.toml").is_file() and isinstance(read_config(run), FewShotConfig))
+    runs = [Path(argument) for argument in arguments if (Path(argument) / "config.toml").is_file()]
+    return bool(runs) and isinstance(read_config(runs[0]), FewShotConfig)
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -93,6 +93,11 @@ def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
     yield none and inner.first_order, "inner.first_order with inner.steps = 0", f"there is no inner gradient; {leave}"
     reptile = outer.name == "reptile"
     yield none and reptile, "outer.name = 'reptile' with inner.steps = 0", "nothing adapts; give inner.steps at least 1"
+    yield (
+        reptile and inner.adapt == "last",
+        "inner.adapt = 'last' with outer.name = 'reptile'",
+        "what does not adapt would never be trained; use inner.adapt = 'all', or outer.name = 'adam'",
+    )
     for key in ("first_order", "learn_lr"):
         yield (
             reptile and getattr(inner, key),

@@ -119,6 +119,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> I
 
 
 def _compare(run: Path, before: AnyConfig, now: AnyConfig) -> None:
+    if type(before) is not type(now):
+        raise InputError(f"{run} holds a run of another kind of learning; give another --out")
     old, new = before.model_dump(exclude=MAY_DIFFER), now.model_dump(exclude=MAY_DIFFER)
     differ = "\n  ".join(_differences(old, new))
     if differ:

@@ -5,33 +5,40 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from few_shot import write_omniglot
 from tiny import rows
 
 import envs
 import maml_rl
+from maml_rl import supervised
 from maml_rl.config import Config
 from maml_rl.config_file import experiments, load
+from maml_rl.few_shot_config import FewShotConfig
 
 FILES = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
+FEW_SHOT = [file for file in FILES if "data" in tomllib.loads(file.read_text())]
+REINFORCED = [file for file in FILES if file not in FEW_SHOT]
 
 
 def test_every_file_is_an_experiment_by_its_name() -> None:
-    assert FILES
+    assert REINFORCED
+    assert FEW_SHOT
     assert experiments() == {file.stem: file for file in FILES}
     for file in FILES:
         assert load(file.stem) == load(file)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", REINFORCED, ids=lambda file: file.stem)
 def test_it_states_its_environment_and_the_size_of_its_data(file: Path) -> None:
     config = load(file)
+    assert isinstance(config, Config)
     assert config.env in envs.names()
     assert config.preset in envs.family(config.env).presets
     stated = tomllib.loads(file.read_text())
     assert set(stated) >= {"env", "preset", "horizon", "tasks", "episodes", "iterations", "policy", "inner"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", REINFORCED, ids=lambda file: file.stem)
 def test_one_iteration_runs(file: Path, tmp_path: Path) -> None:
     config = load(file)
     small = {
@@ -45,3 +52,56 @@ def test_one_iteration_runs(file: Path, tmp_path: Path) -> None:
     result, _ = maml_rl.evaluate(run)
     assert len(result.mean) == config.evaluation.steps + 1
     assert np.isfinite(result.mean).all()
+
+
+@pytest.mark.parametrize("file", FEW_SHOT, ids=lambda file: file.stem)
+def test_it_states_its_data_and_the_numbers_of_the_paper(file: Path) -> None:
+    config, stated = load(file), tomllib.loads(file.read_text())
+    assert isinstance(config, FewShotConfig)
+    assert set(stated) >= {"data", "shots", "queries", "tasks", "iterations", "model", "inner", "outer", "evaluation"}
+    numbers = (config.tasks, config.iterations, config.inner.lr, config.inner.steps, config.evaluation.steps)
+    assert (config.outer.name, config.outer.lr, config.evaluation.tasks) == ("adam", 1e-3, 600)
+    assert (config.inner.first_order, config.inner.learn_lr) == (False, False)
+    if config.data == "sinusoid":
+        assert numbers == (25, 70_000, 0.01, 1, 10)
+        assert (config.shots, config.queries, config.evaluation.shots, config.model.hidden) == (10, 10, 5, (40, 40))
+        assert config.model.init == "truncated_normal"
+        return
+    assert config.model.batch_norm
+    assert config.queries == config.shots
+    assert numbers == ((32, 60_000, 0.4, 1, 3) if config.ways == 5 else (16, 60_000, 0.1, 5, 5))
+    if config.model.name == "convolutional":
+        assert file.stem == f"omniglot_{config.ways}way_{config.shots}shot"
+        assert config.model.hidden == (64,) * 4
+    else:
+        assert config.model.hidden == (256, 128, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough characters for two ways, already read: only the first reading warns that they are not all."""
+    root = write_omniglot(tmp_path_factory.mktemp("omniglot"), 30, 20)
+    with pytest.warns(UserWarning, match="does not hold all of Omniglot"):
+        supervised.omniglot(root, 2)
+    return root
+
+
+@pytest.mark.parametrize("file", FEW_SHOT, ids=lambda file: file.stem)
+def test_one_iteration_of_few_shot_learning_runs(
+    file: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMNIGLOT_ROOT", str(images))
+    config = load(file)
+    assert isinstance(config, FewShotConfig)
+    small = {
+        "ways": 2, "tasks": 2, "iterations": 1, "log_every": 1, "threads": 1, "device": "cpu",
+        "evaluation": config.evaluation.model_dump() | {"tasks": 2, "every": 1},
+    }  # fmt: skip
+    run = supervised.meta_train(FewShotConfig.model_validate(config.model_dump() | small), tmp_path / "run", quiet=True)
+    (row,) = rows(run)
+    assert np.isfinite(list(row.values())).all()
+    result, _ = supervised.evaluate(run)
+    for name, mean in result.mean.items():
+        assert f"validation/{name}/{config.evaluation.steps}" in row
+        assert len(mean) == config.evaluation.steps + 1
+        assert np.isfinite(mean).all()

@@ -1,5 +1,6 @@
 """The evaluate command of few-shot learning, a thin layer over the Python call."""
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -32,11 +33,11 @@ def evaluate(arguments: Sequence[str]) -> None:
         for name, mean in result.mean.items():
             shown = [
                 mean[k],
-                result.ci95[name][k],
+                result.ci95[name][k] if result.ci95 else math.nan,
                 *((result.median[name][k], result.trimmed_mean[name][k]) if regression else ()),
             ]
             cells = [f"{x:.3f}" if regression else f"{100 * x:.2f} %" for x in shown]
-            row += [cells[0], f"± {cells[1]}", *cells[2:]]
+            row += [cells[0], f"± {cells[1]}" if result.ci95 else "", *cells[2:]]
         table.add_row(str(k), *row)
     Console().print(table)
     if regression:

@@ -1,6 +1,7 @@
 """The task distribution that a configuration names."""
 
 import importlib
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -33,19 +34,19 @@ def make(config: FewShotConfig) -> FewShotTasks:
 
 def _own(path: str) -> FewShotTasks:
     module_name, _, class_name = path.partition(":")
-    if not class_name:
+    if not class_name or not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"data = {path!r} is neither sinusoid, omniglot nor 'my_module:MyTasks'")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module_name), class_name, None)
     except ModuleNotFoundError as error:
-        if error.name != module_name:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise InputError(
             f"data = {path!r}: no module {module_name!r} in {Path.cwd()} or the installed packages"
         ) from None
-    made = found() if callable(found) else None
+    made = found() if callable(found) and not inspect.isabstract(found) else None
     if not isinstance(made, FewShotTasks):
         raise InputError(
             f"data = {path!r} does not make a FewShotTasks when called: derive a class from "

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ class FewShotEvaluation(NamedTuple):
 
     values: dict[str, list[list[float]]]  # [task][k] of each measure: "error", or "accuracy" and "accuracy_one_by_one"
     mean: dict[str, list[float]]  # [k]
-    ci95: dict[str, list[float]]  # [k] half width over tasks, 1.96 s / sqrt(tasks)
+    ci95: dict[str, list[float]] | None  # [k] half width over tasks, 1.96 s / sqrt(tasks); None for one task
     median: dict[str, list[float]]  # [k]
     trimmed_mean: dict[str, list[float]]  # [k] without the lowest and the highest 5 % of tasks
     diverged: float  # share of tasks whose error grew without bound; 0 where accuracy is measured
@@ -78,15 +79,16 @@ def adapted_errors(
         tasks: How many.
         steps: Gradient steps.
         split: "test", or "validation".
-        lr: A rate instead of theta's.
+        lr: A rate instead of the configuration's, for what adapts.
     """
-    params, rate = learner.rates.split(theta)
+    rates = learner.rates if lr is None else replace(learner.rates, lr=lr)
+    params, rate = rates.split(theta)
     held_out: TaskBatch = map_tensors(lambda x: x.to(learner.device), learner.data.held_out_tasks(tasks, split))
 
     def one(task: TaskBatch) -> dict[str, Tensor]:
         own, seen = params, [measures(learner, params, task)]
         for _ in range(steps):
-            own = inner_step(learner.loss, own, task.support, rate if lr is None else lr)
+            own = inner_step(learner.loss, own, task.support, rate)
             seen.append(measures(learner, own, task))
         return {name: torch.stack([each[name] for each in seen]) for name in seen[0]}
 
@@ -119,10 +121,13 @@ def summarise(
     lost = 0.0
     if error is not None:
         lost = float((~(error[:, -1] <= DIVERGED * np.maximum(error[:, 0], 1e-6))).mean())
+    with np.errstate(over="ignore", invalid="ignore"):  # of a task that has diverged, nothing is known
+        mean = {name: each.mean(0).tolist() for name, each in values.items()}
+        ci95 = {name: (1.96 * each.std(0, ddof=1) / count**0.5).tolist() for name, each in values.items() if count > 1}
     return FewShotEvaluation(
         values={name: each.tolist() for name, each in values.items()},
-        mean={name: each.mean(0).tolist() for name, each in values.items()},
-        ci95={name: (1.96 * each.std(0, ddof=1) / count**0.5).tolist() for name, each in values.items()},
+        mean=mean,
+        ci95=ci95 or None,
         median={name: np.median(each, 0).tolist() for name, each in values.items()},
         trimmed_mean={name: trimmed_mean(each).tolist() for name, each in values.items()},
         diverged=lost,

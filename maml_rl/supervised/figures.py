@@ -67,7 +67,8 @@ def adaptation_curve(
     axes = figure.subplots()
     handles: list[Any] = []
     for i, (name, found) in enumerate(evaluations.items()):
-        mean, half = (np.asarray(found[key][measure], dtype=float) for key in ("mean", "ci95"))
+        mean = np.asarray(found["mean"][measure], dtype=float)
+        half = np.asarray(found["ci95"][measure], dtype=float) if found["ci95"] else None  # None: one task
         colour = colours_for(len(evaluations))[i]
         at = np.arange(len(mean)) + 0.08 * (i - (len(evaluations) - 1) / 2)
         look = {"color": colour, "marker": MARKERS[i % len(MARKERS)]}

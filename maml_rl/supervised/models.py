@@ -1,13 +1,36 @@
 """Models that adapt: plain torch modules, called as functions of their parameters."""
 
+import copy
 import itertools
 import math
+import threading
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from maml_rl.types import Params
+
+
+class BatchNorm(nn.Module):
+    """Batch norm over every axis but the second, by the statistics of the batch alone; eps = 1e-5.
+
+    Of differentiable parts, and not torch's fused one: mapped over tasks by ``vmap``, the second derivative of that is
+    wrong by some per cent (torch 2.13), and nothing says so.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Of (n, width) or (n, width, height, width of the image)."""
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        off = values - values.mean(axes, keepdim=True)
+        scale = self.weight.reshape(-1, *[1] * (values.dim() - 2))
+        shift = self.bias.reshape(-1, *[1] * (values.dim() - 2))
+        return off * (off.square().mean(axes, keepdim=True) + 1e-5).rsqrt() * scale + shift
 
 
 def network(name: str, shape: Sequence[int], outputs: int, hidden: Sequence[int], batch_norm: bool) -> nn.Module:
@@ -27,11 +50,11 @@ def network(name: str, shape: Sequence[int], outputs: int, hidden: Sequence[int]
     if name == "perceptron":
         layers.append(nn.Flatten())
         for before, width in itertools.pairwise((math.prod(shape), *hidden)):
-            norm: list[nn.Module] = [nn.BatchNorm1d(width, track_running_stats=False)] if batch_norm else []
+            norm: list[nn.Module] = [BatchNorm(width)] if batch_norm else []
             layers += [nn.Linear(before, width, bias=not batch_norm), *norm, nn.ReLU()]
     else:
         for before, width in itertools.pairwise((shape[0], *hidden)):
-            norm = [nn.BatchNorm2d(width, track_running_stats=False)] if batch_norm else []
+            norm = [BatchNorm(width)] if batch_norm else []
             layers += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=not batch_norm), *norm, nn.ReLU()]
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     last = hidden[-1] if hidden else math.prod(shape)
@@ -66,7 +89,19 @@ def head(module: nn.Module) -> frozenset[str]:
     return frozenset(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])
 
 
+class _Copies(threading.local):
+    """This thread's copies of modules: functional_call puts parameters into a module for as long as it runs."""
+
+    def __init__(self) -> None:
+        self.of: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+
+
+_COPIES = _Copies()
+
+
 def predict(module: nn.Module, params: Params, inputs: Tensor) -> Tensor:
-    """The module's outputs (n, outputs) for one task's inputs (n, *shape)."""
-    outputs: Tensor = torch.func.functional_call(module, params, (inputs,))
+    """The module's outputs (n, outputs) for one task's inputs (n, *shape); threads may call it side by side."""
+    if module not in _COPIES.of:
+        _COPIES.of[module] = copy.deepcopy(module)
+    outputs: Tensor = torch.func.functional_call(_COPIES.of[module], params, (inputs,))
     return outputs

@@ -7,6 +7,7 @@ import re
 import urllib.request
 import warnings
 import zipfile
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -35,6 +36,9 @@ ENTRY = re.compile(r"images_(?:background|evaluation)/([^/]+)/(character\d+)/\d+
 SIDE, SMALL, DRAWINGS = 105, 28, 20
 HELD_OUT, VALIDATION = 423, 100
 """Characters for test, as in the MAML paper, and for validation, taken from the paper's 1,200 for training."""
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError)
+"""What a zip or an image with changed bytes makes its reader raise."""
 
 
 def omniglot(root: Path, ways: int = 5, shots: int = 1, queries: int = 15) -> LabelledTasks:
@@ -110,7 +114,7 @@ def _read(root: Path) -> NDArray[np.uint8]:
                     if match := ENTRY.fullmatch(entry):
                         with archive.open(entry) as file:
                             drawings[match[1], match[2]][entry] = _drawing(file, f"{path}: {entry}")
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, Image.DecompressionBombError) as error:
+        except (*DAMAGE, Image.DecompressionBombError) as error:
             raise InputError(f"{path} is damaged, or only a part of it: {error}; remove it and get it again") from error
     wrong = [f"{'/'.join(key)} has {len(found)}" for key, found in drawings.items() if len(found) != DRAWINGS]
     if wrong or not drawings:

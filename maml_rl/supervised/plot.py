@@ -27,7 +27,7 @@ CANDIDATES = 25
 SHOWN_QUERIES = 10
 """Queries in the picture of an episode."""
 
-PUBLISHED = {1: 0.67, 5: 0.38, 10: 0.35}
+PUBLISHED, PUBLISHED_SHOTS = {1: 0.67, 5: 0.38, 10: 0.35}, 5
 """Error of MAML with five examples (MAML paper, figure 2, and its code)."""
 
 
@@ -53,10 +53,11 @@ def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[F
 
 @torch.no_grad()
 def draw_fits(runs: Mapping[str, FewShotConfig], path: Path) -> Path:
-    """Draw one held-out curve with each run's fit before and after 1 and 10 steps."""
+    """Draw one held-out curve with each run's fit before and after 1 and 10 steps, to the first run's examples."""
     panels, support, truth, index = {}, (np.zeros(0), np.zeros(0)), np.zeros(0), None
-    for run, config in runs.items():
-        shots = config.evaluation.shots or config.shots
+    first = next(iter(runs.values()))
+    shots = first.evaluation.shots or first.shots
+    for run in runs:
         learner, theta, task, index = _one_task(Path(run), index, shots=shots, queries=CURVE)
         order = task.query.inputs.flatten().argsort()
         x, truth = (value.flatten()[order].cpu().numpy() for value in task.query)
@@ -73,10 +74,11 @@ def draw_fits(runs: Mapping[str, FewShotConfig], path: Path) -> Path:
 def draw_episode(run: Path, path: Path) -> Path:
     """Draw one held-out task of images with the model's guesses before and after adaptation."""
     learner, theta, task, _ = _one_task(run)
-    chain = adapted(learner, theta, task, learner.config.evaluation.steps)
+    steps = learner.config.evaluation.steps
+    chain = adapted(learner, theta, task, steps)
     guesses = {
         k: models.predict(learner.module, chain[k], task.query.inputs).argmax(-1)[:SHOWN_QUERIES].tolist()
-        for k in sorted({0, 1, learner.config.evaluation.steps})
+        for k in sorted({0, min(1, steps), steps})
     }
     first = slice(None, None, learner.config.shots)  # one image of each class
     return figures.episode(
@@ -102,6 +104,8 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
     Raises:
         InputError: A folder is not a run of few-shot learning, or has nothing to draw yet.
     """
+    if not runs:
+        raise InputError("nothing to plot: give one or more run folders")
     folders = [Path(run) for run in runs]
     configs = {str(each): of_kind(run_folder.read_config(each), FewShotConfig, str(each)) for each in folders}
     target = Path(out) if out else folders[0] / "figures"
@@ -113,10 +117,12 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
     files = {name: file for name in configs if (file := latest_evaluation(Path(name)))}
     evaluations = {name: read_evaluation(file) for name, file in files.items()}
     shared = set.intersection(*(set(found["mean"]) for found in evaluations.values())) if evaluations else set()
+    sinusoids = all(config.data == "sinusoid" for config in configs.values())
+    comparable = sinusoids and all(found["shots"] == PUBLISHED_SHOTS for found in evaluations.values())
     for measure in sorted(shared):
-        known = PUBLISHED if measure == "error" and all(c.data == "sinusoid" for c in configs.values()) else None
+        known = PUBLISHED if comparable else None
         drawn.append(figures.adaptation_curve(evaluations, measure, target / f"adaptation_{measure}.png", known))
-    if all(config.data == "sinusoid" for config in configs.values()):
+    if sinusoids:
         drawn.append(draw_fits(configs, target / "fits.png"))
     elif "accuracy" in shared and configs[str(folders[0])].data == "omniglot":
         drawn.append(draw_episode(folders[0], target / "episode.png"))
