@@ -1,26 +1,40 @@
 """Task distributions: a name, or a user's own class, makes a batch of environments."""
 
 import difflib
-import importlib
-import inspect
-import sys
-from pathlib import Path
+from contextlib import closing
+from typing import NamedTuple
 
 import gymnasium
 
 from envs.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
 from envs.bandit import Bandit
 from envs.check import check_contract
-from envs.errors import InputError
+from envs.errors import InputError, WorkerError
+from envs.gymnasium_task_env import GymnasiumTaskEnv, Vector
 from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from envs.hopper import HopperRandomDynamics
 from envs.humanoid import HumanoidDirection
 from envs.navigation import Navigation
+from envs.own import BY_ID, gymnasium_batch, own_class, refuse_vector
 from envs.tabular_mdp import TabularMDP
 from envs.task_env import Step, TaskEnv
+from envs.task_ranges import Ranges
 from envs.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 
-__all__ = ["InputError", "Step", "TaskEnv", "check_contract", "family", "make", "names"]
+__all__ = [
+    "GymnasiumTaskEnv",
+    "InputError",
+    "Row",
+    "Step",
+    "TaskEnv",
+    "Vector",
+    "WorkerError",
+    "catalogue",
+    "check_contract",
+    "family",
+    "make",
+    "names",
+]
 
 FAMILIES: dict[str, type[TaskEnv]] = {
     "navigation": Navigation,
@@ -45,43 +59,15 @@ def names() -> list[str]:
     return list(FAMILIES)
 
 
-def _own_class(path: str) -> type[TaskEnv]:
-    module_name, _, class_name = path.partition(":")
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise InputError(f"env = {path!r}: no module can be named {module_name!r}; write 'my_module:MyTaskEnv'")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise InputError(
-            f"env = {path!r}: no module {module_name!r} in {Path.cwd()} or the installed packages; "
-            "run where the file is, or install it"
-        ) from error
-    found = getattr(module, class_name, None)
-    if found is None:
-        defined = [
-            name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, TaskEnv)
-        ]
-        raise InputError(f"env = {path!r}: {module_name} has no {class_name!r}; its TaskEnv classes: {defined}")
-    if not (isinstance(found, type) and issubclass(found, TaskEnv)):
-        raise InputError(f"env = {path!r} is not a TaskEnv class: derive it from envs.TaskEnv")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise InputError(f"env = {path!r} is abstract: define {missing}")
-    return found
-
-
 def family(name: str) -> type[TaskEnv]:
-    """The class behind a name or a "module:Class" path.
+    """The class behind a name or a "module:Class" path; that of any gymnasium environment is GymnasiumTaskEnv.
 
     Raises:
         InputError: There is none; the message lists near names.
     """
     if ":" in name:
-        return _own_class(name)
+        found = GymnasiumTaskEnv if name.startswith(BY_ID) else own_class(name)
+        return found if issubclass(found, TaskEnv) else GymnasiumTaskEnv
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, FAMILIES, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(FAMILIES)}"
@@ -89,33 +75,76 @@ def family(name: str) -> type[TaskEnv]:
     return FAMILIES[name]
 
 
-def make(name: str, preset: str | None = None, horizon: int | None = None, copies: int | None = None) -> list[TaskEnv]:
+def make(
+    name: str,
+    preset: str | None = None,
+    horizon: int | None = None,
+    copies: int | None = None,
+    vector: Vector | None = None,
+    task_ranges: Ranges | None = None,
+) -> list[TaskEnv]:
     """Make the environment, in as many copies as work best side by side.
 
     Args:
-        name: One of ``names()``, or "module:Class" for a class of your own, called without arguments.
+        name: One of ``names()``; "module:Class" for a class of your own, called without arguments; "gymnasium:ID".
         preset: One of the family's presets; None for its first.
         horizon: Control steps in an episode; None for the environment's own.
         copies: How many; None for what the environment asks for.
+        vector: How a gymnasium environment is stepped; None for in this process.
+        task_ranges: Attributes of a gymnasium environment whose values are the task.
 
     Returns:
         The copies, usually for ``maml_rl.rollout``.
 
     Raises:
-        InputError: Unknown name or preset, or a class that breaks the TaskEnv contract.
+        InputError: Unknown name or preset, an argument that does nothing, or a class that breaks the TaskEnv contract.
     """
     chosen = family(name)
     options = {} if preset is None else {"preset": preset}
+    vector, ranges = vector or Vector(), task_ranges or {}
     if preset is not None and preset not in chosen.presets:
         known = ", ".join(chosen.presets) or "none"
         raise InputError(f"preset = {preset!r} does not exist for {name}; its presets: {known}")
-    made = [chosen(**options) for _ in range(copies or chosen.copies)]
+    made: list[TaskEnv]
+    if chosen is GymnasiumTaskEnv:
+        made = [gymnasium_batch(name, vector, horizon, ranges) for _ in range(copies or 1)]
+    else:
+        refuse_vector(name, vector, ranges)
+        made = [chosen(**options) for _ in range(copies or chosen.copies)]
     for env in made:
         if horizon is not None:
             env.horizon = horizon
     if ":" in name:
-        check_contract(made[0])
+        try:
+            check_contract(made[0])
+        except BaseException:
+            for env in made:
+                env.close()
+            raise
     return made
+
+
+class Row(NamedTuple):
+    """A preset of a family in words, read off its class."""
+
+    name: str
+    preset: str
+    task: str  # shape of one
+    observation: str  # width
+    action: str  # width
+    horizon: str  # steps
+
+
+def catalogue() -> list[Row]:
+    """All presets of all families."""
+    rows = []
+    for name in FAMILIES:
+        for preset in FAMILIES[name].presets:
+            with closing(make(name, preset, copies=1)[0]) as env:
+                task = " x ".join(map(str, env.held_out_tasks(1).shape[1:]))
+                action = f"one of {env.action_width}" if env.discrete else str(env.action_width)
+                rows.append(Row(name, preset, task, str(env.observation_space.shape[0]), action, str(env.horizon)))
+    return rows
 
 
 def _register() -> None:

@@ -54,9 +54,10 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
 
     def _policy_action(self, action: NDArray[Any]) -> NDArray[np.float32]:
         if self.env.discrete:
-            if not self.action_space.contains(np.asarray(action, np.int64).item()):
+            row = np.asarray(np.arange(self.env.action_width) == action, np.float32)
+            if row.ndim != 1 or row.sum() != 1:
                 raise InputError(f"action = {action!r} is not one of the {self.env.action_width} actions, from 0 on")
-            return np.asarray(np.arange(self.env.action_width) == action, np.float32)
+            return row
         return np.asarray(self._middle + self._half * np.asarray(action, np.float32), np.float32)
 
     def step(self, action: NDArray[Any]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:

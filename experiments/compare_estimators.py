@@ -54,9 +54,9 @@ def finished(run: Path, iterations: int) -> bool:
     """Whether a run is trained and evaluated; an evaluation of other parameters would be compared as if it were."""
     if not (run / "evaluation.json").exists():
         return False
-    trained = len(read_metrics(run))
-    if trained != iterations:
-        sys.exit(f"{run} was evaluated after {trained} iterations, not {iterations}: move it away")
+    evaluated = json.loads((run / "evaluation.json").read_text())["iteration"]
+    if evaluated != iterations:
+        sys.exit(f"{run} was evaluated after {evaluated} iterations, not {iterations}: move it away")
     return True
 
 
@@ -141,6 +141,8 @@ def main() -> None:
     chosen = tyro.cli(Arguments, description=__doc__)
     if not chosen.draw:
         jobs = [(outer, name, seed) for seed in chosen.seeds for outer in OUTER for name in ESTIMATORS]
+        for job in jobs:
+            finished(folder(chosen.runs, *job), chosen.iterations)  # refuses before anything is trained
         with ThreadPoolExecutor(chosen.jobs) as executor:
             list(executor.map(lambda job: make(chosen, *job), jobs))
     done = {}

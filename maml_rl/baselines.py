@@ -118,11 +118,11 @@ def value_network(
 ) -> Value:
     """Fit a perceptron (32, 32, tanh), one for each task, to the returns by least squares.
 
-    L-BFGS on all of the batch, from the same start for every task, until neither the mean squared error (in units of
-    the returns' variance, mean over tasks) nor a parameter moves by more than 1e-5 in an iteration, or 200 iterations
-    are over. Inputs are ``features``; they and the returns are standardised over the task's live steps. With
-    ``carry``, an equation that many perceptrons solve, the value of the final observation is that of ``linear``, and
-    the network is fitted to it there as well.
+    L-BFGS on all of the batch, from the same start for every task, until the mean squared error (in units of the
+    returns' variance, mean over tasks) or every parameter moves by less than 1e-5 in an iteration, or 200 iterations
+    are over: a hard task among many easy ones is fitted less well than alone. Inputs are ``features``; they and the
+    returns are standardised over the task's live steps. With ``carry``, an equation that many perceptrons solve, the
+    value of the final observation is that of ``linear``, and the network is fitted to it there as well.
 
     Raises:
         FloatingPointError: Observations or returns of live steps are not finite.

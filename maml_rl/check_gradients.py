@@ -31,6 +31,9 @@ MOVE = 0.01
 
 TOLERANCE = 1e-4
 
+SMALL = 1e-4
+"""Smaller derivatives are compared as if they were this large: a finite difference has lost their digits."""
+
 
 class Row(NamedTuple):
     """One comparison along a random direction."""
@@ -39,7 +42,7 @@ class Row(NamedTuple):
     direction: str  # the parameter that moves, or "all"
     computed: float  # what the package computes
     difference: float  # central finite difference
-    relative: float  # |computed - difference| over the larger of them and 1e-6 of the whole
+    relative: float  # |computed - difference| over the larger of them, 1e-6 of the whole and 1e-4
 
     @property
     def agrees(self) -> bool:
@@ -68,7 +71,8 @@ def _fix(learner: Learner) -> Fixed:
     objective = learner.objective(exploration)
     if config.outer.name == "promp":
         objective = dataclasses.replace(objective, clip=config.outer.clip, inner_kl=config.outer.inner_kl)
-    # Ratios to the recorded policy are ordinary functions of theta, and have the same derivatives here.
+    # Ratios to the recorded policy are ordinary functions of theta, whose differences say what the loss that is
+    # trained with must have for derivatives.
     loss = inner_loss(learner.policy, config.inner.estimator, recorded=True)
     theta, given = map_tensors(lambda x: x.double(), [theta, list(exploration.batches)])
     noise = _noise(theta, seed=1)
@@ -132,10 +136,9 @@ def check_gradients(config: Config) -> list[Row]:
     theta, lr, chain, objective = fixed
     flat = flatten(theta)
     at = flat + MOVE * flatten(_noise(theta, seed=2)) if config.outer.name == "promp" else flat
-    gradient = flatten(objective.gradient(unflatten(at, theta))[1])
-    product = fisher_vector_product(
-        objective.policy, objective.loss, chain, objective.batches, lr, objective.first_order
-    )
+    trained = dataclasses.replace(objective, loss=learner.loss)
+    gradient = flatten(trained.gradient(unflatten(at, theta))[1])
+    product = fisher_vector_product(trained.policy, trained.loss, chain, trained.batches, lr, trained.first_order)
     terms, sampled = _terms(fixed, at), _terms(fixed, flat)
 
     def kl_slope(point: Tensor) -> Tensor:
@@ -164,5 +167,5 @@ def _differences(function: Callable[[Tensor], Tensor], at: Tensor, v: Tensor) ->
 
 def _row(quantity: str, name: str, computed: Tensor, differences: list[Tensor], whole: Tensor) -> Row:
     difference = min((float(each) for each in differences), key=lambda each: abs(each - float(computed)))
-    scale = max(abs(float(computed)), abs(difference), 1e-6 * float(whole), 1e-12)
+    scale = max(abs(float(computed)), abs(difference), 1e-6 * float(whole), SMALL)
     return Row(quantity, name, float(computed), difference, abs(float(computed) - difference) / scale)

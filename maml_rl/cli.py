@@ -2,28 +2,38 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import NoReturn
 
-import tyro
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from envs import InputError
+from envs import InputError, WorkerError
 from maml_rl import config_file
 from maml_rl.config import Config
 from maml_rl.config_file import AnyConfig
 from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.supervised.cli import TrainFewShot, download_omniglot
-from maml_rl.supervised.cli import evaluate as evaluate_few_shot
+from maml_rl.flags import (
+    CheckEnv,
+    CheckEstimators,
+    CheckGradients,
+    DownloadOmniglot,
+    Evaluate,
+    Plot,
+    Train,
+    TrainFewShot,
+    parse,
+    with_config,
+)
 
 COMMANDS = """usage: maml-rl COMMAND ...
 
   train CONFIG [--out RUN] [--resume] [--KEY VALUE ...]   meta-train; writes a run folder
   evaluate RUN [--tasks N] [--steps K]                    return (or error) on held-out tasks after 0 ... K steps
   plot RUN [RUN ...]                                      learning and adaptation curves; paths for navigation
+  envs                                                    the environments
+  check-env ENV [--preset P]                              what would break training with a name, module:Class,
+                                                          gymnasium:ID or a TOML file's environment
   check-gradients CONFIG [--KEY VALUE ...]                finite differences of your meta-gradient and Fisher product
   check-estimators                                        every estimator against exact meta-gradients
   download-omniglot FOLDER                                the images of the few-shot experiments
@@ -32,99 +42,7 @@ CONFIG is a TOML file or one of: {experiments}
 
 `maml-rl COMMAND --help` lists a command's options."""
 
-EXIT_BAD_INPUT = 2
-
-T = TypeVar("T")
-
-Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
-"""The keys of a configuration as flags; one that is true or false takes true or false."""
-
-
-@dataclass(frozen=True)
-class Train:
-    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
-
-    config: Settings
-    out: Path | None = None
-    """Run folder; None: runs/<configuration>-s<seed>."""
-    resume: bool = False
-    """Continue the run in that folder, if it holds one."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Adapt to held-out tasks and print the return after each gradient step."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    tasks: int | None = None
-    """Held-out tasks; None: the configuration's number."""
-    steps: int | None = None
-    """Gradient steps; None: the configuration's number."""
-    episodes: int | None = None
-    """Episodes for each task and step; None: the configuration's number."""
-    split: Literal["in", "out"] = "in"
-    """Held-out tasks of the training distribution, or beyond it."""
-    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
-    """The last parameters, those with the best training return, or those before training."""
-
-
-@dataclass(frozen=True)
-class CheckGradients:
-    """Finite differences of the meta-gradient and the Fisher product, in float64. Flags replace the file's keys.
-
-    It samples 2 tasks and 4 episodes, whatever the file says, unless --tasks and --episodes are given.
-    """
-
-    config: Settings
-
-
-@dataclass(frozen=True)
-class CheckEstimators:
-    """Sample every estimator of the meta-gradient on a random Markov decision process and hold it against the truth."""
-
-    seed: int = 0
-    """Of the task, the policy and the episodes."""
-    states: int = 2
-    """States of the process, the first being where episodes start."""
-    actions: int = 2
-    """Actions in each state."""
-    horizon: int = 4
-    """Steps in an episode."""
-    lr: float = 2.0
-    """Inner rate."""
-    episodes: int = 1000
-    """Episodes for each gradient and step."""
-    repetitions: int = 200
-    """Gradients to sample."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Draw learning and adaptation curves of one or several runs, and paths for navigation."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
-    out: Path | None = None
-    """Folder for the pictures; None: figures/ in the first run."""
-
-
-def _parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
-    return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
-
-
-def _with_config(options: Callable[[AnyConfig], T], arguments: Sequence[str], command: str) -> T:
-    """Options of a command whose first argument is a configuration, and whose flags replace its keys."""
-    named = bool(arguments) and not arguments[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(arguments):
-        raise InputError(f"which configuration? A TOML file, or one of: {', '.join(config_file.experiments())}")
-    config: AnyConfig = config_file.load(arguments[0]) if named else Config(env="...")
-    truths = {"true": "True", "false": "False"}
-    flags, default = [truths.get(flag, flag) for flag in arguments[1 if named else 0 :]], options(config)
-    try:
-        return tyro.cli(type(default), prog=f"maml-rl {command} CONFIG", args=flags, default=default)
-    except ValidationError as error:
-        raise config_file.explain(error, "the command line") from None
+EXIT_BAD_INPUT, EXIT_CANNOT_TELL = 2, 3
 
 
 def _few_shot(arguments: Sequence[str]) -> bool:
@@ -141,7 +59,7 @@ def train(arguments: Sequence[str]) -> None:
     def options(config: AnyConfig) -> Train | TrainFewShot:
         return TrainFewShot(config) if isinstance(config, FewShotConfig) else Train(config)
 
-    chosen = _with_config(options, arguments, "train")
+    chosen = with_config(options, arguments, "train")
     stem = config_file.find(arguments[0]).stem
     out = chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}"
     if isinstance(chosen, TrainFewShot):
@@ -162,9 +80,11 @@ def evaluate(arguments: Sequence[str]) -> None:
     from maml_rl.run_folder import read_config
 
     if _few_shot(arguments):
+        from maml_rl.supervised.cli import evaluate as evaluate_few_shot
+
         evaluate_few_shot(arguments)
         return
-    chosen = _parse(Evaluate, arguments, "evaluate")
+    chosen = parse(Evaluate, arguments, "evaluate")
     result, path = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which)
     config = config_file.of_kind(read_config(chosen.run), Config, str(chosen.run))
     known = adaptation(config.env, config.preset, config.horizon) if chosen.split == "in" else None
@@ -181,6 +101,32 @@ def evaluate(arguments: Sequence[str]) -> None:
     print(f"written: {path}")
 
 
+def environments(arguments: Sequence[str]) -> None:
+    """``maml-rl envs``."""
+    from envs import Row, catalogue
+
+    table = Table(*Row._fields, box=None)
+    for row in catalogue():
+        table.add_row(*row)
+    Console().print(table)
+
+
+def check_env(arguments: Sequence[str]) -> None:
+    """``maml-rl check-env ENV``; exits with 1 where training would break."""
+    from envs.examine import examine
+    from maml_rl.learner import environments
+
+    chosen = parse(CheckEnv, arguments, "check-env")
+    named = config_file.load(chosen.env) if chosen.env.endswith(".toml") else Config(env=chosen.env)
+    config = config_file.of_kind(named, Config, chosen.env)
+    config = config.model_copy(update={"preset": chosen.preset or config.preset})
+    broken = False
+    for found in examine(lambda: environments(config, copies=1)[0]):
+        broken |= found.level == "error"
+        print(f"{found.level:<8} {found.subject}: {found.said}{f'. {found.fix}' if found.fix else ''}", flush=True)
+    sys.exit(int(broken))
+
+
 def check_gradients(arguments: Sequence[str]) -> None:
     """``maml-rl check-gradients CONFIG ...``; exits with 1 where they disagree."""
     from maml_rl.check_gradients import TOLERANCE, check_gradients
@@ -189,7 +135,7 @@ def check_gradients(arguments: Sequence[str]) -> None:
         mine = config_file.of_kind(config, Config, arguments[0])
         return CheckGradients(mine.model_copy(update={"tasks": 2, "episodes": 4}))
 
-    chosen = _with_config(few, arguments, "check-gradients")
+    chosen = with_config(few, arguments, "check-gradients")
     rows = check_gradients(chosen.config)
     table = Table(title=f"{chosen.config.env}: derivatives along random directions")
     for column in ("quantity", "direction", "computed", "finite difference", "relative difference"):
@@ -206,10 +152,10 @@ def check_gradients(arguments: Sequence[str]) -> None:
 
 
 def check_estimators(arguments: Sequence[str]) -> None:
-    """``maml-rl check-estimators ...``; exits with 1 where a sampled gradient is not where it should be."""
+    """``maml-rl check-estimators ...``; exits with 1 where a gradient is not what it should be, 3 if too noisy."""
     from maml_rl.check_estimators import check_estimators, problem
 
-    chosen = _parse(CheckEstimators, arguments, "check-estimators")
+    chosen = parse(CheckEstimators, arguments, "check-estimators")
     random_task = problem(chosen.seed, chosen.states, chosen.actions, chosen.horizon, chosen.lr)
     rows = check_estimators(random_task, chosen.episodes, chosen.repetitions, chosen.seed)
     table = Table(title=f"meta-gradient, {chosen.states} states, {chosen.actions} actions, {chosen.horizon} steps")
@@ -225,17 +171,25 @@ def check_estimators(arguments: Sequence[str]) -> None:
     if noisy:
         print(f"too noisy to tell: {', '.join(noisy)}; more --repetitions or --episodes", file=sys.stderr)
     if bad or noisy:
-        sys.exit(1)
+        sys.exit(1 if bad else EXIT_CANNOT_TELL)
 
 
 def plot(arguments: Sequence[str]) -> None:
     """``maml-rl plot RUN ...``."""
-    chosen = _parse(Plot, arguments, "plot")
+    chosen = parse(Plot, arguments, "plot")
     if _few_shot([str(run) for run in chosen.runs]):
         from maml_rl.supervised.plot import plot as draw
     else:
         from maml_rl.plot import plot as draw
     for path in draw(chosen.runs, chosen.out):
+        print(path)
+
+
+def download_omniglot(arguments: Sequence[str]) -> None:
+    """``maml-rl download-omniglot FOLDER``."""
+    from maml_rl.supervised.omniglot import download
+
+    for path in download(parse(DownloadOmniglot, arguments, "download-omniglot").folder):
         print(path)
 
 
@@ -250,6 +204,8 @@ def main() -> None:
         "train": train,
         "evaluate": evaluate,
         "plot": plot,
+        "envs": environments,
+        "check-env": check_env,
         "check-gradients": check_gradients,
         "check-estimators": check_estimators,
         "download-omniglot": download_omniglot,
@@ -267,6 +223,9 @@ def main() -> None:
         commands[name](arguments)
     except (InputError, FloatingPointError, OSError) as error:
         _fail(error)
+    except WorkerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)

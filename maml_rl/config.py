@@ -4,9 +4,9 @@ A hyper-parameter is one line: its key in a TOML file, flag, help and log entry.
 """
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Strict, model_validator
 
 
 class Section(BaseModel):
@@ -46,7 +46,11 @@ class Outer(Section):
     """The outer step on the initial parameters."""
 
     name: Literal["trpo", "promp", "adam"] = Field("trpo", description="The outer optimiser")
-    exploration: float = Field(0.0, ge=0, description="Weight of the E-MAML term: credit exploration with its outcome")
+    exploration: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the E-MAML term, credit for exploration; exact at the number of episodes",
+    )
     max_kl: float = Field(0.01, gt=0, description="trpo: largest mean KL(old || new) of the adapted policies")
     cg_iterations: int = Field(10, ge=1, description="trpo: conjugate-gradient iterations")
     damping: float = Field(1e-5, ge=0, description="trpo: added to the Fisher matrix's diagonal")
@@ -85,9 +89,15 @@ class Evaluation(Section):
 class Config(Section):
     """Meta-reinforcement learning with MAML."""
 
-    env: str = Field(description="Environment: a name, or module:Class for your own TaskEnv")
+    env: str = Field(description="Environment: a name, module:Class for your own, or gymnasium:ID")
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
+    workers: int = Field(0, ge=0, description="gymnasium environments: processes that step them; 0: this one")
+    worker_timeout: float = Field(60.0, ge=0.01, description="Seconds that a worker may take for an answer")
+    vector_size: int = Field(64, ge=1, description="gymnasium environments: most at once; episodes come in waves")
+    task_ranges: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(
+        {}, description="gymnasium environments: attributes that make the task, each uniform in a range"
+    )
     tasks: int = Field(40, ge=1, description="Tasks in an iteration")
     episodes: int = Field(20, ge=1, description="Episodes for each task and rollout")
     iterations: int = Field(500, ge=1, description="Outer steps")
@@ -156,6 +166,11 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         policy.min_std > policy.init_std,
         f"policy.min_std = {policy.min_std!r} above policy.init_std = {policy.init_std!r}",
         "the standard deviation would start below its floor and never move; give a lower min_std",
+    )
+    yield (
+        config.worker_timeout != Config.model_fields["worker_timeout"].default and config.workers == 0,
+        f"worker_timeout = {config.worker_timeout:g} with workers = 0",
+        "no worker could take that long; leave it out, or give workers",
     )
     yield (
         inner.adapt == "last" and not policy.hidden,

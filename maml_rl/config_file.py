@@ -15,7 +15,16 @@ from maml_rl.few_shot_config import FewShotConfig
 AnyConfig = Config | FewShotConfig
 Kind = TypeVar("Kind", Config, FewShotConfig)
 
-MAY_DIFFER = {"iterations", "device", "threads", "evaluation", "compare_gradients"}
+MAY_DIFFER = {
+    "iterations",
+    "device",
+    "threads",
+    "evaluation",
+    "compare_gradients",
+    "workers",
+    "worker_timeout",
+    "vector_size",
+}
 """Keys in which a run that is resumed may differ from the one that began."""
 
 

@@ -28,6 +28,7 @@ class Evaluation(NamedTuple):
     split: str  # "in" or "out" of the training distribution
     steps: int  # gradient steps
     which: str  # parameters: "checkpoint", "best" or "initial"
+    iteration: int  # of training that they had
     lr: list[float]  # [step] inner rate; where it is learned, the mean over the numbers that adapt
     env_steps: int  # environment steps that this evaluation took
     best: float | None  # expected return of the best policy that knows the task, mean over tasks, where it is known
@@ -40,7 +41,13 @@ def rate_factors(config: Config, steps: int) -> list[float]:
 
 
 def summarise(
-    learner: Learner, exploration: Exploration, tasks: Tensor, split: str, which: str, lr: list[float]
+    learner: Learner,
+    exploration: Exploration,
+    tasks: Tensor,
+    split: str,
+    lr: list[float],
+    which: str = "checkpoint",
+    iteration: int = 0,
 ) -> Evaluation:
     """Returns, their means and intervals, from the trajectories before and after each inner step."""
     returns = torch.stack([t.returns() for t in exploration.trajectories], 1).double()
@@ -53,6 +60,7 @@ def summarise(
         ci95=None if len(per_task) == 1 else (1.96 * per_task.std(0) / math.sqrt(len(per_task))).tolist(),
         split=split,
         which=which,
+        iteration=iteration,
         steps=len(lr),
         lr=lr,
         env_steps=sum(int(t.mask.sum()) for t in exploration.trajectories),
@@ -76,7 +84,7 @@ def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
     """Evaluate parameters with the configuration's own [evaluation] settings."""
     chosen = learner.config.evaluation
     exploration, tasks, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, "in")
-    return summarise(learner, exploration, tasks, "in", "checkpoint", lr)
+    return summarise(learner, exploration, tasks, "in", lr)
 
 
 def load_learner(run: Path | str, which: str = "checkpoint", device: str | None = None) -> tuple[Learner, Params]:
@@ -137,7 +145,8 @@ def evaluate(
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()
-    result = summarise(learner, exploration, held_out, split, which, lr)
+    iteration = 0 if which == "initial" else checkpoint.load(Path(run) / f"{which}.pt").iteration
+    result = summarise(learner, exploration, held_out, split, lr, which, iteration)
     path = run_folder.free_name(Path(run), "evaluation", ".json")
     path.write_text(json.dumps(result._asdict()))
     return result, path

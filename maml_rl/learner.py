@@ -157,6 +157,12 @@ def _policy(config: Config, env: TaskEnv) -> Policy:
     return GaussianPolicy(*shared, settings.init_std, settings.min_std)
 
 
+def environments(config: Config, copies: int | None = None) -> list[TaskEnv]:
+    """The environment that a configuration names, in copies as ``envs.make`` gives them."""
+    vector = envs.Vector(config.workers, config.worker_timeout, config.vector_size)
+    return envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges)
+
+
 def build(config: Config) -> Learner:
     """Make the environments, policy and losses that a configuration names, and give torch its threads.
 
@@ -168,11 +174,11 @@ def build(config: Config) -> Learner:
     device = choose_device(config.device)
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     keep_freed_memory()
-    made = envs.make(config.env, config.preset, config.horizon)
+    made = environments(config)
     policy = _policy(config, made[0])
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr)
-    # A clipped step moves theta several times: its ratios are to the policy that sampled (ProMP, equation 12).
+    # A clipped step moves theta several times: its ratios are to the policy that sampled (ProMP, section 6).
     loss = inner_loss(policy, config.inner.estimator, recorded=config.outer.name == "promp")
     preset = config.preset or next(iter(made[0].presets), None)
     config = config.model_copy(update={"preset": preset, "horizon": made[0].horizon})

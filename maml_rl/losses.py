@@ -5,7 +5,7 @@ The inner estimators have the same first gradient, -mean(grad log pi * A), and d
 | name       | Hessian                                                                     |
 |------------|-----------------------------------------------------------------------------|
 | "log_prob" | lacks grad log pi grad log pi' A: biased, the MAML paper's code             |
-| "lvc"      | exact for one-step episodes, slightly biased for longer (ProMP, section 5)  |
+| "lvc"      | exact for one-step episodes, biased for longer, little or much (ProMP)      |
 | "dice"     | unbiased, larger variance (Foerster et al. 2018; Farquhar et al. 2019)      |
 """
 
@@ -58,7 +58,7 @@ def inner_loss(policy: Policy, estimator: str, recorded: bool = False) -> Loss[B
         policy: The policy.
         estimator: A name in ``ESTIMATORS``.
         recorded: The reference of ratios is the policy that sampled the batch, which weights its data by importance
-            where the parameters have moved since (ProMP, equation 12), and makes the loss an ordinary function with
+            where the parameters have moved since (ProMP, section 6), and makes the loss an ordinary function with
             finite differences. Otherwise it is log pi of the very evaluation, stopped. At the parameters that
             sampled, both have the same derivatives. "log_prob" has no ratio: as in the MAML paper's code, it does not
             correct for parameters that have moved.

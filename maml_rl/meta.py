@@ -137,8 +137,8 @@ class MetaObjective:
         rates: The inner rates in theta.
         first_order: Treat the inner gradients as constants.
         whole_episodes: The loss couples the steps of an episode: thin the data by episodes, not by steps.
-        clip: Clip the ratio of the surrogate to 1 +- this (ProMP, equation 11); None for no clipping.
-        inner_kl: Coefficient of the penalty on the KL of the policies before each inner step (ProMP, equation 10);
+        clip: Clip the ratio of the surrogate to 1 +- this (ProMP, section 6); None for no clipping.
+        inner_kl: Coefficient of the penalty on the KL of the policies before each inner step (ProMP, section 6);
             None computes neither.
         credit: (K,) times mean(exp(log pi - log pi_old)) over the live steps of each inner step is added for each
             task: the E-MAML term, which credits exploration with what adaptation made of it (Stadie et al. 2018).

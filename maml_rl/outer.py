@@ -90,11 +90,12 @@ def adam(
 def promp(
     theta: Params, state: Params, exploration: Exploration, objective: MetaObjective, settings: Outer
 ) -> tuple[Params, Params, Log]:
-    """Proximal meta-policy search (Rothfuss et al. 2019, equations 10 to 12).
+    """Proximal meta-policy search (Rothfuss et al. 2019, section 6).
 
     Several steps of Adam up the clipped surrogate minus a penalty on KL(old || new) of the policies before each inner
     step. With ``inner_kl_target``, the penalty's coefficient, kept in the state, is halved after an outer step that
-    ended below two thirds of the target and doubled after one above three halves of it.
+    ended below two thirds of the target and doubled after one above three halves of it. Over several inner steps the
+    penalty is their mean, with one coefficient.
     """
     coefficient = float(state["inner_kl"]) if "inner_kl" in state else settings.inner_kl
     clipped = dataclasses.replace(objective, clip=settings.clip, inner_kl=coefficient)

@@ -110,11 +110,12 @@ def free_name(folder: Path, stem: str, suffix: str) -> Path:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> Iterator[str]:
-    for key, value in old.items():
-        if isinstance(value, dict):
-            yield from _differences(value, new[key], f"{table}{key}.")
-        elif value != new[key]:
-            yield f"{table}{key}: {value!r} there, {new[key]!r} now"
+    for key in old | new:
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now, f"{table}{key}.")
+        elif before != now:
+            yield f"{table}{key}: {before!r} there, {now!r} now"
 
 
 def _compare(run: Path, before: AnyConfig, now: AnyConfig) -> None:

@@ -127,6 +127,7 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
     Raises:
         InputError: The configuration or the folder cannot be used; nothing has been changed.
         FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
+        WorkerError: A worker raised, died or stalled; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
     return train(MetaRL(build(config)), out, resume, quiet)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 
+from envs import WorkerError
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import AnyConfig, to_toml
 from maml_rl.progress import ProgressLine
@@ -100,6 +101,7 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
     Raises:
         InputError: The folder cannot be used; nothing has been changed.
         FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
+        WorkerError: A process that steps environments is lost; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
     config, stride = trainee.config, trainee.stride
@@ -121,6 +123,10 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
                     kept = folder.path / "failed.pt"
                     raise FloatingPointError(
                         f"iteration {iteration}: {error}; the state before it is in {kept}"
+                    ) from error
+                except WorkerError as error:
+                    raise WorkerError(
+                        f"iteration {iteration}: {error}\nwhat came before is saved; continue with --resume --out {out}"
                     ) from error
                 score, message = trainee.progress(row)
                 env_steps = state.env_steps + int(row.get("env_steps", 0))

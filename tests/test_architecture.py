@@ -44,7 +44,7 @@ LAYERS = (
         "supervised.tasks",
         "supervised.train",
     },
-    {"cli", "__init__", "supervised.cli"},
+    {"cli", "flags", "supervised.cli", "__init__"},
     {"__main__"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -113,9 +113,9 @@ def test_envs_knows_nothing_of_maml_rl() -> None:
     ("library", "where"),
     [
         ("matplotlib", {"figures", "supervised.figures"}),
-        ("tyro", {"cli", "supervised.cli"}),
+        ("tyro", {"flags"}),
         ("rich", {"cli", "progress", "supervised.cli"}),
-        ("pydantic", {"cli", "config", "config_file", "few_shot_config"}),
+        ("pydantic", {"config", "config_file", "few_shot_config", "flags"}),
         ("filelock", {"run_folder"}),
         ("scipy", set()),
         ("imageio", set()),

@@ -6,8 +6,10 @@ import pytest
 from tiny import tiny
 
 from maml_rl import check_gradients as module
+from maml_rl import learner, losses
 from maml_rl.check_gradients import check_gradients
 from maml_rl.fisher import fisher_vector_product
+from maml_rl.policies import Policy
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,21 @@ def test_every_term_of_the_outer_objective_is_checked(left_out: str, monkeypatch
     assert all(row.agrees for row in check_gradients(config))
     monkeypatch.setattr(module.MetaObjective, "gradient", without)
     assert not all(row.agrees for row in check_gradients(config) if row.quantity == "meta-gradient")
+
+
+def test_the_loss_that_is_trained_with_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only the one with recorded ratios, of which finite differences are taken."""
+    right = losses.inner_loss
+
+    def half_stopped(policy: Policy, estimator: str, recorded: bool = False) -> Any:
+        good = right(policy, estimator, recorded)
+        return good if recorded else lambda params, batch: 0.5 * good(params, batch)
+
+    monkeypatch.setattr(learner, "inner_loss", half_stopped)
+    rows = check_gradients(tiny(inner={"estimator": "lvc", "lr": 1.0}))
+    assert not all(row.agrees for row in rows)
+
+
+def test_derivatives_too_small_for_differences_raise_no_alarm() -> None:
+    rows = check_gradients(tiny(env="tabular-mdp", inner={"lr": 20.0, "steps": 2}))
+    assert all(row.agrees for row in rows)

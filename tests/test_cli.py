@@ -306,12 +306,15 @@ def test_check_gradients(command: Command, folder: Path, monkeypatch: pytest.Mon
 
 
 def test_check_estimators(command: Command) -> None:
-    code, out, err = command("check-estimators", "--horizon", "2", "--episodes", "200", "--repetitions", "40")
+    code, out, err = command("check-estimators", "--horizon", "2", "--episodes", "500", "--repetitions", "100")
     assert (code, err, out.count("agrees")) == (0, "", 4)
     for name in ("log_prob", "lvc", "dice", "first_order"):
         assert name in out
     code, out, err = command("check-estimators", "--episodes", "5", "--repetitions", "3")
-    assert (code, "too noisy" in out, "more --repetitions" in err) == (1, True, True)
+    assert (code, "too noisy" in out, "more --repetitions" in err) == (3, True, True)
+    for rate in ("nan", "inf", "1e6"):
+        code, _, err = command("check-estimators", "--lr", rate, "--episodes", "50", "--horizon", "2")
+        assert (code, err.startswith("error: ")) == (2, True)
     code, _, err = command("check-estimators", "--repetitions", "1")
     assert (code, err.startswith("error: repetitions = 1")) == (2, True)
 
@@ -351,3 +354,11 @@ def test_an_interrupt_outside_training(command: Command, folder: Path, monkeypat
     assert code == 130
     assert err == ""
     assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--inner.learn_lr", "true"], ["--inner.learn-lr=TRUE"], ["--inner.learn-lr", "True"]]
+)
+def test_a_key_that_is_true_or_false(command: Command, folder: Path, flags: list[str]) -> None:
+    assert command("train", "small.toml", "--out", "run", *flags)[0] == 0
+    assert "learn_lr = true" in (folder / "run/config.toml").read_text()

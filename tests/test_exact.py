@@ -153,6 +153,8 @@ def test_the_rows_of_the_command() -> None:
     by_name = {row.name: row for row in rows}
     assert by_name["dice"].bias < 1e-12 < by_name["lvc"].bias < by_name["log_prob"].bias
     assert rows[0]._replace(error=1.0).verdict == "differs"
+    assert [row.unbiased for row in rows] == [False, False, True, False]
+    assert rows[2]._replace(bias=0.1).verdict == "differs"
     assert rows[0]._replace(error=1.0, standard_error=1.0).verdict == "too noisy"
 
 

@@ -77,3 +77,14 @@ def test_devices() -> None:
     for name in ("gpu", "mps", ""):
         with pytest.raises(InputError, match="use auto, cpu or cuda"):
             choose_device(name)
+
+
+def test_the_e_maml_credit_is_the_standardised_return_after_adaptation() -> None:
+    learner = build(tiny(tasks=4, episodes=3, outer={"exploration": 0.7}))
+    exploration = learner.explore_training(learner.initial_params(), 0)
+    reached = exploration.trajectories[-1].returns().mean(-1).double()
+    expected = 0.7 * (reached - reached.mean()) / reached.std(correction=0)
+    credit = learner.objective(exploration).credit
+    torch.testing.assert_close(credit.double(), expected, rtol=1e-4, atol=1e-5)
+    before = exploration.trajectories[0].returns().mean(-1)
+    assert not torch.allclose(before, exploration.trajectories[-1].returns().mean(-1))

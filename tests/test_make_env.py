@@ -243,7 +243,7 @@ def test_what_cannot_be_a_module(module: str) -> None:
 def test_a_class_that_is_not_in_the_module(write: Write) -> None:
     write(my_names=WALK)
     assert refusal("my_names:Wolk") == (
-        "env = 'my_names:Wolk': my_names has no 'Wolk'; its TaskEnv classes: ['TaskEnv', 'Base', 'Walk', 'Broken']"
+        "env = 'my_names:Wolk': my_names has no 'Wolk'; its environment classes: ['TaskEnv', 'Base', 'Walk', 'Broken']"
     )
     assert "my_names has no ''" in refusal("my_names:")
 
@@ -252,7 +252,8 @@ def test_a_class_that_is_not_in_the_module(write: Write) -> None:
 def test_what_is_not_a_task_env(name: str, write: Write) -> None:
     write(my_things=WALK)
     assert refusal(f"my_things:{name}") == (
-        f"env = 'my_things:{name}' is not a TaskEnv class: derive it from envs.TaskEnv"
+        f"env = 'my_things:{name}' is not an environment class: derive it from envs.TaskEnv, or from gymnasium.Env "
+        "with the methods sample_tasks and set_task"
     )
 
 

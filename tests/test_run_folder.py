@@ -164,8 +164,25 @@ def test_all_differing_keys_are_named(run: Path) -> None:
     ]
 
 
+def test_a_key_of_a_table_that_came_or_went_is_named(run: Path) -> None:
+    ranged = tiny(task_ranges={"g": (1.0, 2.0)})
+    with pytest.raises(InputError, match=r"task_ranges\.g: None there, \(1\.0, 2\.0\) now"):
+        opened(run, ranged)
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("[config.task_ranges]", "[config.task_ranges]\ng = [1.0, 2.0]"))
+    with pytest.raises(InputError, match=r"task_ranges\.g: \(1\.0, 2\.0\) there, None now"):
+        opened(run, tiny())
+
+
 @pytest.mark.parametrize(
-    "changes", [{"iterations": 99}, {"device": "cpu"}, {"threads": 2}, {"evaluation": {"tasks": 7, "every": 1}}]
+    "changes",
+    [
+        {"iterations": 99},
+        {"device": "cpu"},
+        {"threads": 2},
+        {"evaluation": {"tasks": 7, "every": 1}},
+        {"workers": 2, "worker_timeout": 5.0, "vector_size": 8},
+    ],
 )
 def test_what_may_differ_is_taken_over(changes: dict[str, Any], run: Path) -> None:
     with opened(run, tiny(**changes)) as folder:

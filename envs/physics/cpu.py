@@ -1,6 +1,5 @@
 """MuJoCo on CPU threads: one C++ call steps the whole batch."""
 
-import logging
 from collections.abc import Sequence
 
 import mujoco
@@ -9,11 +8,11 @@ import torch
 from mujoco.rollout import Rollout
 from torch import Tensor
 
+from envs.physics.log import log_warnings
+
 _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 
-# Without a handler MuJoCo writes its warnings, such as of a diverged world, to MUJOCO_LOG.TXT where it runs.
-if mujoco.get_mju_user_warning() is None:
-    mujoco.set_mju_user_warning(logging.getLogger("mujoco").warning)
+log_warnings()
 
 
 class CpuPhysics:

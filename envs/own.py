@@ -1,0 +1,100 @@
+"""A user's own environment: a class by "module:Class", or gymnasium's by "gymnasium:ID"."""
+
+import importlib
+import inspect
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from envs.errors import InputError
+from envs.gymnasium_task_env import GymnasiumTaskEnv, Vector
+from envs.stepper import MakeEnv
+from envs.task_env import TaskEnv
+from envs.task_ranges import Ranges, by_class, by_spec
+
+BY_ID = "gymnasium:"
+
+
+def _current_folder_first() -> None:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
+    """The class of "module:Class", which may be in the current folder.
+
+    Raises:
+        InputError: There is none, or it is not an environment.
+    """
+    module_name, _, class_name = path.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise InputError(f"env = {path!r}: no module can be named {module_name!r}; write 'my_module:MyTaskEnv'")
+    _current_folder_first()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise InputError(
+            f"env = {path!r}: no module {module_name!r} in {Path.cwd()} or the installed packages; "
+            "run where the file is, or install it"
+        ) from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        kinds = (TaskEnv, gymnasium.Env)
+        defined = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, kinds)]
+        raise InputError(f"env = {path!r}: {module_name} has no {class_name!r}; its environment classes: {defined}")
+    if not (isinstance(found, type) and issubclass(found, TaskEnv | gymnasium.Env)):
+        raise InputError(
+            f"env = {path!r} is not an environment class: derive it from envs.TaskEnv, or from gymnasium.Env "
+            "with the methods sample_tasks and set_task"
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise InputError(f"env = {path!r} is abstract: define {missing}")
+    return found
+
+
+def _maker(name: str, horizon: int | None, ranges: Ranges) -> MakeEnv:
+    if not name.startswith(BY_ID):
+        found = own_class(name)
+        assert issubclass(found, gymnasium.Env)
+        return partial(by_class, found, ranges)
+    _current_folder_first()
+    try:
+        return partial(by_spec, gymnasium.spec(name.removeprefix(BY_ID)), horizon, ranges)
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise InputError(f"env = {name!r}: {error}") from error
+
+
+def gymnasium_batch(name: str, vector: Vector, horizon: int | None, ranges: Ranges) -> GymnasiumTaskEnv:
+    """The environments of "gymnasium:ID", or of a gymnasium.Env class by "module:Class".
+
+    Raises:
+        InputError: There is no such environment, or it cannot be used.
+    """
+    try:
+        return GymnasiumTaskEnv(_maker(name, horizon, ranges), vector, horizon, where=f"env = {name!r}")
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise InputError(f"env = {name!r}: {error}") from error
+
+
+def refuse_vector(name: str, vector: Vector, ranges: Ranges) -> None:
+    """Refuse keys that do nothing for a TaskEnv.
+
+    Raises:
+        InputError: One of them was given.
+    """
+    for key, value in vector._asdict().items():
+        if value != Vector._field_defaults[key]:
+            raise InputError(
+                f"{key} = {value} does nothing for env = {name!r}, which steps its whole batch at once: leave it out"
+            )
+    if ranges:
+        raise InputError(
+            f"task_ranges does nothing for env = {name!r}, which draws its own tasks: leave it out, or use "
+            "env = 'gymnasium:ID'"
+        )

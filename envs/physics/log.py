@@ -1,0 +1,21 @@
+"""MuJoCo's warnings as messages of Python's log."""
+
+import logging
+
+
+def log_warnings() -> None:
+    """Log each of MuJoCo's warnings once, unless somebody handles them already.
+
+    Without a handler MuJoCo writes them, such as of a diverged world, to MUJOCO_LOG.TXT where it runs.
+    """
+    import mujoco  # here, as this function also runs in workers, which do without where they can
+
+    seen: set[str] = set()
+
+    def warn(message: str) -> None:
+        if message not in seen and len(seen) < 1000:
+            seen.add(message)
+            logging.getLogger("mujoco").warning(message)
+
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(warn)

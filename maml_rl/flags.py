@@ -1,0 +1,160 @@
+"""The flags of every command, and how they are read."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+from pydantic import ValidationError
+
+from envs import InputError
+from maml_rl import config_file
+from maml_rl.config import Config
+from maml_rl.config_file import AnyConfig
+from maml_rl.few_shot_config import FewShotConfig
+
+T = TypeVar("T")
+
+Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+"""The keys of a configuration as flags; one that is true or false takes true or false."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
+
+    config: Settings
+    out: Path | None = None
+    """Run folder; None: runs/<configuration>-s<seed>."""
+    resume: bool = False
+    """Continue the run in that folder, if it holds one."""
+
+
+@dataclass(frozen=True)
+class TrainFewShot:
+    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
+
+    config: Annotated[FewShotConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+    out: Path | None = None
+    """Run folder; None: runs/<configuration>-s<seed>."""
+    resume: bool = False
+    """Continue the run in that folder, if it holds one."""
+
+
+@dataclass(frozen=True)
+class EvaluateFewShot:
+    """Adapt to held-out tasks and print the error or the accuracy after each gradient step."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    tasks: int | None = None
+    """Held-out tasks; None: the configuration's number."""
+    steps: int | None = None
+    """Gradient steps; None: the configuration's number."""
+    shots: int | None = None
+    """Support examples, of each class where there are classes; None: the configuration's number."""
+    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
+    """The last parameters, those with the lowest training loss, or those before training."""
+    tune_lr: bool = False
+    """Adapt at the step size that serves validation tasks best, as a baseline that was not meta-trained needs."""
+
+
+@dataclass(frozen=True)
+class DownloadOmniglot:
+    """Fetch the two zips of Omniglot as published, 15 MB, and check them."""
+
+    folder: tyro.conf.Positional[Path]
+    """Where they go."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Adapt to held-out tasks and print the return after each gradient step."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    tasks: int | None = None
+    """Held-out tasks; None: the configuration's number."""
+    steps: int | None = None
+    """Gradient steps; None: the configuration's number."""
+    episodes: int | None = None
+    """Episodes for each task and step; None: the configuration's number."""
+    split: Literal["in", "out"] = "in"
+    """Held-out tasks of the training distribution, or beyond it."""
+    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
+    """The last parameters, those with the best training return, or those before training."""
+
+
+@dataclass(frozen=True)
+class CheckEnv:
+    """Look for what would break or spoil training with an environment, and say how to mend it."""
+
+    env: tyro.conf.Positional[str]
+    """A name, module:Class, gymnasium:ID, or a TOML file that has one with its other keys."""
+    preset: str | None = None
+    """Definition of the task family; None: the family's first."""
+
+
+@dataclass(frozen=True)
+class CheckGradients:
+    """Finite differences of the meta-gradient and the Fisher product, in float64. Flags replace the file's keys.
+
+    It samples 2 tasks and 4 episodes, whatever the file says, unless --tasks and --episodes are given.
+    """
+
+    config: Settings
+
+
+@dataclass(frozen=True)
+class CheckEstimators:
+    """Sample every estimator of the meta-gradient on a random Markov decision process and hold it against the truth."""
+
+    seed: int = 0
+    """Of the task, the policy and the episodes."""
+    states: int = 2
+    """States of the process, the first being where episodes start."""
+    actions: int = 2
+    """Actions in each state."""
+    horizon: int = 4
+    """Steps in an episode."""
+    lr: float = 2.0
+    """Inner rate."""
+    episodes: int = 1000
+    """Episodes for each gradient and step."""
+    repetitions: int = 200
+    """Gradients to sample."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw learning and adaptation curves of one or several runs, and paths for navigation."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path | None = None
+    """Folder for the pictures; None: figures/ in the first run."""
+
+
+def parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
+    """Options of a command."""
+    return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
+
+
+def _spell_truths(flags: Sequence[str]) -> list[str]:
+    """The flags with true and false, also after "=", as tyro spells them."""
+    parts = [part for flag in flags for part in (flag.split("=", 1) if flag.startswith("--") else [flag])]
+    return [part.capitalize() if part.lower() in ("true", "false") else part for part in parts]
+
+
+def with_config(options: Callable[[AnyConfig], T], arguments: Sequence[str], command: str) -> T:
+    """Options of a command whose first argument is a configuration, and whose flags replace its keys."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(arguments):
+        raise InputError(f"which configuration? A TOML file, or one of: {', '.join(config_file.experiments())}")
+    config: AnyConfig = config_file.load(arguments[0]) if named else Config(env="...")
+    flags, default = _spell_truths(arguments[1 if named else 0 :]), options(config)
+    try:
+        return tyro.cli(type(default), prog=f"maml-rl {command} CONFIG", args=flags, default=default)
+    except ValidationError as error:
+        raise config_file.explain(error, "the command line") from None

@@ -1,0 +1,68 @@
+"""docs/own_environment.md does what it says: its files are written, its commands run."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from test_readme import BLOCKS as README_BLOCKS
+
+from maml_rl import cli
+
+TEXT = (Path(__file__).parent.parent / "docs/own_environment.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+COMMANDS = [shlex.split(line) for language, text in BLOCKS if not language for line in text.splitlines()]
+SHORT = [
+    "--iterations",
+    "1",
+    "--tasks",
+    "3",
+    "--episodes",
+    "2",
+    "--evaluation.tasks",
+    "2",
+    "--evaluation.episodes",
+    "2",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for _, text in BLOCKS:
+        if named := re.match(r"# (\w+\.\w+)\n", text):
+            (tmp_path / named[1]).write_text(text)
+    return tmp_path
+
+
+def test_every_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {file.name for file in folder.iterdir()} == {"pendulum.toml", "swing.py", "swing.toml", "point.py"}
+    assert {command[1] for command in COMMANDS} == {"check-env", "train", "evaluate"}
+    for command in COMMANDS:
+        short = SHORT if command[1] == "train" else []
+        monkeypatch.setattr(sys, "argv", [*command, *short])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        assert code == 0, (command, out, err)
+        if command[1] == "check-env":
+            assert re.findall(r"^(\w+) ", out, re.MULTILINE) == ["ok"] * 10, out
+    assert (folder / "runs/swing/checkpoint.pt").is_file()
+    assert (folder / "runs/pendulum/evaluation.json").is_file()
+
+
+def test_the_classes_are_short() -> None:
+    for language, text in BLOCKS:
+        if language == "python":
+            assert len([line for line in text.partition("class ")[2].splitlines() if line.strip()]) <= 26
+
+
+def test_links_and_names_lead_somewhere() -> None:
+    for path in re.findall(r"`([\w/]+/\w+\.py)`", TEXT):
+        assert (Path(__file__).parent.parent / path).exists()
+    assert any("reach" in text for _, text in README_BLOCKS)
