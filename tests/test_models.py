@@ -95,6 +95,25 @@ def test_a_perceptron_with_batch_norm_by_hand() -> None:
     torch.testing.assert_close(models.predict(module, params, inputs), values.relu() @ head.T + bias)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5, 2)], ids=["values", "images"])
+def test_batch_norm_is_torchs_to_the_second_derivative(shape: tuple[int, ...]) -> None:
+    """Of one task, where torch's own is right."""
+    values, weight, bias, direction = (
+        torch.randn(size, generator=seeded(k), dtype=torch.float64, requires_grad=True)
+        for k, size in enumerate((shape, (4,), (4,), shape))
+    )
+    module, found = models.BatchNorm(4), []
+    for own in (True, False):
+        if own:
+            out = models.predict(module, {"weight": weight, "bias": bias}, values)
+        else:
+            out = torch.nn.functional.batch_norm(values, None, None, weight, bias, True)
+        first = torch.autograd.grad((out**3 * direction).sum(), [values, weight, bias], create_graph=True)
+        second = torch.autograd.grad(sum(each.square().sum() for each in first), [values, weight, bias, direction])
+        found.append([out, *first, *second])
+    torch.testing.assert_close(*found)
+
+
 def test_batch_norm_keeps_no_state_and_makes_no_difference_between_training_and_test() -> None:
     module = models.network("convolutional", (1, 8, 8), 3, (4, 4), True)
     assert not list(module.buffers())
