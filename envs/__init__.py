@@ -133,6 +133,15 @@ class Row(NamedTuple):
     observation: str  # width
     action: str  # width
     horizon: str  # steps
+    beyond: str  # whether there are held-out tasks beyond the training distribution
+
+
+def _has_tasks_beyond(env: TaskEnv) -> bool:
+    try:
+        env.held_out_tasks(1, "out")
+    except InputError:
+        return False
+    return True
 
 
 def catalogue() -> list[Row]:
@@ -143,7 +152,9 @@ def catalogue() -> list[Row]:
             with closing(make(name, preset, copies=1)[0]) as env:
                 task = " x ".join(map(str, env.held_out_tasks(1).shape[1:]))
                 action = f"one of {env.action_width}" if env.discrete else str(env.action_width)
-                rows.append(Row(name, preset, task, str(env.observation_space.shape[0]), action, str(env.horizon)))
+                beyond = "yes" if _has_tasks_beyond(env) else "no"
+                observation = str(env.observation_space.shape[0])
+                rows.append(Row(name, preset, task, observation, action, str(env.horizon), beyond))
     return rows
 
 

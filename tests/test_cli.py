@@ -1,6 +1,5 @@
 """The command line as its users meet it: processes, signals, exit codes, what is printed and what is on disk."""
 
-import contextlib
 import json
 import os
 import re
@@ -344,13 +343,16 @@ def test_help(command: Command) -> None:
         assert flag in out
 
 
-def test_an_interrupt_outside_training(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_outside_training(command: Command, folder: Path) -> None:
     (folder / "slow.py").write_text(
         "import signal\nfrom probes import Target\nclass Slow(Target):\n"
         "    def sample_tasks(self, count, generator):\n        signal.raise_signal(signal.SIGINT)\n"
     )
-    with contextlib.suppress(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
+    try:
         code, _, err = command("train", "small.toml", "--out", "run", "--env", "slow:Slow")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     assert err == ""
     assert not (folder / "run").exists()
