@@ -70,7 +70,9 @@ def family(name: str) -> type[TaskEnv]:
         return found if issubclass(found, TaskEnv) else GymnasiumTaskEnv
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, FAMILIES, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(FAMILIES)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(FAMILIES)}."
+        if name in gymnasium.registry:
+            hint = f"gymnasium's is 'gymnasium:{name}'."
         raise InputError(f"env = {name!r} is not an environment; {hint} Your own class is 'module:Class'")
     return FAMILIES[name]
 

@@ -6,4 +6,4 @@ class InputError(ValueError):
 
 
 class WorkerError(RuntimeError):
-    """A process that steps environments raised an error, died or stalled; the message says which and how."""
+    """An environment raised an error, or a process that steps some died or stalled; the message says which and how."""

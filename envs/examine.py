@@ -1,6 +1,7 @@
 """What would break or spoil training with an environment, and how to mend it, for ``maml-rl check-env``."""
 
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Literal, NamedTuple
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from envs import random
 from envs.check import ContractError, check_contract
+from envs.errors import InputError, WorkerError
 from envs.task_env import TaskEnv
 
 BATCH = 8
@@ -198,6 +200,11 @@ def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
     except ContractError as error:
         yield Finding("error", "contract", str(error))
         return
+    except InputError:
+        raise
+    except Exception as error:
+        yield Finding("error", "contract", str(error) if isinstance(error, WorkerError) else traceback.format_exc())
+        return
     try:
         width = env.observation_space.shape[0]
         yield Finding("ok", "contract", f"observation ({width},), action {env.action_space}, horizon {env.horizon}")
@@ -211,5 +218,7 @@ def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
         yield from _endings(env, seen)
         each = seen.seconds / int(seen.live.sum())
         yield Finding("ok", "speed", f"{1e6 * each:.0f} microseconds a step, {1 / each:,.0f} steps a second")
+    except WorkerError as error:
+        yield Finding("error", "episodes", str(error))
     finally:
         env.close()

@@ -1,15 +1,18 @@
 """Any gymnasium environment with two more methods as a TaskEnv: a batch, stepped in this process or by workers."""
 
-from typing import Any, NamedTuple
+import traceback
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from envs.errors import InputError
+from envs.errors import InputError, WorkerError
 from envs.spaces import Actions, observation_box
-from envs.stepper import MakeEnv, Stepper, number
+from envs.stepper import MakeEnv, Stepper, five, number
 from envs.task_env import Step, TaskEnv
 from envs.task_ranges import mujoco_model
 from envs.workers import Workers
@@ -21,6 +24,19 @@ METHODS = """\
     def set_task(self, task):            # one row; reset(seed=...) comes after it
         self.goal = task[0]"""
 """The two methods, as an example for those who have to write them."""
+
+
+T = TypeVar("T")
+
+
+def _with_traceback(call: Callable[[], T]) -> T:
+    """An error of the environment itself becomes a WorkerError with its traceback, as from a worker."""
+    try:
+        return call()
+    except (InputError, WorkerError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise WorkerError(f"the environment raised an error. Its own traceback:\n{traceback.format_exc()}") from error
 
 
 class Vector(NamedTuple):
@@ -71,7 +87,7 @@ class GymnasiumTaskEnv(TaskEnv):
             )
         limit = self._env.spec.max_episode_steps if self._env.spec is not None else None
         own = self._reach("horizon")
-        steps = horizon or (own if isinstance(own, int) else limit)
+        steps = horizon or (int(own) if isinstance(own, Integral) else limit)
         if steps is None:
             raise InputError(f"{where}: nothing says how long an episode is; give horizon = 200, or another number")
         self.horizon = steps
@@ -93,7 +109,7 @@ class GymnasiumTaskEnv(TaskEnv):
         self._reach("set_task")(self._own(task[None])[0])
         self._env.reset(seed=0)
         middle = self._actions(np.zeros((1, self.action_width)))[0]
-        info = self._env.step(middle)[4]
+        info = five(self._env.step(middle))[4]
         return [name for name, value in info.items() if not np.isnan(number(value))]
 
     def _rows(self, tasks: ArrayLike, count: int) -> NDArray[np.float32]:
@@ -132,13 +148,15 @@ class GymnasiumTaskEnv(TaskEnv):
             workers = self._vector.workers
             self._batch = Workers(*arguments, workers, self._vector.worker_timeout) if workers else Stepper(*arguments)
         starts = (seeds & 0x7FFFFFFF).tolist()
-        return torch.from_numpy(self._batch.reset(self._own(tasks.to(torch.float32).numpy()), starts))
+        batch, rows = self._batch, self._own(tasks.to(torch.float32).numpy())
+        return torch.from_numpy(_with_traceback(lambda: batch.reset(rows, starts)))
 
     def step(self, action: Tensor) -> Step:
         """Step the environments that live."""
         if self._batch is None:
             raise RuntimeError("call reset(tasks, seeds) before step(action)")
-        rows = self._batch.step(self._actions(action.numpy()))
+        batch, actions = self._batch, self._actions(action.numpy())
+        rows = _with_traceback(lambda: batch.step(actions))
         observation, reward, terminated, truncated, info = (torch.from_numpy(part) for part in rows)
         return Step(observation, reward, terminated, truncated, dict(zip(self._names, info.unbind(-1), strict=True)))
 

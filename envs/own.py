@@ -45,7 +45,11 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
     found = getattr(module, class_name, None)
     if found is None:
         kinds = (TaskEnv, gymnasium.Env)
-        defined = [name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, kinds)]
+        defined = [
+            name
+            for name, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, kinds) and value.__module__ == module_name
+        ]
         raise InputError(f"env = {path!r}: {module_name} has no {class_name!r}; its environment classes: {defined}")
     if not (isinstance(found, type) and issubclass(found, TaskEnv | gymnasium.Env)):
         raise InputError(
@@ -78,7 +82,7 @@ def gymnasium_batch(name: str, vector: Vector, horizon: int | None, ranges: Rang
     """
     try:
         return GymnasiumTaskEnv(_maker(name, horizon, ranges), vector, horizon, where=f"env = {name!r}")
-    except gymnasium.error.DependencyNotInstalled as error:
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise InputError(f"env = {name!r}: {error}") from error
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -28,6 +29,14 @@ MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 def number(value: object) -> float:
     """A number or flag of an environment's info; NaN for anything else."""
     return float(value) if isinstance(value, int | float | np.number | np.bool_) else np.nan
+
+
+def five(step: object) -> tuple[Any, Any, Any, Any, Any]:
+    """What an environment's step returned, if it is what gymnasium asks for."""
+    if not isinstance(step, tuple) or len(step) != 5:
+        what = f"{len(step)} values" if isinstance(step, tuple) else f"a {type(step).__name__}"
+        raise TypeError(f"step returned {what}: return (observation, reward, terminated, truncated, info)")
+    return step
 
 
 class Rows(NamedTuple):
@@ -72,14 +81,18 @@ class Stepper:
         )
 
     def _observe(self, i: int, observation: Any) -> None:  # noqa: ANN401  whatever the environment returns
-        flat = flatten(self._space, observation)
+        wrong = ValueError(
+            f"the observation {observation!r:.200} is not of observation_space {self._space}: return one that is"
+        )
+        try:
+            flat = flatten(self._space, observation)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise wrong from error
         if not isinstance(flat, np.ndarray) or flat.shape != (self._width,):
-            raise ValueError(
-                f"the observation {observation!r:.200} is not of observation_space {self._space}: return one that is"
-            )
+            raise wrong
         self._rows.observation[i] = flat
 
-    def _locate(self, error: Exception, i: int) -> None:
+    def _locate(self, error: BaseException, i: int) -> None:
         error.add_note(
             f"in environment {self._first + i} of the batch, with task {self._tasks[i].tolist()}, "
             + (f"step {self._step - 1} (counted from 0)" if self._step else "at its reset")
@@ -102,7 +115,7 @@ class Stepper:
                     self._space = self._envs[0].observation_space
                 self._envs[i].get_wrapper_attr("set_task")(tasks[i].copy() if tasks[i].ndim else tasks[i])
                 self._observe(i, self._envs[i].reset(seed=seeds[i])[0])
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._locate(error, i)
                 raise
         return self._rows.observation.copy()
@@ -114,7 +127,7 @@ class Stepper:
         rows.reward.fill(0)
         for i in tuple(self._live):
             try:
-                observation, reward, terminated, truncated, info = self._envs[i].step(actions[i])
+                observation, reward, terminated, truncated, info = five(self._envs[i].step(actions[i]))
                 self._observe(i, observation)
                 if isinstance(reward, np.ndarray) and reward.ndim:
                     raise TypeError(f"the reward {reward!r:.200} is an array: return one number")
@@ -123,7 +136,7 @@ class Stepper:
                     rows.info[i, column] = number(info.get(name))
                 if terminated or truncated:
                     self._live.remove(i)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._locate(error, i)
                 raise
         return Rows(*(part.copy() for part in rows))
@@ -161,16 +174,26 @@ def serve(connection: Connection, parent: int, stack: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     stepper = None
     try:
-        stepper = Stepper(*pickle.loads(connection.recv_bytes()))
-        connection.send((True, None))
-        while True:
-            method, arguments = connection.recv()
-            result = getattr(stepper, method)(*arguments)
-            connection.send((True, tuple(result) if isinstance(result, tuple) else result))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+        arguments = connection.recv_bytes()
+        answer, stepper = _answer(lambda: Stepper(*pickle.loads(arguments)))
+        connection.send((answer[0], None) if answer[0] else answer)
+        while stepper is not None:
+            method, values = connection.recv()
+            answer, _ = _answer(partial(getattr(stepper, method), *values))
+            connection.send(answer)
+            if not answer[0]:
+                break
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone or has closed its end
         pass
-    except Exception:
-        connection.send((False, traceback.format_exc()))
     finally:
         if stepper is not None:
             stepper.close()
+
+
+def _answer(call: Callable[[], Any]) -> tuple[tuple[bool, Any], Any]:
+    """What a call into the environments gives, as it is sent to the parent, and as it is; a traceback if it fails."""
+    try:
+        result = call()
+    except (Exception, SystemExit):
+        return (False, traceback.format_exc()), None
+    return (True, tuple(result) if isinstance(result, tuple) else result), result

@@ -105,7 +105,7 @@ def environments(arguments: Sequence[str]) -> None:
     """``maml-rl envs``."""
     from envs import Row, catalogue
 
-    table = Table(*Row._fields, box=None)
+    table = Table(*Row._fields, box=None, padding=(0, 1, 0, 0))
     for row in catalogue():
         table.add_row(*row)
     Console().print(table)

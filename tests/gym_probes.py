@@ -52,6 +52,11 @@ def die_halfway() -> None:
     time.sleep(1000)
 
 
+def refuse(error: BaseException) -> None:
+    """What the client of a simulator in another process raises."""
+    raise error
+
+
 FAULTS = {
     1: lambda: 1 / 0,
     2: lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -59,6 +64,9 @@ FAULTS = {
     4: die_halfway,
     5: lambda: ctypes.string_at(0),
     6: lambda: os._exit(3),
+    7: lambda: refuse(ConnectionResetError("my simulator hung up")),
+    8: lambda: refuse(EOFError("my simulator hung up")),
+    9: lambda: refuse(SystemExit("my simulator hung up")),
 }
 
 

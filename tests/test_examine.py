@@ -110,7 +110,44 @@ def test_the_table_of_environments(monkeypatch: pytest.MonkeyPatch, capsys) -> N
     monkeypatch.setattr(sys, "argv", ["maml-rl", "envs"])
     cli.main()
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["name", "preset", "task", "observation", "action", "horizon"]
-    assert ["half-cheetah-dir", "finn2017", "1", "20", "6", "200"] in lines
-    assert ["tabular-mdp", "duan2016", "10", "x", "5", "x", "11", "10", "one", "of", "5", "10"] in lines
+    assert lines[0] == ["name", "preset", "task", "observation", "action", "horizon", "beyond"]
+    assert ["half-cheetah-dir", "finn2017", "1", "20", "6", "200", "no"] in lines
+    assert ["tabular-mdp", "duan2016", "10", "x", "5", "x", "11", "10", "one", "of", "5", "10", "no"] in lines
     assert [line[:2] for line in lines[1:]] == [[n, p] for n in envs.names() for p in envs.family(n).presets]
+
+
+class FourValues(gym_probes.Counted):
+    """Gym's step of old."""
+
+    def step(self, action):
+        return super().step(action)[:4]
+
+
+class OtherShape(gym_probes.Counted):
+    """An observation that its space does not have."""
+
+    def see(self, action):
+        return super().see(action)[:2]
+
+
+class Raises(gym_probes.Counted):
+    """The client of a simulator that hangs up in the third step."""
+
+    def step(self, action):
+        if self.count == 2:
+            raise ConnectionResetError("my simulator hung up")
+        return super().step(action)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (FourValues, "step returned 4 values: return (observation, reward, terminated, truncated, info)"),
+        (OtherShape, "is not of observation_space"),
+        (Raises, "ConnectionResetError: my simulator hung up"),
+    ],
+)
+def test_an_environment_that_raises_is_a_finding(kind: type, words: str) -> None:
+    findings = list(examine(lambda: GymnasiumTaskEnv(kind)))
+    assert findings[-1].level == "error"
+    assert words in findings[-1].said

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import envs
-from envs import GymnasiumTaskEnv, InputError, Vector, random
+from envs import GymnasiumTaskEnv, InputError, Vector, WorkerError, random
 from envs.spaces import Actions
 from envs.task_env import HELD_OUT_SEED
 from envs.task_ranges import by_spec
@@ -188,14 +188,14 @@ def test_what_cannot_be_a_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "said"),
     [
-        (lambda o, r: (o[:3], r), ValueError, "is not of observation_space Box"),
-        (lambda o, r: (o[0], r), ValueError, "is not of observation_space Box"),  # it would fill the row
-        (lambda o, r: (o, np.array([r])), TypeError, "is an array: return one number"),
+        (lambda o, r: (o[:3], r), "is not of observation_space Box"),
+        (lambda o, r: (o[0], r), "is not of observation_space Box"),  # it would fill the row
+        (lambda o, r: (o, np.array([r])), "is an array: return one number"),
     ],
 )
-def test_what_a_step_returns_is_checked_and_located(change, error: type[Exception], said: str) -> None:
+def test_what_a_step_returns_is_checked_and_located(change, said: str) -> None:
     class Wrong(gym_probes.Counted):
         def step(self, action):
             observation, reward, *rest = super().step(action)
@@ -206,9 +206,9 @@ def test_what_a_step_returns_is_checked_and_located(change, error: type[Exceptio
     env = GymnasiumTaskEnv(Wrong)
     env.reset(GOALS[1:4], torch.arange(3))
     env.step(torch.zeros(3, 1))
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(WorkerError, match=said) as caught:
         env.step(torch.zeros(3, 1))
-    assert caught.value.__notes__ == ["in environment 1 of the batch, with task [9.0], step 1 (counted from 0)"]
+    assert "in environment 1 of the batch, with task [9.0], step 1 (counted from 0)" in str(caught.value)
 
 
 def test_actions_of_a_box_that_is_bounded_here_and_there() -> None:

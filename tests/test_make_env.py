@@ -243,7 +243,7 @@ def test_what_cannot_be_a_module(module: str) -> None:
 def test_a_class_that_is_not_in_the_module(write: Write) -> None:
     write(my_names=WALK)
     assert refusal("my_names:Wolk") == (
-        "env = 'my_names:Wolk': my_names has no 'Wolk'; its environment classes: ['TaskEnv', 'Base', 'Walk', 'Broken']"
+        "env = 'my_names:Wolk': my_names has no 'Wolk'; its environment classes: ['Base', 'Walk', 'Broken']"
     )
     assert "my_names has no ''" in refusal("my_names:")
 

@@ -88,6 +88,12 @@ def test_tasks_fill_their_ranges_and_out_lies_beyond_them() -> None:
     assert ((inside >= low) & (inside <= high)).all()
 
 
+def test_beyond_a_negative_range_there_is_no_positive_value() -> None:
+    env = RangedEnv(gymnasium.make("Pendulum-v1"), {"g": (-1.0, -0.1)})
+    out = env.held_out_tasks(500, "out")
+    assert -1.225 <= out.min() < out.max() < -1
+
+
 REFUSED = {
     "unknown": ("Pendulum-v1", {"gg": (1, 2)}, r"'gg' is not an attribute of PendulumEnv; did you mean g\?"),
     "near": ("CartPole-v1", {"mass_pole": (1, 2)}, "is not an attribute of CartPoleEnv; did you mean masspole"),

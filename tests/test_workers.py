@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import gym_probes
@@ -81,6 +81,22 @@ def test_an_error_comes_with_its_own_traceback_task_and_environment() -> None:
     assert "1: lambda: 1 / 0" in said
     assert "ZeroDivisionError: division by zero" in said
     assert "in environment 2 of the batch, with task [9.0, 1.0], step 2 (counted from 0)" in said
+
+
+@pytest.mark.parametrize("fault", [7, 8, 9])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_that_a_lost_parent_would_raise_too_is_the_environments_own(fault: int, workers: int) -> None:
+    vector = Vector(workers=workers, worker_timeout=20.0)
+    with closing(GymnasiumTaskEnv(gym_probes.Faulty, vector, where="probe")) as env:
+        env.reset(torch.tensor([[9.0, 0], [9.0, fault]]), torch.arange(2))
+        for _ in range(2):
+            env.step(torch.zeros(2, 1))
+        with pytest.raises(WorkerError) as caught:
+            env.step(torch.zeros(2, 1))
+    said = str(caught.value)
+    assert "my simulator hung up" in said
+    assert "gym_probes.py" in said
+    assert f"in environment 1 of the batch, with task [9.0, {fault}.0], step 2 (counted from 0)" in said
 
 
 @pytest.mark.parametrize(
@@ -334,7 +350,7 @@ def test_a_class_of_a_script_without_a_guard_and_ctrl_c(folder: Path, script: li
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     _, _, err = finish(process)
     assert "stopping after this iteration" in err
-    assert "maml_rl.train.Stopped: stopped by SIGINT" in err
+    assert "maml_rl.training.Stopped: stopped by SIGINT" in err
     assert "WorkerError" not in err
     assert checkpoint.load(folder / "run/checkpoint.pt").iteration == len(rows(folder / "run"))
     wait_until_gone(found)
