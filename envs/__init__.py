@@ -17,11 +17,12 @@ from envs.humanoid import HumanoidDirection
 from envs.navigation import Navigation
 from envs.own import BY_ID, gymnasium_batch, own_class, refuse_vector
 from envs.tabular_mdp import TabularMDP
-from envs.task_env import Step, TaskEnv
+from envs.task_env import SUCCESS, Step, TaskEnv
 from envs.task_ranges import Ranges
 from envs.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 
 __all__ = [
+    "SUCCESS",
     "GymnasiumTaskEnv",
     "InputError",
     "Row",

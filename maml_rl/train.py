@@ -58,7 +58,7 @@ def _stop_requests() -> Iterator[list[int]]:
 
 
 def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
-    """What one exploration shows: returns, the policy's spread, how far and how well adaptation moved it."""
+    """What one exploration shows: returns, successes, the policy's spread, how far and how well adaptation moved it."""
     row: dict[str, float] = {}
     reached: list[Tensor] = []
     for k, trajectory in enumerate(exploration.trajectories):
@@ -67,6 +67,8 @@ def describe(learner: Learner, exploration: Exploration) -> dict[str, float]:
         if k > 0:
             row[f"gain/{k}"] = float((per_task - reached[-1]).mean())
         reached.append(per_task)
+        if trajectory.success is not None:
+            row[f"success/{k}"] = float(trajectory.success.float().mean())
         row[f"entropy/{k}"] = float(
             (trajectory.behaviour.entropy() * exploration.batches[k].weights).sum(-1).sum(-1).mean()
         )
@@ -143,8 +145,9 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
                 try:
                     theta, outer, row = meta_iteration(learner, state.theta, state.outer, iteration)
                     if every and (iteration + 1) % every == 0:
-                        mean = evaluate_learner(learner, theta).mean
-                        row |= {f"evaluation/{k}": value for k, value in enumerate(mean)}
+                        found = evaluate_learner(learner, theta)
+                        row |= {f"evaluation/{k}": value for k, value in enumerate(found.mean)}
+                        row |= {f"evaluation/success/{k}": value for k, value in enumerate(found.mean_success() or ())}
                 except FloatingPointError as error:
                     folder.save("failed.pt", state)
                     kept = folder.path / "failed.pt"
