@@ -14,14 +14,16 @@ from envs.gymnasium_task_env import GymnasiumTaskEnv, Vector
 from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from envs.hopper import HopperRandomDynamics
 from envs.humanoid import HumanoidDirection
+from envs.metaworld_env import BY_METAWORLD
 from envs.navigation import Navigation
 from envs.own import BY_ID, gymnasium_batch, own_class, refuse_vector
 from envs.tabular_mdp import TabularMDP
-from envs.task_env import Step, TaskEnv
+from envs.task_env import SUCCESS, Step, TaskEnv
 from envs.task_ranges import Ranges
 from envs.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 
 __all__ = [
+    "SUCCESS",
     "GymnasiumTaskEnv",
     "InputError",
     "Row",
@@ -66,7 +68,7 @@ def family(name: str) -> type[TaskEnv]:
         InputError: There is none; the message lists near names.
     """
     if ":" in name:
-        found = GymnasiumTaskEnv if name.startswith(BY_ID) else own_class(name)
+        found = GymnasiumTaskEnv if name.startswith((BY_ID, BY_METAWORLD)) else own_class(name)
         return found if issubclass(found, TaskEnv) else GymnasiumTaskEnv
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, FAMILIES, n=3, cutoff=0.4)
@@ -88,7 +90,8 @@ def make(
     """Make the environment, in as many copies as work best side by side.
 
     Args:
-        name: One of ``names()``; "module:Class" for a class of your own, called without arguments; "gymnasium:ID".
+        name: One of ``names()``; "module:Class" for a class of your own, called without arguments; "gymnasium:ID";
+            "metaworld:NAME".
         preset: One of the family's presets; None for its first.
         horizon: Control steps in an episode; None for the environment's own.
         copies: How many; None for what the environment asks for.

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import InputError
-from envs.task_env import Step, TaskEnv
+from envs.task_env import SUCCESS, Step, TaskEnv
 
 
 class ContractError(InputError):
@@ -69,6 +69,7 @@ def check_contract(env: TaskEnv) -> None:
         (2, obs),
         "floating point",
     )
+    success = None
     for _ in range(2):
         step = env.step(action.to(env.device))
         _require(env, isinstance(step, Step), f"step(...) is a {type(step).__name__}",
@@ -77,3 +78,12 @@ def check_contract(env: TaskEnv) -> None:
         _check_tensor(env, "Step.reward", step.reward, (2,), "floating point")
         _check_tensor(env, "Step.terminated", step.terminated, (2,), "bool")
         _check_tensor(env, "Step.truncated", step.truncated, (2,), "bool")
+        given = SUCCESS in step.info
+        _require(env, success in (None, given), f"only one of two steps has {SUCCESS!r} in its info",
+                 "Give it at every step, 0 where the task is not solved")  # fmt: skip
+        success = given
+        if given:
+            value = step.info[SUCCESS]
+            fits = isinstance(value, Tensor) and tuple(value.shape) == (2,)
+            _require(env, fits, f"Step.info[{SUCCESS!r}] is {value!r:.200}",
+                     "It must be a tensor of shape (2,), bool or 0 and 1")  # fmt: skip

@@ -1,4 +1,4 @@
-"""A user's own environment: a class by "module:Class", or gymnasium's by "gymnasium:ID"."""
+"""A user's own environment: a class by "module:Class", gymnasium's by "gymnasium:ID", Meta-World's by its name."""
 
 import importlib
 import inspect
@@ -11,6 +11,7 @@ import gymnasium
 
 from envs.errors import InputError
 from envs.gymnasium_task_env import GymnasiumTaskEnv, Vector
+from envs.metaworld_env import BY_METAWORLD, metaworld_maker
 from envs.stepper import MakeEnv
 from envs.task_env import TaskEnv
 from envs.task_ranges import Ranges, by_class, by_spec
@@ -63,6 +64,10 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
 
 
 def _maker(name: str, horizon: int | None, ranges: Ranges) -> MakeEnv:
+    if name.startswith(BY_METAWORLD):
+        if ranges:
+            raise InputError(f"task_ranges does nothing for env = {name!r}, which has tasks of its own: leave it out")
+        return metaworld_maker(name.removeprefix(BY_METAWORLD))
     if not name.startswith(BY_ID):
         found = own_class(name)
         assert issubclass(found, gymnasium.Env)
@@ -75,7 +80,7 @@ def _maker(name: str, horizon: int | None, ranges: Ranges) -> MakeEnv:
 
 
 def gymnasium_batch(name: str, vector: Vector, horizon: int | None, ranges: Ranges) -> GymnasiumTaskEnv:
-    """The environments of "gymnasium:ID", or of a gymnasium.Env class by "module:Class".
+    """The environments of "gymnasium:ID", "metaworld:NAME", or of a gymnasium.Env class by "module:Class".
 
     Raises:
         InputError: There is no such environment, or it cannot be used.

@@ -15,6 +15,10 @@ HELD_OUT_SEED = 20170310
 """Held-out tasks are drawn from this seed, whatever the seed of training."""
 
 
+SUCCESS = "success"
+"""The name in ``Step.info`` of what is counted beside the return: above 0 where the task is solved in this step."""
+
+
 class Step(NamedTuple):
     """What one control step of every environment in the batch gives."""
 
@@ -22,7 +26,7 @@ class Step(NamedTuple):
     reward: Tensor  # (batch,)
     terminated: Tensor  # (batch,) bool: the task itself has ended; no value after it
     truncated: Tensor  # (batch,) bool: cut short from outside, such as by a time limit
-    info: dict[str, Tensor]  # name -> (batch,): reward terms, success where there is one
+    info: dict[str, Tensor]  # name -> (batch,), the same names at every step: reward terms, SUCCESS where there is one
 
     @classmethod
     def ongoing(cls, observation: Tensor, reward: Tensor, info: dict[str, Tensor] | None = None) -> "Step":

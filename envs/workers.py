@@ -25,7 +25,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from envs import errors, stepper, task_ranges
+from envs import errors, metaworld_env, stepper, task_ranges
 from envs.errors import InputError, WorkerError
 from envs.physics import log
 from envs.stepper import Array, MakeEnv, Rows
@@ -47,7 +47,7 @@ pickle.loads(connection.recv_bytes())(connection, int(sys.argv[2]), int(sys.argv
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """For workers: they share the cores, and each steps one environment at a time."""
 
-_BY_VALUE = (errors, log, stepper, task_ranges)
+_BY_VALUE = (errors, log, metaworld_env, stepper, task_ranges)
 """What a worker needs of this package, sent as it is: importing it there would import torch."""
 
 

@@ -89,12 +89,15 @@ def evaluate(arguments: Sequence[str]) -> None:
     config = config_file.of_kind(read_config(chosen.run), Config, str(chosen.run))
     known = adaptation(config.env, config.preset, config.horizon) if chosen.split == "in" else None
     table = Table(title=f"{chosen.run}: return on {len(result.tasks)} held-out tasks")
-    for column in ("gradient steps", "mean return", "95 % interval", *([known.source] if known else [])):
+    success = result.mean_success()
+    more = [*([known.source] if known else []), *(["success"] if success else [])]
+    for column in ("gradient steps", "mean return", "95 % interval", *more):
         table.add_column(column, justify="right")
     for k, mean in enumerate(result.mean):
         half = f"± {result.ci95[k]:.2f}" if result.ci95 else ""
         published = [f"{known.returns[k]:.2f}" if k < len(known.returns) else ""] if known else []
-        table.add_row(str(k), f"{mean:.2f}", half, *published)
+        solved = [f"{100 * success[k]:.0f} %"] if success else []
+        table.add_row(str(k), f"{mean:.2f}", half, *published, *solved)
     Console().print(table)
     if result.best is not None:
         print(f"best possible, knowing the task: {result.best:.2f}")

@@ -89,7 +89,7 @@ class Evaluation(Section):
 class Config(Section):
     """Meta-reinforcement learning with MAML."""
 
-    env: str = Field(description="Environment: a name, module:Class for your own, or gymnasium:ID")
+    env: str = Field(description="Environment: a name, module:Class for your own, gymnasium:ID or metaworld:NAME")
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
     workers: int = Field(0, ge=0, description="gymnasium environments: processes that step them; 0: this one")

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,11 @@ class Evaluation(NamedTuple):
     lr: list[float]  # [step] inner rate; where it is learned, the mean over the numbers that adapt
     env_steps: int  # environment steps that this evaluation took
     best: float | None  # expected return of the best policy that knows the task, mean over tasks, where it is known
+    success: list[list[float]] | None  # [task][k] share of episodes that succeed; None where nothing reports success
+
+    def mean_success(self) -> list[float] | None:
+        """[k] over episodes, then tasks."""
+        return None if self.success is None else [fmean(shares) for shares in zip(*self.success, strict=True)]
 
 
 def rate_factors(config: Config, steps: int) -> list[float]:
@@ -53,6 +59,7 @@ def summarise(
     returns = torch.stack([t.returns() for t in exploration.trajectories], 1).double()
     per_task = returns.mean(-1)
     best = learner.envs[0].best_return(tasks)
+    reached = [t.success.double().mean(-1) for t in exploration.trajectories if t.success is not None]
     return Evaluation(
         tasks=tasks.flatten(1).tolist(),
         returns=returns.tolist(),
@@ -65,6 +72,7 @@ def summarise(
         lr=lr,
         env_steps=sum(int(t.mask.sum()) for t in exploration.trajectories),
         best=None if best is None else float(best.mean()),
+        success=torch.stack(reached, 1).tolist() if reached else None,
     )
 
 

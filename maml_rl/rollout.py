@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from envs import TaskEnv, random
+from envs import SUCCESS, TaskEnv, random
 from maml_rl.parallel import one_torch_thread
 from maml_rl.policies import Policy
 from maml_rl.types import Params, Trajectory, map_tensors
@@ -25,6 +25,7 @@ def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise
     observation = taken(env.reset(tasks.repeat_interleave(shape[1], 0).to(env.device), seeds.flatten().to(env.device)))
     live = torch.ones(shape, dtype=torch.bool, device=like.device)
     truncated, final = ~live, observation
+    success: Tensor | None = None
     steps = []
     for t in range(noise.shape[2]):
         behaviour = policy(params, observation)
@@ -35,6 +36,9 @@ def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise
         final = torch.where(live.unsqueeze(-1), observation, final)
         terminated, cut = (flag.to(live.device).reshape(shape) for flag in (step.terminated, step.truncated))
         truncated = truncated | (live & cut & ~terminated)
+        if SUCCESS in step.info:
+            reached = live & (step.info[SUCCESS].to(live.device).reshape(shape) > 0)
+            success = reached if success is None else success | reached
         live = live & ~(terminated | cut)
     observations, actions, rewards, mask, behaviours = zip(*steps, strict=True)
     return Trajectory(
@@ -45,6 +49,7 @@ def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise
         truncated | live,
         final,
         map_tensors(lambda *fields: torch.stack(fields, 2), *behaviours),
+        success,
     )
 
 

@@ -19,7 +19,7 @@ from maml_rl.types import Params
 
 
 def describe(learner: Learner, exploration: Exploration) -> Log:
-    """What one exploration shows: returns, the policy's spread, how far and how well adaptation moved it."""
+    """What one exploration shows: returns, successes, the policy's spread, how far and how well adaptation moved it."""
     row: Log = {}
     reached: list[Tensor] = []
     for k, trajectory in enumerate(exploration.trajectories):
@@ -28,6 +28,8 @@ def describe(learner: Learner, exploration: Exploration) -> Log:
         if k > 0:
             row[f"gain/{k}"] = float((per_task - reached[-1]).mean())
         reached.append(per_task)
+        if trajectory.success is not None:
+            row[f"success/{k}"] = float(trajectory.success.float().mean())
         row[f"entropy/{k}"] = float(
             (trajectory.behaviour.entropy() * exploration.batches[k].weights).sum(-1).sum(-1).mean()
         )
@@ -99,8 +101,10 @@ class MetaRL:
         return meta_iteration(self.learner, theta, state, iteration)
 
     def evaluate(self, theta: Params) -> Log:
-        """Mean return on held-out tasks after each gradient step."""
-        return {f"evaluation/{k}": value for k, value in enumerate(evaluate_learner(self.learner, theta).mean)}
+        """Mean return, and share of successes, on held-out tasks after each gradient step."""
+        found = evaluate_learner(self.learner, theta)
+        row = {f"evaluation/{k}": value for k, value in enumerate(found.mean)}
+        return row | {f"evaluation/success/{k}": value for k, value in enumerate(found.mean_success() or ())}
 
     def progress(self, row: Log) -> tuple[float, str]:
         """The training return after adaptation, and how it changed."""

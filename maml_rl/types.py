@@ -15,7 +15,7 @@ Rate = float | Params
 """A step size: one number, or one tensor for each parameter (zeros leave that parameter as it is)."""
 
 Tree: TypeAlias = Any
-"""A tensor, or named tuples, lists and dicts of trees: a recursion that the type checker does not follow."""
+"""A tensor, None, or named tuples, lists and dicts of trees: a recursion that the type checker does not follow."""
 
 
 class Trajectory(NamedTuple):
@@ -28,6 +28,7 @@ class Trajectory(NamedTuple):
     truncated: Tensor  # (K, B) bool     ended by a time limit and not by the task
     final_observations: Tensor  # (K, B, obs)     after the last live step
     behaviour: Distribution  # fields (K, B, T, act): what the actions were drawn from
+    success: Tensor | None = None  # (K, B) bool: in some live step; None where the environment reports none
 
     def returns(self) -> Tensor:
         """Undiscounted return of each episode, (K, B)."""
@@ -46,6 +47,8 @@ class Batch(NamedTuple):
 
 def map_tensors(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
     """Apply a function to the matching tensors of trees made of named tuples, lists and dicts."""
+    if tree is None:
+        return None
     if isinstance(tree, Tensor):
         return function(tree, *others)
     if isinstance(tree, dict):

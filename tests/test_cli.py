@@ -83,9 +83,10 @@ def test_train_and_evaluate(folder: Path) -> None:
     assert (code, err) == (0, "")
     content = json.loads((folder / "run/evaluation.json").read_text())
     assert "run: return on 4 held-out tasks" in out
-    shown = re.findall(r"│ +(\d) │ +(-?[\d.]+) │ +± ([\d.]+) │", out)
+    shown = re.findall(r"│ +(\d) │ +(-?[\d.]+) │ +± ([\d.]+) │ +(\d+ %) │", out)
     expected = zip(range(2), content["mean"], content["ci95"], strict=True)
-    assert shown == [(str(k), f"{mean:.2f}", f"{half:.2f}") for k, mean, half in expected]
+    assert shown == [(str(k), f"{mean:.2f}", f"{half:.2f}", "0 %") for k, mean, half in expected]
+    assert "success" in out
     assert out.endswith("written: run/evaluation.json\n")
 
 

@@ -352,6 +352,7 @@ def test_a_good_environment_passes() -> None:
     env = Good()
     check_contract(env)
     assert env.count == 2
+    check_contract(with_step(lambda number, step: step._replace(info={"success": step.reward > 0})))
 
 
 SPACE_FIX = "Set it to a one-dimensional gymnasium.spaces.Box in __init__"
@@ -451,6 +452,18 @@ VIOLATIONS = {
     "wrong from the second step on": (
         with_step(lambda number, step: step if number == 1 else step._replace(truncated=step.truncated.int())),
         "Step.truncated has dtype torch.int32. It must be bool",
+    ),
+    "one success for all": (
+        with_step(lambda number, step: step._replace(info={"success": torch.tensor(True)})),
+        "Step.info['success'] is tensor(True). It must be a tensor of shape (2,), bool or 0 and 1",
+    ),
+    "success is a bool": (
+        with_step(lambda number, step: step._replace(info={"success": False})),
+        "Step.info['success'] is False. It must be a tensor of shape (2,), bool or 0 and 1",
+    ),
+    "success at the end alone": (
+        with_step(lambda number, step: step if number == 1 else step._replace(info={"success": step.reward > 0})),
+        "only one of two steps has 'success' in its info. Give it at every step, 0 where the task is not solved",
     ),
 }
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import envs
-from envs import Step, TaskEnv, random
+from envs import SUCCESS, Step, TaskEnv, random
 from maml_rl.policies import GaussianPolicy
 from maml_rl.rollout import _waves, rollout
 from maml_rl.types import Params, Trajectory
@@ -125,6 +125,42 @@ def test_nan_after_the_end_is_no_error() -> None:
     env.cut = 2
     trajectory = rollout([env], POLICY, params, torch.tensor([[5.0]]), torch.zeros(1, 2, 6, 1), seeds)
     assert trajectory.rewards[trajectory.mask].isfinite().all()
+
+
+class Solved(Counter):
+    """Reports success at one step alone: ``late`` steps after the one that the task ends with, or at step ``at``."""
+
+    def __init__(self, late: int | None = None, at: int | None = None, **options: int) -> None:
+        super().__init__(**options)
+        self.late, self.at = late, at
+
+    def step(self, action: Tensor) -> Step:
+        step = super().step(action)
+        now = torch.full_like(self.tasks, self.count)
+        solved = now == (self.tasks + self.late if self.late is not None else self.at)
+        # not a number where there is nothing to report, as of a gymnasium environment that left it out
+        return step._replace(info={SUCCESS: torch.where(solved, 1.0, 0.0 if self.count % 2 else torch.nan)})
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"late": 0}, [True, False, True]),  # the last live step counts
+        ({"late": 1}, [False, False, False]),  # what comes after the end does not
+        ({"at": 1}, [True, True, True]),  # once is enough
+        ({"at": 4}, [False, True, True]),
+        ({"at": 6}, [False, True, False]),  # task 9 lives to the horizon
+    ],
+)
+@pytest.mark.parametrize("max_batch", [None, 5])
+def test_success_is_that_of_any_live_step(options: dict[str, int], expected: list[bool], max_batch: int | None) -> None:
+    trajectory, *_ = run([Solved(**options, max_batch=max_batch)])
+    assert trajectory.success is not None
+    assert trajectory.success.tolist() == [[each] * 4 for each in expected]
+
+
+def test_without_success_in_its_info_there_is_none() -> None:
+    assert run([Counter(max_batch=5)])[0].success is None
 
 
 def test_torch_threads_are_given_back() -> None:

@@ -20,14 +20,15 @@ from envs import InputError
 from maml_rl import checkpoint, meta_train
 from maml_rl.config import Config
 from maml_rl.config_file import parse_toml
+from maml_rl.evaluate import summarise
 from maml_rl.learner import Purpose, build
 from maml_rl.run_folder import read_config
 from maml_rl.train import describe
 
 KEYS = {
-    "iteration", "env_steps", "return/0", "return/1", "std/0", "std/1", "kl/inner", "kl/outer", "linesearch/accepted",
-    "linesearch/backtracks", "cg/residual", "grad/norm", "objective/gain", "seconds/sampling", "seconds/inner",
-    "seconds/outer",
+    "iteration", "env_steps", "return/0", "return/1", "success/0", "success/1", "std/0", "std/1", "kl/inner",
+    "kl/outer", "linesearch/accepted", "linesearch/backtracks", "cg/residual", "grad/norm", "objective/gain",
+    "seconds/sampling", "seconds/inner", "seconds/outer",
 }  # fmt: skip
 
 
@@ -78,7 +79,9 @@ def test_evaluation_every_n_iterations(run: Path, config: Config, tmp_path: Path
     assert [found is not None for found in logged] == [False, True, False, True]
     meta_train(config.model_copy(update={"iterations": 2}), tmp_path, quiet=True)
     assert maml_rl.evaluate(tmp_path)[0].mean == logged[1]
-    assert maml_rl.evaluate(shutil.copytree(run, tmp_path / "copy"))[0].mean == logged[3]
+    last, _ = maml_rl.evaluate(shutil.copytree(run, tmp_path / "copy"))
+    assert last.mean == logged[3]
+    assert [rows(run)[3][f"evaluation/success/{k}"] for k in range(3)] == last.mean_success()
 
 
 def test_steps_are_counted(tmp_path: Path) -> None:
@@ -110,6 +113,26 @@ def test_metrics_follow_from_what_was_sampled() -> None:
     better = exploration.trajectories[0]._replace(rewards=exploration.trajectories[0].rewards + 1)
     worse = exploration._replace(trajectories=[better, *exploration.trajectories[1:]])
     assert describe(learner, worse)["share_worse"] == 1
+
+
+def test_success_is_the_share_of_episodes_that_succeed() -> None:
+    learner = build(tiny())
+    # steps of about 0.001: the first ends within 0.01 of the origin, and five come nowhere near 0.4
+    theta = learner.initial_params() | {"log_std": torch.full((2,), -4.6)}
+    tasks = torch.tensor([[0.0, 0.0], [0.4, 0.4], [-0.4, 0.4], [0.4, -0.4]])
+    exploration = learner.explore(theta, tasks, 3, learner.key(Purpose.TRAINING), [0.0])
+    row = describe(learner, exploration)
+    assert [row["success/0"], row["success/1"]] == [0.25, 0.25]
+    found = summarise(learner, exploration, tasks, "in", [0.0])
+    assert found.success == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    assert found.mean_success() == [0.25, 0.25]
+
+
+def test_nothing_is_said_of_success_where_the_environment_reports_none(tmp_path: Path) -> None:
+    run = meta_train(tiny(env="probes:Probe", evaluation={"every": 1}), tmp_path / "run", quiet=True)
+    assert not [key for row in rows(run) for key in row if "success" in key]
+    result, _ = maml_rl.evaluate(run)
+    assert (result.success, result.mean_success()) == (None, None)
 
 
 def test_the_best_has_the_parameters_that_scored_best(run: Path) -> None:
