@@ -334,7 +334,7 @@ def test_a_class_of_a_script_without_a_guard_and_ctrl_c(folder: Path, script: li
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     _, _, err = finish(process)
     assert "stopping after this iteration" in err
-    assert "maml_rl.train.Stopped: stopped by SIGINT" in err
+    assert "maml_rl.training.Stopped: stopped by SIGINT" in err
     assert "WorkerError" not in err
     assert checkpoint.load(folder / "run/checkpoint.pt").iteration == len(rows(folder / "run"))
     wait_until_gone(found)
