@@ -3,6 +3,7 @@
 A hyper-parameter is one line: its key in a TOML file, flag, help and log entry.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
@@ -86,7 +87,22 @@ class Evaluation(Section):
     )
 
 
-class Config(Section):
+class Whole(Section):
+    """A whole configuration, whose keys must make sense together."""
+
+    @abstractmethod
+    def contradictions(self) -> Iterator[tuple[bool, str, str]]:
+        """Combinations that make no sense: whether it is there, what it is, and the fix."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        problems = [f"{problem}: {fix}" for holds, problem, fix in self.contradictions() if holds]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+class Config(Whole):
     """Meta-reinforcement learning with MAML."""
 
     env: str = Field(description="Environment: a name, module:Class for your own, gymnasium:ID or metaworld:NAME")
@@ -117,12 +133,9 @@ class Config(Section):
     baseline: Baseline = Field(Baseline(), description="The baseline that advantages are taken against")
     evaluation: Evaluation = Field(Evaluation(), description="Adaptation to held-out tasks")
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        problems = [f"{problem}: {fix}" for holds, problem, fix in _contradictions(self) if holds]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+    def contradictions(self) -> Iterator[tuple[bool, str, str]]:
+        """See ``Whole``."""
+        return _contradictions(self)
 
 
 _ONLY = {
@@ -133,7 +146,6 @@ _ONLY = {
 
 
 def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
-    """Combinations that make no sense: whether it is there, what it is, and the fix."""
     inner, outer, policy = config.inner, config.outer, config.policy
     none, leave = inner.steps == 0, "leave it out, or give inner.steps at least 1"
     yield (

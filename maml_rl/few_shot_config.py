@@ -1,11 +1,11 @@
 """The configuration of few-shot regression and classification. A hyper-parameter is one line, as in maml_rl.config."""
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
-from maml_rl.config import Section
+from maml_rl.config import Section, Whole
 
 
 class Model(Section):
@@ -53,7 +53,7 @@ class FewShotEvaluation(Section):
     every: int = Field(0, ge=0, description="Also evaluate on validation tasks every n iterations; 0: never")
 
 
-class FewShotConfig(Section):
+class FewShotConfig(Whole):
     """Few-shot learning with MAML."""
 
     data: str = Field(description="Task distribution: sinusoid, omniglot, or module:Class for your own FewShotTasks")
@@ -72,16 +72,12 @@ class FewShotConfig(Section):
     outer: FewShotOuter = Field(FewShotOuter(), description="The outer step on the initial parameters")
     evaluation: FewShotEvaluation = Field(FewShotEvaluation(), description="Adaptation to held-out tasks")
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        problems = [f"{problem}: {fix}" for holds, problem, fix in _contradictions(self) if holds]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+    def contradictions(self) -> Iterator[tuple[bool, str, str]]:
+        """See ``Whole``."""
+        return _contradictions(self)
 
 
 def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
-    """Combinations that make no sense: whether it is there, what it is, and the fix."""
     inner, outer, model = config.inner, config.outer, config.model
     none, leave = inner.steps == 0, "leave it out, or give inner.steps at least 1"
     yield (
