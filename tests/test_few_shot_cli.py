@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import math
 import re
 import sys
 import urllib.request
@@ -17,6 +18,7 @@ from tiny import files, finish, maml_rl
 from maml_rl import checkpoint, cli
 from maml_rl.config_file import to_toml
 from maml_rl.run_folder import read_config
+from maml_rl.supervised import cli as few_shot_cli
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -232,3 +234,12 @@ def test_help(command: Command) -> None:
         assert flag in out
     assert "--episodes" not in out
     assert "download-omniglot" in command("--help")[1]
+
+
+def test_the_error_of_a_task_that_diverged_is_short() -> None:
+    assert [few_shot_cli._error(x) for x in (0.3754, 9999.4, 6413650.262, math.inf)] == [
+        "0.375",
+        "9999.400",
+        "6e+06",
+        "inf",
+    ]

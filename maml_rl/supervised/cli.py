@@ -15,6 +15,11 @@ MEASURES = {
 }
 
 
+def _error(value: float) -> str:
+    """Short also where a task has diverged."""
+    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.0e}"
+
+
 def evaluate(arguments: Sequence[str]) -> None:
     """``maml-rl evaluate RUN ...`` of a run of few-shot learning."""
     from maml_rl.supervised.evaluate import evaluate as run_evaluation
@@ -36,7 +41,7 @@ def evaluate(arguments: Sequence[str]) -> None:
                 result.ci95[name][k] if result.ci95 else math.nan,
                 *((result.median[name][k], result.trimmed_mean[name][k]) if regression else ()),
             ]
-            cells = [f"{x:.3f}" if regression else f"{100 * x:.2f} %" for x in shown]
+            cells = [_error(x) if regression else f"{100 * x:.2f} %" for x in shown]
             row += [cells[0], f"± {cells[1]}" if result.ci95 else "", *cells[2:]]
         table.add_row(str(k), *row)
     Console().print(table)
