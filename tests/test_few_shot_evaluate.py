@@ -273,3 +273,12 @@ def test_tasks_side_by_side_and_one_by_one_agree() -> None:
         found.append(adapted_errors(learner, learner.initial_params(), 6, 2, "test"))
     torch.set_num_threads(1)
     assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_a_task_that_became_nan_counts_as_the_worst() -> None:
+    error = np.ones((40, 2))
+    error[7, 1] = np.nan
+    found = summarise({"error": error}, {}, 0.01, 5, "checkpoint")
+    assert (found.median["error"], found.trimmed_mean["error"]) == ([1, 1], [1, 1])
+    assert found.mean["error"][1] == np.inf
+    assert found.diverged == 1 / 40

@@ -117,6 +117,9 @@ def summarise(
 ) -> FewShotEvaluation:
     """Means, intervals and what stands up to outliers."""
     count = len(next(iter(values.values())))
+    values = {
+        name: np.where(np.isnan(each), np.inf, each) for name, each in values.items()
+    }  # diverged, and not unknown
     error = values.get("error")
     lost = 0.0
     if error is not None:
