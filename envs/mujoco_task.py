@@ -139,7 +139,8 @@ class MujocoTask(TaskEnv):
         if self._physics is None or batch != self._batch:
             self.close()
             self._physics, self._batch = CpuPhysics(models, batch, self._threads), batch
-        self._physics.use(models)
+        else:
+            self._physics.use(models)
         self._task = tasks
         nq, nv = self.model.nq, self.model.nv
         shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold(seeds, 0), (nq,)) - 1)

@@ -5,6 +5,7 @@ import inspect
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -24,6 +25,24 @@ def _current_folder_first() -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
+def import_own(module_name: str, where: str) -> ModuleType:
+    """A user's module, which may be in the current folder; ``where`` names the key in errors.
+
+    Raises:
+        InputError: There is none. A module that it imports and that is missing is an error of its own.
+    """
+    _current_folder_first()
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise InputError(
+            f"{where}: no module {module_name!r} in {Path.cwd()} or the installed packages; "
+            "run where the file is, or install it"
+        ) from error
+
+
 def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
     """The class of "module:Class", which may be in the current folder.
 
@@ -33,16 +52,7 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
     module_name, _, class_name = path.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"env = {path!r}: no module can be named {module_name!r}; write 'my_module:MyTaskEnv'")
-    _current_folder_first()
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise InputError(
-            f"env = {path!r}: no module {module_name!r} in {Path.cwd()} or the installed packages; "
-            "run where the file is, or install it"
-        ) from error
+    module = import_own(module_name, f"env = {path!r}")
     found = getattr(module, class_name, None)
     if found is None:
         kinds = (TaskEnv, gymnasium.Env)

@@ -23,9 +23,11 @@ def adam_step(theta: Params, state: Params, gradient: Params, lr: float, maximis
         The next parameters and state.
     """
     if not state:
-        zeros = {name: torch.zeros_like(value) for name, value in theta.items()}
-        counts = {name: torch.zeros((), dtype=torch.get_default_dtype()) for name in theta}
-        state = {f"{key}.{name}": (counts if key == "step" else zeros)[name] for key in MOMENTS for name in theta}
+        state = {
+            f"{key}.{name}": torch.zeros(()) if key == "step" else torch.zeros_like(value)
+            for key in MOMENTS
+            for name, value in theta.items()
+        }
     moved = {name: value.detach().clone() for name, value in theta.items()}
     after = {name: value.clone() for name, value in state.items()}
     steps, means, squares = ([after[f"{key}.{name}"] for name in theta] for key in MOMENTS)

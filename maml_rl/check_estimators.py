@@ -23,7 +23,11 @@ CHOICES = {**{name: (name, False) for name in ESTIMATORS}, "first_order": ("log_
 LARGEST_ALLOWED = 0.3
 """Samples that may be further than this from where they should be show little."""
 
-CURVED_EPISODES, TINY = 20, 1e-20
+CURVED_EPISODES = 20
+"""A gradient of n episodes may be off by this over n, in units of its size, from its curvature alone."""
+
+TINY = 1e-20
+"""A smaller product of two gradients' sizes leaves nothing to compare."""
 
 EXACT = 1e-6
 """Rounding of a value that is the exact meta-gradient."""

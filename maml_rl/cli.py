@@ -45,7 +45,7 @@ CONFIG is a TOML file or one of: {experiments}
 EXIT_BAD_INPUT, EXIT_CANNOT_TELL = 2, 3
 
 
-def _few_shot(arguments: Sequence[str]) -> bool:
+def _few_shot(arguments: Sequence[str | Path]) -> bool:
     """Whether the first run folder among the arguments, which flags may come before, is of few-shot learning."""
     from maml_rl.run_folder import read_config
 
@@ -180,7 +180,7 @@ def check_estimators(arguments: Sequence[str]) -> None:
 def plot(arguments: Sequence[str]) -> None:
     """``maml-rl plot RUN ...``."""
     chosen = parse(Plot, arguments, "plot")
-    if _few_shot([str(run) for run in chosen.runs]):
+    if _few_shot(chosen.runs):
         from maml_rl.supervised.plot import plot as draw
     else:
         from maml_rl.plot import plot as draw

@@ -102,6 +102,17 @@ class Whole(Section):
         return self
 
 
+GIVE_STEPS = "leave it out, or give inner.steps at least 1"
+
+
+def without_steps(steps: int, learn_lr: bool, adapt: str, first_order: bool) -> Iterator[tuple[bool, str, str]]:
+    """What the keys of an inner loop say of steps that it does not have; see ``Whole.contradictions``."""
+    none, at = steps == 0, "with inner.steps = 0"
+    yield none and learn_lr, f"inner.learn_lr {at}", f"there is no step to learn a rate for; {GIVE_STEPS}"
+    yield none and adapt != "all", f"inner.adapt = {adapt!r} {at}", f"nothing adapts; {GIVE_STEPS}"
+    yield none and first_order, f"inner.first_order {at}", f"there is no inner gradient; {GIVE_STEPS}"
+
+
 class Config(Whole):
     """Meta-reinforcement learning with MAML."""
 
@@ -147,22 +158,11 @@ _ONLY = {
 
 def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
     inner, outer, policy = config.inner, config.outer, config.policy
-    none, leave = inner.steps == 0, "leave it out, or give inner.steps at least 1"
+    yield from without_steps(inner.steps, inner.learn_lr, inner.adapt, inner.first_order)
     yield (
-        none and inner.learn_lr,
-        "inner.learn_lr with inner.steps = 0",
-        f"there is no step to learn a rate for; {leave}",
-    )
-    yield (
-        none and inner.adapt != "all",
-        f"inner.adapt = {inner.adapt!r} with inner.steps = 0",
-        f"nothing adapts; {leave}",
-    )
-    yield none and inner.first_order, "inner.first_order with inner.steps = 0", f"there is no inner gradient; {leave}"
-    yield (
-        none and outer.exploration > 0,
+        inner.steps == 0 and outer.exploration > 0,
         "outer.exploration with inner.steps = 0",
-        f"nothing explores for an adaptation; {leave}",
+        f"nothing explores for an adaptation; {GIVE_STEPS}",
     )
     yield (
         outer.exploration > 0 and config.tasks == 1,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from maml_rl.config import Section, Whole
+from maml_rl.config import Section, Whole, without_steps
 
 
 class Model(Section):
@@ -79,16 +79,13 @@ class FewShotConfig(Whole):
 
 def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
     inner, outer, model = config.inner, config.outer, config.model
-    none, leave = inner.steps == 0, "leave it out, or give inner.steps at least 1"
-    yield (
-        none and inner.learn_lr,
-        "inner.learn_lr with inner.steps = 0",
-        f"there is no step to learn a rate for; {leave}",
-    )
-    yield none and inner.adapt != "all", "inner.adapt = 'last' with inner.steps = 0", f"nothing adapts; {leave}"
-    yield none and inner.first_order, "inner.first_order with inner.steps = 0", f"there is no inner gradient; {leave}"
+    yield from without_steps(inner.steps, inner.learn_lr, inner.adapt, inner.first_order)
     reptile = outer.name == "reptile"
-    yield none and reptile, "outer.name = 'reptile' with inner.steps = 0", "nothing adapts; give inner.steps at least 1"
+    yield (
+        inner.steps == 0 and reptile,
+        "outer.name = 'reptile' with inner.steps = 0",
+        "nothing adapts; give inner.steps at least 1",
+    )
     yield (
         reptile and inner.adapt == "last",
         "inner.adapt = 'last' with outer.name = 'reptile'",

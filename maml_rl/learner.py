@@ -31,6 +31,11 @@ class Purpose(IntEnum):
     EVALUATION = 3
 
 
+def key(seed: int, purpose: Purpose, iteration: int = 0) -> Tensor:
+    """The seed of a purpose in an iteration of the run with a seed."""
+    return random.fold(random.fold(torch.tensor(seed), purpose), iteration)
+
+
 @dataclass(frozen=True)
 class Learner:
     """Everything that a configuration names, ready to sample and adapt."""
@@ -44,8 +49,7 @@ class Learner:
 
     def key(self, purpose: Purpose, iteration: int = 0) -> Tensor:
         """The seed of a purpose in an iteration."""
-        seed = torch.tensor(self.config.seed, device=self.device)
-        return random.fold(random.fold(seed, purpose), iteration)
+        return key(self.config.seed, purpose, iteration).to(self.device)
 
     def generator(self, purpose: Purpose, iteration: int = 0) -> torch.Generator:
         """A torch generator (CPU) with that seed."""
@@ -137,6 +141,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def set_up(device: str, threads: int) -> torch.device:
+    """The device of a configuration, with torch given its threads (0: all cores) and the allocator its memory."""
+    chosen = choose_device(device)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    keep_freed_memory()
+    return chosen
+
+
 def _policy(config: Config, env: TaskEnv) -> Policy:
     settings = config.policy
     shared = (
@@ -171,9 +183,7 @@ def build(config: Config) -> Learner:
     Raises:
         InputError: Something it names does not exist or breaks its contract.
     """
-    device = choose_device(config.device)
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    keep_freed_memory()
+    device = set_up(config.device, config.threads)
     made = environments(config)
     policy = _policy(config, made[0])
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]

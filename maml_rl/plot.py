@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from envs import InputError
 from envs.navigation import Navigation
 from maml_rl import figures, published, run_folder
 from maml_rl.config import Config
-from maml_rl.config_file import of_kind
+from maml_rl.config_file import Kind, of_kind
 from maml_rl.evaluate import explore_held_out, load_learner
 from maml_rl.learner import Learner
 from maml_rl.types import Params, Trajectory
@@ -39,6 +39,32 @@ def read_evaluation(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file} is not an evaluation of this package")
     return content
+
+
+class Runs(NamedTuple, Generic[Kind]):
+    """What run folders hold, by their names and in their order."""
+
+    configs: dict[str, Kind]
+    metrics: dict[str, list[dict[str, float]]]
+    evaluations: dict[str, dict[str, Any]]  # the newest of those that have one
+
+
+def read_runs(runs: Sequence[Path | str], kind: type[Kind], row: str) -> Runs[Kind]:
+    """Read what there is to draw of some runs of one kind of learning; ``row`` names a row of their metrics.
+
+    Raises:
+        InputError: There is no run, or one that is not of that kind, is damaged or has no metrics yet.
+    """
+    if not runs:
+        raise InputError("nothing to plot: give one or more run folders")
+    folders = {str(Path(run)): Path(run) for run in runs}
+    configs = {name: of_kind(run_folder.read_config(folder), kind, name) for name, folder in folders.items()}
+    metrics = {name: run_folder.read_metrics(folder) for name, folder in folders.items()}
+    for name, rows in metrics.items():
+        if not rows:
+            raise InputError(f"{name} has no finished {row} yet: train on with --resume --out {name}")
+    files = {name: file for name, folder in folders.items() if (file := latest_evaluation(folder))}
+    return Runs(configs, metrics, {name: read_evaluation(file) for name, file in files.items()})
 
 
 def visited(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
@@ -81,20 +107,12 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
     Raises:
         InputError: A folder is not a run, or has nothing to draw yet.
     """
-    if not runs:
-        raise InputError("nothing to plot: give one or more run folders")
-    folders = [Path(run) for run in runs]
-    configs = {str(folder): of_kind(run_folder.read_config(folder), Config, str(folder)) for folder in folders}
-    target = Path(out) if out else folders[0] / "figures"
-    metrics = {str(folder): run_folder.read_metrics(folder) for folder in folders}
-    for name, rows in metrics.items():
-        if not rows:
-            raise InputError(f"{name} has no finished iteration yet: train on with --resume --out {name}")
+    configs, metrics, evaluations = read_runs(runs, Config, "iteration")
+    first = Path(next(iter(configs)))
+    target = Path(out) if out else first / "figures"
     drawn = [figures.learning_curve(metrics, target / "learning_curve.png")]
-    files = {str(folder): file for folder in folders if (file := latest_evaluation(folder))}
-    if files:
-        evaluations = {name: read_evaluation(file) for name, file in files.items()}
-        known = {published.adaptation(c.env, c.preset, c.horizon) for c in (configs[name] for name in files)}
+    if evaluations:
+        known = {published.adaptation(c.env, c.preset, c.horizon) for c in (configs[name] for name in evaluations)}
         comparable = len(known) == 1 and all(found["split"] == "in" for found in evaluations.values())
         same = known.pop() if comparable else None
         drawn.append(
@@ -105,7 +123,7 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
                 same.source if same else "",
             )
         )
-    learner, theta = load_learner(folders[0])
+    learner, theta = load_learner(first)
     try:
         if isinstance(learner.envs[0], Navigation):
             drawn.append(draw_paths(learner, theta, target / "paths.png"))

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from maml_rl.config import Config
@@ -78,23 +77,9 @@ class MetaRL:
     stride = 1
 
     @property
-    def config(self) -> Config:
-        """The learner's."""
-        return self.learner.config
-
-    @property
-    def device(self) -> torch.device:
-        """The learner's."""
-        return self.learner.device
-
-    @property
     def label(self) -> str:
         """The environment."""
-        return self.config.env
-
-    def initial_params(self) -> Params:
-        """The learner's."""
-        return self.learner.initial_params()
+        return self.learner.config.env
 
     def iterate(self, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
         """One meta-iteration."""
@@ -108,12 +93,8 @@ class MetaRL:
 
     def progress(self, row: Log) -> tuple[float, str]:
         """The training return after adaptation, and how it changed."""
-        score = row[f"return/{self.config.inner.steps}"]
+        score = row[f"return/{self.learner.config.inner.steps}"]
         return score, f"return {row['return/0']:.1f} -> {score:.1f}"
-
-    def close(self) -> None:
-        """Release the environments."""
-        self.learner.close()
 
 
 def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:

@@ -20,8 +20,8 @@ from maml_rl.types import Params, map_tensors
 Log = dict[str, float]
 
 
-class Trainee(Protocol):
-    """What is trained: meta-reinforcement learning or few-shot learning, made from its configuration."""
+class Learns(Protocol):
+    """What a configuration makes, as far as every training run needs it."""
 
     @property
     def config(self) -> AnyConfig:
@@ -31,6 +31,20 @@ class Trainee(Protocol):
     def device(self) -> torch.device:
         """Where it computes."""
 
+    def initial_params(self) -> Params:
+        """Theta before training."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+
+
+class Trainee(Protocol):
+    """What is trained: a learner, and what an iteration of it does and shows."""
+
+    @property
+    def learner(self) -> Learns:
+        """Meta-reinforcement learning's or few-shot learning's."""
+
     @property
     def label(self) -> str:
         """What the progress line calls it."""
@@ -38,9 +52,6 @@ class Trainee(Protocol):
     @property
     def stride(self) -> int:
         """Iterations in one call of ``iterate``."""
-
-    def initial_params(self) -> Params:
-        """Theta before training."""
 
     def iterate(self, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
         """Theta, the outer optimiser's state and a row of metrics after ``stride`` iterations from this one on."""
@@ -50,9 +61,6 @@ class Trainee(Protocol):
 
     def progress(self, row: Log) -> tuple[float, str]:
         """A score of the theta that the iteration began with, the higher the better, and a message."""
-
-    def close(self) -> None:
-        """Release what it holds."""
 
 
 class Stopped(Exception):  # noqa: N818  a request that was met, and not an error
@@ -87,7 +95,7 @@ def _stop_requests() -> Iterator[list[int]]:
 
 
 def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
-    """Train, and write the run folder; the trainee is closed at the end.
+    """Train, and write the run folder; the learner is closed at the end.
 
     Args:
         trainee: What to train.
@@ -104,12 +112,12 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
         WorkerError: A process that steps environments is lost; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
-    config, stride = trainee.config, trainee.stride
-    every = config.evaluation.every
-    about = made_with(torch.get_num_threads(), trainee.device)
-    with closing(trainee), closing(RunFolder(Path(out), config, resume, about)) as folder, _stop_requests() as stop:
-        state = folder.checkpoint or Checkpoint(trainee.initial_params(), 0, 0, -float("inf"), "", {})
-        theta, outer = map_tensors(lambda value: value.to(trainee.device), [state.theta, state.outer])
+    learner, stride = trainee.learner, trainee.stride
+    config, every = learner.config, learner.config.evaluation.every
+    about = made_with(torch.get_num_threads(), learner.device)
+    with closing(learner), closing(RunFolder(Path(out), config, resume, about)) as folder, _stop_requests() as stop:
+        state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "", {})
+        theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
         state = state._replace(theta=theta, outer=outer, config=to_toml(config))
         with ProgressLine(trainee.label, config.iterations, state.iteration, quiet) as progress:
             for iteration in range(state.iteration, config.iterations, stride):

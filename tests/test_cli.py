@@ -5,16 +5,15 @@ import os
 import re
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import TINY, files, finish, maml_rl, rows, same_checkpoint, tiny
+from tiny import TINY, Command, files, finish, maml_rl, rows, same_checkpoint, tiny
 
 from envs import InputError
-from maml_rl import Evaluation, check_gradients, checkpoint, cli, evaluate, meta_train
+from maml_rl import Evaluation, check_gradients, checkpoint, evaluate, meta_train
 from maml_rl.config_file import load, to_toml
 from maml_rl.run_folder import read_config
 
@@ -45,8 +44,6 @@ class Broken(TaskEnv):
         return Step.ongoing(torch.ones(len(action), 1), reward)
 """
 
-Command = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -54,22 +51,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(to_toml(tiny()))
     return tmp_path
-
-
-@pytest.fixture
-def command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """``maml-rl`` in this process: saves the seconds that importing torch takes."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["maml-rl", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_train_and_evaluate(folder: Path) -> None:

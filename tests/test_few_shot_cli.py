@@ -5,22 +5,18 @@ import importlib
 import json
 import math
 import re
-import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from few_shot import tiny, write_omniglot
-from tiny import files, finish, maml_rl
+from tiny import Command, files, finish, maml_rl
 
-from maml_rl import checkpoint, cli
+from maml_rl import checkpoint
 from maml_rl.config_file import to_toml
 from maml_rl.run_folder import read_config
 from maml_rl.supervised import cli as few_shot_cli
-
-Command = Callable[..., tuple[int, str, str]]
 
 OWN = """
 import torch
@@ -42,25 +38,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where commands run: it holds a configuration."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OMNIGLOT_ROOT", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "small.toml").write_text(to_toml(tiny()))
     return tmp_path
-
-
-@pytest.fixture
-def command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """``maml-rl`` in this process: saves the seconds that importing torch takes."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["maml-rl", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_train_as_a_process(folder: Path) -> None:

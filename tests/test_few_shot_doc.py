@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import Command
 
-from maml_rl import cli
 from maml_rl.few_shot_config import FewShotConfig
 
 TEXT = (Path(__file__).parent.parent / "docs/few_shot.md").read_text()
@@ -25,31 +25,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["maml-rl", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-def test_own_data_is_learned_as_the_document_says(folder: Path, monkeypatch: pytest.MonkeyPatch,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_own_data_is_learned_as_the_document_says(command: Command, folder: Path) -> None:
     assert {file.name for file in folder.iterdir()} == {"my_data.py", "lines.py", "gestures.toml"}
-    own = [command[1:] for command in COMMANDS if any("gestures" in word for word in command)]
-    assert [command[0] for command in own] == ["train", "evaluate"]
-    assert run(monkeypatch, *own[0], "--iterations", "200", "--threads", "1") == 0
-    assert run(monkeypatch, *own[1], "--tasks", "50") == 0
-    out = capsys.readouterr().out
+    own = [line[1:] for line in COMMANDS if any("gestures" in word for word in line)]
+    assert [line[0] for line in own] == ["train", "evaluate"]
+    assert command(*own[0], "--iterations", "200", "--threads", "1")[0] == 0
+    code, out, _ = command(*own[1], "--tasks", "50")
+    assert code == 0
     accuracy = [float(value) for value in re.findall(r"│ +\d │ +([\d.]+) %", out)]
     assert len(accuracy) == 4
     assert accuracy[0] < 40 < 60 < accuracy[3]
     assert "nearest neighbour" in out
     lines = ["--data", "lines:Lines", "--iterations", "100", "--threads", "1"]
-    assert run(monkeypatch, "train", "gestures.toml", *lines, "--out", "runs/lines") == 0
-    assert run(monkeypatch, "evaluate", "runs/lines", "--steps", "1", "--tasks", "20") == 0
-    assert "mean squared" in capsys.readouterr().out
+    assert command("train", "gestures.toml", *lines, "--out", "runs/lines")[0] == 0
+    code, out, _ = command("evaluate", "runs/lines", "--steps", "1", "--tasks", "20")
+    assert code == 0
+    assert "mean squared" in out
 
 
 def test_every_key_it_names_is_there() -> None:

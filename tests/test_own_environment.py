@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_readme import BLOCKS as README_BLOCKS
-
-from maml_rl import cli
+from tiny import Command
 
 TEXT = (Path(__file__).parent.parent / "docs/own_environment.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -37,20 +36,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_runs(command: Command, folder: Path) -> None:
     assert {file.name for file in folder.iterdir()} == {"pendulum.toml", "swing.py", "swing.toml", "point.py"}
-    assert {command[1] for command in COMMANDS} == {"check-env", "train", "evaluate"}
-    for command in COMMANDS:
-        short = SHORT if command[1] == "train" else []
-        monkeypatch.setattr(sys, "argv", [*command, *short])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        assert code == 0, (command, out, err)
-        if command[1] == "check-env":
+    assert {line[0] for line in COMMANDS} == {"maml-rl"}
+    assert {line[1] for line in COMMANDS} == {"check-env", "train", "evaluate"}
+    for line in COMMANDS:
+        code, out, err = command(*line[1:], *(SHORT if line[1] == "train" else []))
+        assert code == 0, (line, out, err)
+        if line[1] == "check-env":
             assert re.findall(r"^(\w+) ", out, re.MULTILINE) == ["ok"] * 10, out
     assert (folder / "runs/swing/checkpoint.pt").is_file()
     assert (folder / "runs/pendulum/evaluation.json").is_file()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from maml_rl import checkpoint
 from maml_rl.config import Config
 from maml_rl.config_file import parse
+
+Command = Callable[..., tuple[int, str, str]]
+"""The fixture ``command``: arguments to exit code, stdout and stderr."""
 
 TINY: dict[str, Any] = {
     "env": "navigation",

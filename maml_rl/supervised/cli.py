@@ -8,12 +8,6 @@ from rich.table import Table
 
 from maml_rl.flags import EvaluateFewShot, parse
 
-MEASURES = {
-    "error": "mean squared error",
-    "accuracy": "accuracy",
-    "accuracy_one_by_one": "accuracy, one query at a time",
-}
-
 
 def _error(value: float) -> str:
     """Short also where a task has diverged."""
@@ -22,6 +16,7 @@ def _error(value: float) -> str:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """``maml-rl evaluate RUN ...`` of a run of few-shot learning."""
+    from maml_rl.supervised.evaluate import MEASURES
     from maml_rl.supervised.evaluate import evaluate as run_evaluation
 
     chosen = parse(EvaluateFewShot, arguments, "evaluate")

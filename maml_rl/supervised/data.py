@@ -1,12 +1,11 @@
 """The task distribution that a configuration names."""
 
-import importlib
 import inspect
 import os
-import sys
 from pathlib import Path
 
 from envs import InputError
+from envs.own import import_own
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.supervised.omniglot import omniglot
 from maml_rl.supervised.sinusoid import Sinusoid
@@ -36,16 +35,7 @@ def _own(path: str) -> FewShotTasks:
     module_name, _, class_name = path.partition(":")
     if not class_name or not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"data = {path!r} is neither sinusoid, omniglot nor 'my_module:MyTasks'")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module_name), class_name, None)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise InputError(
-            f"data = {path!r}: no module {module_name!r} in {Path.cwd()} or the installed packages"
-        ) from None
+    found = getattr(import_own(module_name, f"data = {path!r}"), class_name, None)
     made = found() if callable(found) and not inspect.isabstract(found) else None
     if not isinstance(made, FewShotTasks):
         raise InputError(

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from envs import InputError
 from maml_rl import checkpoint, run_folder
-from maml_rl.adapt import inner_step
 from maml_rl.config_file import of_kind, parse
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.parallel import side_by_side
@@ -21,6 +20,13 @@ from maml_rl.supervised import models
 from maml_rl.supervised.learner import FewShotLearner, build
 from maml_rl.supervised.tasks import TaskBatch
 from maml_rl.types import Params, map_tensors
+
+MEASURES = {
+    "error": "mean squared error",
+    "accuracy": "accuracy",
+    "accuracy_one_by_one": "accuracy, one query at a time",
+}
+"""What each measure is called in tables and figures."""
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Step sizes that ``tune`` tries on validation tasks."""
@@ -86,10 +92,7 @@ def adapted_errors(
     held_out: TaskBatch = map_tensors(lambda x: x.to(learner.device), learner.data.held_out_tasks(tasks, split))
 
     def one(task: TaskBatch) -> dict[str, Tensor]:
-        own, seen = params, [measures(learner, params, task)]
-        for _ in range(steps):
-            own = inner_step(learner.loss, own, task.support, rate)
-            seen.append(measures(learner, own, task))
+        seen = [measures(learner, own, task) for own in learner.adaptation(params, task.support, rate, steps)]
         return {name: torch.stack([each[name] for each in seen]) for name in seen[0]}
 
     parts = side_by_side(lambda piece: learner.each(one, piece), learner.slices(held_out))
@@ -117,9 +120,8 @@ def summarise(
 ) -> FewShotEvaluation:
     """Means, intervals and what stands up to outliers."""
     count = len(next(iter(values.values())))
-    values = {
-        name: np.where(np.isnan(each), np.inf, each) for name, each in values.items()
-    }  # diverged, and not unknown
+    # A task that became NaN has diverged: it is the worst, and not unknown.
+    values = {name: np.where(np.isnan(each), np.inf, each) for name, each in values.items()}
     error = values.get("error")
     lost = 0.0
     if error is not None:

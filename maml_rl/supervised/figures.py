@@ -22,9 +22,9 @@ from maml_rl.figures import (
     save,
     style,
 )
+from maml_rl.supervised.evaluate import MEASURES
 
 RIGHT, WRONG = "#009E73", "#D55E00"
-NAMES = {"error": "mean squared error", "accuracy": "accuracy", "accuracy_one_by_one": "accuracy, one query at a time"}
 
 
 @style
@@ -81,7 +81,7 @@ def adaptation_curve(
     if published:
         marks = axes.plot(list(published), list(published.values()), "kD", fillstyle="none", ms=7, label="published")
         handles += marks
-    axes.set(xlabel="gradient steps on the new task", ylabel=f"{NAMES[measure]}\n(held-out tasks, 95 % interval)")
+    axes.set(xlabel="gradient steps on the new task", ylabel=f"{MEASURES[measure]}\n(held-out tasks, 95 % interval)")
     legend(figure, handles)
     return save(figure, path)
 

@@ -1,7 +1,6 @@
 """A few-shot configuration made real: its tasks, model and loss; the meta-gradient, and how it is seeded."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,18 +8,16 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional
 
-from envs import InputError, random
-from maml_rl.adapt import adapt
+from envs import InputError
+from maml_rl.adapt import adapt, inner_step
 from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.learner import choose_device
-from maml_rl.parallel import keep_freed_memory, side_by_side
+from maml_rl.learner import Purpose, key, set_up
+from maml_rl.parallel import side_by_side
 from maml_rl.rates import Rates
 from maml_rl.supervised import models
 from maml_rl.supervised.data import make
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
-from maml_rl.types import Params, Tree, map_tensors
-
-INITIALISATION, TASKS = 0, 1
+from maml_rl.types import Params, Rate, Tree, map_tensors
 
 
 def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -48,24 +45,33 @@ class FewShotLearner:
     rates: Rates
     device: torch.device
 
-    def _generator(self, purpose: int, iteration: int = 0) -> torch.Generator:
-        seed = random.fold(random.fold(torch.tensor(self.config.seed), purpose), iteration)
-        return torch.Generator().manual_seed(int(seed))
+    def _generator(self, purpose: Purpose, iteration: int = 0) -> torch.Generator:
+        return torch.Generator().manual_seed(int(key(self.config.seed, purpose, iteration)))
 
     def initial_params(self) -> Params:
         """Theta before training."""
-        drawn = models.initial(self.module, self.config.model.init, self._generator(INITIALISATION))
+        drawn = models.initial(self.module, self.config.model.init, self._generator(Purpose.INITIALISATION))
         return {name: value.to(self.device) for name, value in self.rates.init(drawn).items()}
 
     def training_tasks(self, iteration: int) -> TaskBatch:
         """The tasks of an iteration."""
-        drawn = self.data.sample_tasks(self.config.tasks, self._generator(TASKS, iteration))
+        drawn = self.data.sample_tasks(self.config.tasks, self._generator(Purpose.TASKS, iteration))
         batch: TaskBatch = map_tensors(lambda x: x.to(self.device), drawn)
         return batch
 
     def loss(self, params: Params, examples: Examples) -> Tensor:
         """The loss of one task's examples."""
         return loss_of(models.predict(self.module, params, examples.inputs), examples.targets)
+
+    def adaptation(self, params: Params, support: Examples, lr: Rate, steps: int) -> Iterator[Params]:
+        """One task's parameters after 0, 1, ..., steps gradient steps on the same support set."""
+        yield params
+        for _ in range(steps):
+            params = inner_step(self.loss, params, support, lr)
+            yield params
+
+    def close(self) -> None:
+        """Hold nothing."""
 
     def objective(self, theta: Params, batch: TaskBatch) -> Tensor:
         """The query loss of one task after the inner loop."""
@@ -130,9 +136,7 @@ def build(config: FewShotConfig) -> FewShotLearner:
     Raises:
         InputError: Something it names does not exist or is not what it should be.
     """
-    device = choose_device(config.device)
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    keep_freed_memory()
+    device = set_up(config.device, config.threads)
     data = make(config)
     inputs, targets = data.sample_tasks(1, torch.Generator().manual_seed(0)).support
     outputs = targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1

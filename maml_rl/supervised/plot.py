@@ -6,12 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from envs import InputError
-from maml_rl import run_folder
-from maml_rl.adapt import inner_step
-from maml_rl.config_file import of_kind
 from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.plot import latest_evaluation, read_evaluation
+from maml_rl.plot import read_runs
 from maml_rl.supervised import figures, models
 from maml_rl.supervised.evaluate import adapted_errors, load_learner
 from maml_rl.supervised.learner import FewShotLearner
@@ -33,11 +29,8 @@ PUBLISHED, PUBLISHED_SHOTS = {1: 0.67, 5: 0.38, 10: 0.35}, 5
 
 def adapted(learner: FewShotLearner, theta: Params, task: TaskBatch, steps: int) -> list[Params]:
     """One task's parameters after 0, 1, ..., steps gradient steps."""
-    own, lr = learner.rates.split(theta)
-    chain = [own]
-    for _ in range(steps):
-        chain.append(inner_step(learner.loss, chain[-1], task.support, lr))
-    return chain
+    params, lr = learner.rates.split(theta)
+    return list(learner.adaptation(params, task.support, lr, steps))
 
 
 def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[FewShotLearner, Params, TaskBatch, int]:
@@ -104,18 +97,10 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
     Raises:
         InputError: A folder is not a run of few-shot learning, or has nothing to draw yet.
     """
-    if not runs:
-        raise InputError("nothing to plot: give one or more run folders")
-    folders = [Path(run) for run in runs]
-    configs = {str(each): of_kind(run_folder.read_config(each), FewShotConfig, str(each)) for each in folders}
+    configs, metrics, evaluations = read_runs(runs, FewShotConfig, "row of metrics")
+    folders = [Path(name) for name in configs]
     target = Path(out) if out else folders[0] / "figures"
-    metrics = {name: run_folder.read_metrics(Path(name)) for name in configs}
-    for name, rows in metrics.items():
-        if not rows:
-            raise InputError(f"{name} has no finished row of metrics yet: train on with --resume --out {name}")
     drawn = [figures.learning_curve(metrics, target / "learning_curve.png")]
-    files = {name: file for name in configs if (file := latest_evaluation(Path(name)))}
-    evaluations = {name: read_evaluation(file) for name, file in files.items()}
     shared = set.intersection(*(set(found["mean"]) for found in evaluations.values())) if evaluations else set()
     sinusoids = all(config.data == "sinusoid" for config in configs.values())
     comparable = sinusoids and all(found["shots"] == PUBLISHED_SHOTS for found in evaluations.values())

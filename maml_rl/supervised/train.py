@@ -21,32 +21,19 @@ class FewShot:
     learner: FewShotLearner
 
     @property
-    def config(self) -> FewShotConfig:
-        """The learner's."""
-        return self.learner.config
-
-    @property
-    def device(self) -> torch.device:
-        """The learner's."""
-        return self.learner.device
-
-    @property
     def label(self) -> str:
         """The data."""
-        return self.config.data
+        return self.learner.config.data
 
     @property
     def stride(self) -> int:
         """The iterations of a row."""
-        return self.config.log_every
-
-    def initial_params(self) -> Params:
-        """The learner's."""
-        return self.learner.initial_params()
+        return self.learner.config.log_every
 
     def iterate(self, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
         """A row's worth of iterations: draw tasks, adapt to each, and step theta on their query loss."""
-        outer, began, total = self.config.outer, time.perf_counter(), torch.zeros((), device=self.device)
+        outer, began = self.learner.config.outer, time.perf_counter()
+        total = torch.zeros((), device=self.learner.device)
         gradient: Params = {}
         for at in range(iteration, iteration + self.stride):
             loss, gradient = self.learner.gradient(theta, self.learner.training_tasks(at))
@@ -64,7 +51,7 @@ class FewShot:
 
     def evaluate(self, theta: Params) -> Log:
         """Error or accuracy on validation tasks after each gradient step."""
-        chosen = self.config.evaluation
+        chosen = self.learner.config.evaluation
         found = adapted_errors(self.learner, theta, chosen.tasks, chosen.steps, "validation")
         return {
             f"validation/{name}/{k}": float(values[:, k].mean())
@@ -75,9 +62,6 @@ class FewShot:
     def progress(self, row: Log) -> tuple[float, str]:
         """Minus the query loss after adaptation."""
         return -row["loss"], f"loss {row['loss']:.4f}"
-
-    def close(self) -> None:
-        """Hold nothing."""
 
 
 def meta_train(config: FewShotConfig, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
