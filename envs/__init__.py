@@ -20,6 +20,7 @@ from envs.own import BY_ID, gymnasium_batch, own_class, refuse_vector
 from envs.tabular_mdp import TabularMDP
 from envs.task_env import SUCCESS, Step, TaskEnv
 from envs.task_ranges import Ranges
+from envs.told_task import ToldTask
 from envs.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Row",
     "Step",
     "TaskEnv",
+    "ToldTask",
     "Vector",
     "WorkerError",
     "catalogue",

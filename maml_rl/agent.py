@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from envs import InputError
+from envs import InputError, ToldTask
 from maml_rl.evaluate import load_learner, rate_factors
 from maml_rl.learner import Learner, Purpose
 from maml_rl.types import Params
@@ -55,11 +55,12 @@ class Agent:
         )
         params = {name: value[0] for name, value in exploration.chain[-1].items()}
 
-        discrete = learner.envs[0].discrete
+        discrete, told = learner.envs[0].discrete, learner.config.method == "oracle"
 
         @torch.no_grad()
         def policy(observation: ArrayLike) -> NDArray[Any]:
             seen = torch.as_tensor(observation, dtype=torch.float32, device=learner.device)
+            seen = ToldTask.told(seen, tasks[0]) if told else seen
             action = learner.policy(params, seen).mode().cpu().numpy()
             return np.asarray(action.argmax(-1)) if discrete else action
 

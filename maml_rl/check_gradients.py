@@ -82,7 +82,7 @@ def _fix(learner: Learner) -> Fixed:
     for k, batch in enumerate(given):
         behaviour = map_tensors(torch.Tensor.detach, learner.policy(chain[-1], batch.observations))
         batches.append(batch._replace(behaviour=behaviour))
-        if k < config.inner.steps:
+        if k < config.trained_steps:
             chain.append(adapt_stacked(loss, chain[-1], batches[-1:], lr))
     return Fixed(theta, lr, chain, dataclasses.replace(objective, loss=loss, batches=batches))
 

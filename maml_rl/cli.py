@@ -85,23 +85,25 @@ def evaluate(arguments: Sequence[str]) -> None:
         evaluate_few_shot(arguments)
         return
     chosen = parse(Evaluate, arguments, "evaluate")
-    result, path = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which)
+    result = run_evaluation(
+        chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which, chosen.tune_lr
+    )
     config = config_file.of_kind(read_config(chosen.run), Config, str(chosen.run))
     known = adaptation(config.env, config.preset, config.horizon) if chosen.split == "in" else None
     table = Table(title=f"{chosen.run}: return on {len(result.tasks)} held-out tasks")
     success = result.mean_success()
-    more = [*([known.source] if known else []), *(["success"] if success else [])]
+    more = [*([known.source] if known else []), *([] if success is None else ["success"])]
     for column in ("gradient steps", "mean return", "95 % interval", *more):
         table.add_column(column, justify="right")
     for k, mean in enumerate(result.mean):
-        half = f"± {result.ci95[k]:.2f}" if result.ci95 else ""
+        half = "" if result.ci95 is None else f"± {result.ci95[k]:.2f}"
         published = [f"{known.returns[k]:.2f}" if k < len(known.returns) else ""] if known else []
-        solved = [f"{100 * success[k]:.0f} %"] if success else []
+        solved = [] if success is None else [f"{100 * success[k]:.0f} %"]
         table.add_row(str(k), f"{mean:.2f}", half, *published, *solved)
     Console().print(table)
     if result.best is not None:
         print(f"best possible, knowing the task: {result.best:.2f}")
-    print(f"written: {path}")
+    print(f"written: {result.file}")
 
 
 def environments(arguments: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ class Inner(Section):
     """The inner loop: adaptation to one task."""
 
     lr: float = Field(0.1, gt=0, description="Step size")
-    steps: int = Field(1, ge=0, description="Gradient steps; 0 trains one policy for all tasks")
+    steps: int = Field(1, ge=0, description="Gradient steps, at least 1")
     estimator: Literal["log_prob", "lvc", "dice"] = Field(
         "log_prob", description="How the loss is differentiated twice"
     )
@@ -102,20 +102,21 @@ class Whole(Section):
         return self
 
 
-GIVE_STEPS = "leave it out, or give inner.steps at least 1"
-
-
-def without_steps(steps: int, learn_lr: bool, adapt: str, first_order: bool) -> Iterator[tuple[bool, str, str]]:
-    """What the keys of an inner loop say of steps that it does not have; see ``Whole.contradictions``."""
-    none, at = steps == 0, "with inner.steps = 0"
-    yield none and learn_lr, f"inner.learn_lr {at}", f"there is no step to learn a rate for; {GIVE_STEPS}"
-    yield none and adapt != "all", f"inner.adapt = {adapt!r} {at}", f"nothing adapts; {GIVE_STEPS}"
-    yield none and first_order, f"inner.first_order {at}", f"there is no inner gradient; {GIVE_STEPS}"
+NO_STEPS = (
+    "inner.steps = 0",
+    "MAML takes at least 1; for one model trained on all tasks alike use method = 'pretrained'",
+)
+"""A contradiction, and its fix."""
 
 
 class Config(Whole):
     """Meta-reinforcement learning with MAML."""
 
+    method: Literal["maml", "pretrained", "oracle", "random"] = Field(
+        "maml",
+        description="maml, or a baseline with the same budget: pretrained, one policy trained on all tasks alike; "
+        "oracle, one that observes the task; random, one that is not trained",
+    )
     env: str = Field(description="Environment: a name, module:Class for your own, gymnasium:ID or metaworld:NAME")
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
@@ -144,6 +145,16 @@ class Config(Whole):
     baseline: Baseline = Field(Baseline(), description="The baseline that advantages are taken against")
     evaluation: Evaluation = Field(Evaluation(), description="Adaptation to held-out tasks")
 
+    @property
+    def trained_steps(self) -> int:
+        """Inner steps in training: the baselines take none."""
+        return self.inner.steps if self.method == "maml" else 0
+
+    @property
+    def trained_episodes(self) -> int:
+        """Episodes for each task and rollout in training: a baseline has those of all of MAML's rollouts in one."""
+        return self.episodes * (1 + self.inner.steps - self.trained_steps)
+
     def contradictions(self) -> Iterator[tuple[bool, str, str]]:
         """See ``Whole``."""
         return _contradictions(self)
@@ -158,12 +169,7 @@ _ONLY = {
 
 def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
     inner, outer, policy = config.inner, config.outer, config.policy
-    yield from without_steps(inner.steps, inner.learn_lr, inner.adapt, inner.first_order)
-    yield (
-        inner.steps == 0 and outer.exploration > 0,
-        "outer.exploration with inner.steps = 0",
-        f"nothing explores for an adaptation; {GIVE_STEPS}",
-    )
+    yield inner.steps == 0, *NO_STEPS
     yield (
         outer.exploration > 0 and config.tasks == 1,
         "outer.exploration with tasks = 1",

@@ -24,6 +24,7 @@ MAY_DIFFER = {
     "workers",
     "worker_timeout",
     "vector_size",
+    "root",
 }
 """Keys in which a run that is resumed may differ from the one that began."""
 

@@ -2,11 +2,12 @@
 
 import json
 import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean
-from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs import InputError
@@ -18,31 +19,44 @@ from maml_rl.meta import Exploration
 from maml_rl.rates import PREFIX
 from maml_rl.types import Params
 
+RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""What ``tune`` multiplies the configuration's inner rate with."""
 
-class Evaluation(NamedTuple):
-    """Returns of held-out tasks. Field by field what evaluation.json holds."""
+Floats = NDArray[np.float64]
 
-    tasks: list[list[float]]  # [task]
-    returns: list[list[list[float]]]  # [task][k][episode] undiscounted return
-    mean: list[float]  # [k] over episodes, then tasks
-    ci95: list[float] | None  # [k] half width of the 95 % interval, 1.96 s / sqrt(tasks); None for one task
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Returns of held-out tasks. Field by field what evaluation.json holds, but for ``file``."""
+
+    tasks: Floats  # (tasks, numbers of a task)
+    returns: Floats  # (tasks, k, episodes) undiscounted return
+    mean: Floats  # (k,) over episodes, then tasks
+    ci95: Floats | None  # (k,) half width of the 95 % interval, 1.96 s / sqrt(tasks); None for one task
     split: str  # "in" or "out" of the training distribution
     steps: int  # gradient steps
     which: str  # parameters: "checkpoint", "best" or "initial"
     iteration: int  # of training that they had
-    lr: list[float]  # [step] inner rate; where it is learned, the mean over the numbers that adapt
+    lr: Floats  # (steps,) inner rate; where it is learned, the mean over the numbers that adapt
     env_steps: int  # environment steps that this evaluation took
     best: float | None  # expected return of the best policy that knows the task, mean over tasks, where it is known
-    success: list[list[float]] | None  # [task][k] share of episodes that succeed; None where nothing reports success
+    success: Floats | None  # (tasks, k) share of episodes that succeed; None where nothing reports success
+    file: Path | None = None  # where it was written
 
-    def mean_success(self) -> list[float] | None:
-        """[k] over episodes, then tasks."""
-        return None if self.success is None else [fmean(shares) for shares in zip(*self.success, strict=True)]
+    def mean_success(self) -> Floats | None:
+        """(k,) over episodes, then tasks."""
+        return None if self.success is None else np.asarray(self.success.mean(0))
+
+    def to_json(self) -> str:
+        """What evaluation.json holds."""
+        fields = asdict(replace(self, file=None))
+        del fields["file"]
+        return json.dumps(fields, default=lambda array: array.tolist())
 
 
 def rate_factors(config: Config, steps: int) -> list[float]:
     """What each step at test multiplies the inner rate with: 1, and less after the first, or after those trained."""
-    trained = max(1, config.inner.steps)
+    trained = max(1, config.trained_steps)
     return [1.0 if step < trained else config.evaluation.lr_after_first_step for step in range(steps)]
 
 
@@ -60,19 +74,20 @@ def summarise(
     per_task = returns.mean(-1)
     best = learner.envs[0].best_return(tasks)
     reached = [t.success.double().mean(-1) for t in exploration.trajectories if t.success is not None]
+    half = 1.96 * per_task.std(0) / math.sqrt(len(per_task)) if len(per_task) > 1 else None
     return Evaluation(
-        tasks=tasks.flatten(1).tolist(),
-        returns=returns.tolist(),
-        mean=per_task.mean(0).tolist(),
-        ci95=None if len(per_task) == 1 else (1.96 * per_task.std(0) / math.sqrt(len(per_task))).tolist(),
+        tasks=tasks.flatten(1).double().cpu().numpy(),
+        returns=returns.cpu().numpy(),
+        mean=per_task.mean(0).cpu().numpy(),
+        ci95=None if half is None else half.cpu().numpy(),
         split=split,
         which=which,
         iteration=iteration,
         steps=len(lr),
-        lr=lr,
+        lr=np.array(lr, dtype=float),
         env_steps=sum(int(t.mask.sum()) for t in exploration.trajectories),
         best=None if best is None else float(best.mean()),
-        success=torch.stack(reached, 1).tolist() if reached else None,
+        success=torch.stack(reached, 1).cpu().numpy() if reached else None,
     )
 
 
@@ -84,8 +99,22 @@ def explore_held_out(
     factors = rate_factors(learner.config, steps)
     exploration = learner.explore(theta, held_out, episodes, learner.key(Purpose.EVALUATION), factors)
     learned = [value.flatten() for name, value in theta.items() if name.startswith(PREFIX)]
-    lr = float(torch.cat(learned).mean()) if learned else learner.config.inner.lr
+    lr = float(torch.cat(learned).mean()) if learned else learner.rates.lr
     return exploration, held_out, [lr * factor for factor in factors]
+
+
+def tune(learner: Learner, theta: Params, tasks: int, episodes: int) -> float:
+    """The inner rate whose first step gives the highest mean return on tasks of the training distribution.
+
+    Of the configuration's rate times each of ``RATE_FACTORS``; what a baseline that was not trained for any rate is
+    granted.
+    """
+    drawn = learner.envs[0].sample_tasks(tasks, learner.generator(Purpose.TUNING)).to(learner.device)
+    reached = {}
+    for rate in (learner.config.inner.lr * factor for factor in RATE_FACTORS):
+        found = learner.with_rate(rate).explore(theta, drawn, episodes, learner.key(Purpose.TUNING), [1.0])
+        reached[rate] = float(found.trajectories[-1].returns().mean())
+    return max(reached, key=lambda rate: reached[rate])
 
 
 def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
@@ -124,20 +153,22 @@ def evaluate(
     episodes: int | None = None,
     split: str = "in",
     which: str = "checkpoint",
-) -> tuple[Evaluation, Path]:
+    tune_lr: bool | None = None,
+) -> Evaluation:
     """Evaluate a run and write evaluation.json into its folder; a second evaluation gets a number.
 
     Args:
         run: The run folder.
         tasks: Held-out tasks; None for the configuration's number, as for the next two.
-        steps: Gradient steps.
+        steps: Gradient steps; None is 0 for the oracle, which needs none.
         episodes: Episodes for each task and step.
         split: "in" for held-out tasks of the training distribution, "out" for tasks beyond it.
         which: "checkpoint" for the last parameters, "best" for those with the best training return, "initial" for
             those before training: the same policy, randomly initialised.
+        tune_lr: Adapt at the rate that ``tune`` finds on training tasks; None for where method = "pretrained".
 
     Returns:
-        The evaluation, and the file it is in.
+        The evaluation, with the file it is in.
 
     Raises:
         InputError: The run cannot be read, a number is out of range, or the environment has no such split.
@@ -146,15 +177,21 @@ def evaluate(
         raise InputError(f"{run} is a file: give the run folder that it is in")
     learner, theta = load_learner(run, which)
     given = {"tasks": tasks, "episodes": episodes, "steps": steps}
-    section = learner.config.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
+    method = learner.config.method
+    section = learner.config.evaluation.model_dump() | ({"steps": 0} if method == "oracle" else {})
+    section |= {key: n for key, n in given.items() if n is not None}
     try:
         values = learner.config.model_dump() | {"evaluation": section}
         chosen = of_kind(parse(values, f"evaluate {run}"), Config, str(run)).evaluation
+        if tune_lr and learner.rates.learned:
+            raise InputError(f"{run} has learned its rates: there is none to tune")
+        if method == "pretrained" if tune_lr is None else tune_lr:
+            learner = learner.with_rate(tune(learner, theta, chosen.tasks, chosen.episodes))
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()
     iteration = 0 if which == "initial" else checkpoint.load(Path(run) / f"{which}.pt").iteration
     result = summarise(learner, exploration, held_out, split, lr, which, iteration)
-    path = run_folder.free_name(Path(run), "evaluation", ".json")
-    path.write_text(json.dumps(result._asdict()))
-    return result, path
+    file = run_folder.free_name(Path(run), "evaluation", ".json")
+    file.write_text(result.to_json())
+    return replace(result, file=file)

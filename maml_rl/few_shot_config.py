@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from maml_rl.config import Section, Whole, without_steps
+from maml_rl.config import NO_STEPS, Section, Whole
 
 
 class Model(Section):
@@ -27,7 +27,7 @@ class FewShotInner(Section):
     """The inner loop: adaptation to one task."""
 
     lr: float = Field(0.01, gt=0, description="Step size on the mean loss")
-    steps: int = Field(1, ge=0, description="Gradient steps in training; 0 trains one model for all tasks")
+    steps: int = Field(1, ge=0, description="Gradient steps in training, at least 1")
     first_order: bool = Field(False, description="Treat the inner gradient as a constant in the outer step")
     adapt: Literal["all", "last"] = Field("all", description="What adapts: all parameters, or the last layer (ANIL)")
     learn_lr: bool = Field(
@@ -56,6 +56,11 @@ class FewShotEvaluation(Section):
 class FewShotConfig(Whole):
     """Few-shot learning with MAML."""
 
+    method: Literal["maml", "pretrained", "random"] = Field(
+        "maml",
+        description="maml, or a baseline: pretrained, one model trained on all tasks alike, of classes on all training "
+        "classes at once; random, one that is not trained",
+    )
     data: str = Field(description="Task distribution: sinusoid, omniglot, or module:Class for your own FewShotTasks")
     root: str | None = Field(None, description="omniglot: folder of its zips; None: the variable OMNIGLOT_ROOT")
     ways: int = Field(5, ge=2, description="Classes in a task, where there are classes")
@@ -72,6 +77,11 @@ class FewShotConfig(Whole):
     outer: FewShotOuter = Field(FewShotOuter(), description="The outer step on the initial parameters")
     evaluation: FewShotEvaluation = Field(FewShotEvaluation(), description="Adaptation to held-out tasks")
 
+    @property
+    def trained_steps(self) -> int:
+        """Inner steps in training: the baselines take none."""
+        return self.inner.steps if self.method == "maml" else 0
+
     def contradictions(self) -> Iterator[tuple[bool, str, str]]:
         """See ``Whole``."""
         return _contradictions(self)
@@ -79,12 +89,12 @@ class FewShotConfig(Whole):
 
 def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
     inner, outer, model = config.inner, config.outer, config.model
-    yield from without_steps(inner.steps, inner.learn_lr, inner.adapt, inner.first_order)
+    yield inner.steps == 0, *NO_STEPS
     reptile = outer.name == "reptile"
     yield (
-        inner.steps == 0 and reptile,
-        "outer.name = 'reptile' with inner.steps = 0",
-        "nothing adapts; give inner.steps at least 1",
+        reptile and config.method == "pretrained",
+        "outer.name = 'reptile' with method = 'pretrained'",
+        "Reptile learns to adapt, which the baseline does not; use outer.name = 'adam'",
     )
     yield (
         reptile and inner.adapt == "last",

@@ -56,8 +56,8 @@ class EvaluateFewShot:
     """Support examples, of each class where there are classes; None: the configuration's number."""
     which: Literal["checkpoint", "best", "initial"] = "checkpoint"
     """The last parameters, those with the lowest training loss, or those before training."""
-    tune_lr: bool = False
-    """Adapt at the step size that serves validation tasks best, as a baseline that was not meta-trained needs."""
+    tune_lr: bool | None = None
+    """Adapt at the step size that serves validation tasks best; None: where method = "pretrained"."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class Evaluate:
     """Held-out tasks of the training distribution, or beyond it."""
     which: Literal["checkpoint", "best", "initial"] = "checkpoint"
     """The last parameters, those with the best training return, or those before training."""
+    tune_lr: bool | None = None
+    """Adapt at the inner rate that serves training tasks best; None: where method = "pretrained"."""
 
 
 @dataclass(frozen=True)

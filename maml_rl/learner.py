@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import envs
-from envs import InputError, TaskEnv, random
+from envs import InputError, TaskEnv, ToldTask, random
 from maml_rl.adapt import Loss
 from maml_rl.config import Config
 from maml_rl.losses import inner_loss
@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     TASKS = 1
     TRAINING = 2
     EVALUATION = 3
+    TUNING = 4
 
 
 def key(seed: int, purpose: Purpose, iteration: int = 0) -> Tensor:
@@ -65,6 +66,10 @@ class Learner:
         tasks = self.envs[0].sample_tasks(self.config.tasks, self.generator(Purpose.TASKS, iteration))
         return tasks.to(self.device)
 
+    def with_rate(self, lr: float) -> "Learner":
+        """The same, with another inner rate for what adapts."""
+        return replace(self, rates=replace(self.rates, lr=lr))
+
     def sample(self, params: Params, tasks: Tensor, episodes: int, key: Tensor) -> Trajectory:
         """Episodes of each task with its own parameters; task k's noise follows from the key and k alone."""
         return sample(self.envs, self.policy, params, tasks, episodes, key)
@@ -95,14 +100,14 @@ class Learner:
     def explore_training(self, theta: Params, iteration: int) -> Exploration:
         """Sample and adapt to the tasks of an iteration, with the rate as it is."""
         config = self.config
-        key = self.key(Purpose.TRAINING, iteration)
-        return self.explore(theta, self.training_tasks(iteration), config.episodes, key, [1.0] * config.inner.steps)
+        key, factors = self.key(Purpose.TRAINING, iteration), [1.0] * config.trained_steps
+        return self.explore(theta, self.training_tasks(iteration), config.trained_episodes, key, factors)
 
     def objective(self, exploration: Exploration) -> MetaObjective:
         """The meta-objective on what was explored."""
         config = self.config
         credit = None
-        if config.outer.exploration:
+        if config.outer.exploration and config.trained_steps:
             reached = exploration.trajectories[-1].returns().mean(-1)
             spread = reached.std(correction=0) + 1e-8
             credit = config.outer.exploration * (reached - reached.mean()) / spread
@@ -170,9 +175,10 @@ def _policy(config: Config, env: TaskEnv) -> Policy:
 
 
 def environments(config: Config, copies: int | None = None) -> list[TaskEnv]:
-    """The environment that a configuration names, in copies as ``envs.make`` gives them."""
+    """The environment that a configuration names, in copies as ``envs.make`` gives them; for the oracle it tells."""
     vector = envs.Vector(config.workers, config.worker_timeout, config.vector_size)
-    return envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges)
+    made = envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges)
+    return [ToldTask(env) for env in made] if config.method == "oracle" else made
 
 
 def build(config: Config) -> Learner:
@@ -187,7 +193,7 @@ def build(config: Config) -> Learner:
     made = environments(config)
     policy = _policy(config, made[0])
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
-    rates = Rates(config.inner.lr, adapted, config.inner.learn_lr)
+    rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
     # A clipped step moves theta several times: its ratios are to the policy that sampled (ProMP, section 6).
     loss = inner_loss(policy, config.inner.estimator, recorded=config.outer.name == "promp")
     preset = config.preset or next(iter(made[0].presets), None)

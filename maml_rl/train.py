@@ -88,13 +88,17 @@ class MetaRL:
     def evaluate(self, theta: Params) -> Log:
         """Mean return, and share of successes, on held-out tasks after each gradient step."""
         found = evaluate_learner(self.learner, theta)
-        row = {f"evaluation/{k}": value for k, value in enumerate(found.mean)}
-        return row | {f"evaluation/success/{k}": value for k, value in enumerate(found.mean_success() or ())}
+        row = {f"evaluation/{k}": float(value) for k, value in enumerate(found.mean)}
+        success = found.mean_success()
+        if success is not None:
+            row |= {f"evaluation/success/{k}": float(value) for k, value in enumerate(success)}
+        return row
 
     def progress(self, row: Log) -> tuple[float, str]:
         """The training return after adaptation, and how it changed."""
-        score = row[f"return/{self.learner.config.inner.steps}"]
-        return score, f"return {row['return/0']:.1f} -> {score:.1f}"
+        steps = self.learner.config.trained_steps
+        score = row[f"return/{steps}"]
+        return score, f"return {row['return/0']:.1f} -> {score:.1f}" if steps else f"return {score:.1f}"
 
 
 def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:

@@ -114,13 +114,16 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
     """
     learner, stride = trainee.learner, trainee.stride
     config, every = learner.config, learner.config.evaluation.every
+    iterations = 0 if config.method == "random" else config.iterations
     about = made_with(torch.get_num_threads(), learner.device)
     with closing(learner), closing(RunFolder(Path(out), config, resume, about)) as folder, _stop_requests() as stop:
         state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "", {})
         theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
         state = state._replace(theta=theta, outer=outer, config=to_toml(config))
-        with ProgressLine(trainee.label, config.iterations, state.iteration, quiet) as progress:
-            for iteration in range(state.iteration, config.iterations, stride):
+        if not iterations:
+            folder.save("checkpoint.pt", state)
+        with ProgressLine(trainee.label, iterations, state.iteration, quiet) as progress:
+            for iteration in range(state.iteration, iterations, stride):
                 done = iteration + stride
                 try:
                     theta, outer, row = trainee.iterate(state.theta, state.outer, iteration)
@@ -145,6 +148,6 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
                     folder.save("best.pt", before)
                 folder.save("checkpoint.pt", state)
                 progress.advance(message, stride)
-                if stop and state.iteration < config.iterations:
+                if stop and state.iteration < iterations:
                     raise Stopped(stop[0], folder.path)
     return folder.path

@@ -20,7 +20,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     from maml_rl.supervised.evaluate import evaluate as run_evaluation
 
     chosen = parse(EvaluateFewShot, arguments, "evaluate")
-    result, path = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.shots, chosen.which, chosen.tune_lr)
+    result = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.shots, chosen.which, chosen.tune_lr)
     count = len(next(iter(result.values.values())))
     table = Table(title=f"{chosen.run}: {count} held-out tasks, {result.shots} shots, rate {result.lr:g}")
     table.add_column("gradient steps", justify="right")
@@ -44,4 +44,4 @@ def evaluate(arguments: Sequence[str]) -> None:
         print(f"share of tasks that diverged: {100 * result.diverged:.2f} %")
     for name, value in result.references.items():
         print(f"{name}: {value:.3f}" if regression else f"{name}: {100 * value:.2f} %")
-    print(f"written: {path}")
+    print(f"written: {result.file}")

@@ -36,7 +36,7 @@ DIVERGED = 10.0
 
 
 class FewShotEvaluation(NamedTuple):
-    """Held-out tasks after each gradient step. Field by field what evaluation.json holds."""
+    """Held-out tasks after each gradient step. Field by field what evaluation.json holds, but for ``file``."""
 
     values: dict[str, list[list[float]]]  # [task][k] of each measure: "error", or "accuracy" and "accuracy_one_by_one"
     mean: dict[str, list[float]]  # [k]
@@ -48,6 +48,14 @@ class FewShotEvaluation(NamedTuple):
     lr: float  # inner rate, or where a learned one starts
     shots: int
     which: str  # parameters: "checkpoint", "best" or "initial"
+    iteration: int  # of training that they had
+    file: Path | None = None  # where it was written
+
+    def to_json(self) -> str:
+        """What evaluation.json holds."""
+        fields = self._asdict()
+        del fields["file"]
+        return json.dumps(fields)
 
 
 def _right(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -88,7 +96,7 @@ def adapted_errors(
         lr: A rate instead of the configuration's, for what adapts.
     """
     rates = learner.rates if lr is None else replace(learner.rates, lr=lr)
-    params, rate = rates.split(theta)
+    params, rate = rates.split(learner.start(theta))
     held_out: TaskBatch = map_tensors(lambda x: x.to(learner.device), learner.data.held_out_tasks(tasks, split))
 
     def one(task: TaskBatch) -> dict[str, Tensor]:
@@ -116,7 +124,12 @@ def tune(learner: FewShotLearner, theta: Params, tasks: int, steps: int) -> floa
 
 
 def summarise(
-    values: dict[str, NDArray[np.float64]], references: dict[str, float], lr: float, shots: int, which: str
+    values: dict[str, NDArray[np.float64]],
+    references: dict[str, float],
+    lr: float,
+    shots: int,
+    which: str,
+    iteration: int = 0,
 ) -> FewShotEvaluation:
     """Means, intervals and what stands up to outliers."""
     count = len(next(iter(values.values())))
@@ -140,6 +153,7 @@ def summarise(
         lr=lr,
         shots=shots,
         which=which,
+        iteration=iteration,
     )
 
 
@@ -166,8 +180,8 @@ def evaluate(
     steps: int | None = None,
     shots: int | None = None,
     which: str = "checkpoint",
-    tune_lr: bool = False,
-) -> tuple[FewShotEvaluation, Path]:
+    tune_lr: bool | None = None,
+) -> FewShotEvaluation:
     """Evaluate a run and write evaluation.json into its folder; a second evaluation gets a number.
 
     Args:
@@ -177,7 +191,8 @@ def evaluate(
         shots: Support examples (of each class).
         which: "checkpoint" for the last parameters, "best" for those with the lowest training loss, "initial" for
             those before training: with these, learning each task from scratch.
-        tune_lr: Take the step size that serves validation tasks best instead of the configuration's.
+        tune_lr: Take the step size that serves validation tasks best instead of the configuration's; None for where
+            method = "pretrained".
 
     Raises:
         InputError: The run cannot be read, or a number is out of range.
@@ -190,12 +205,14 @@ def evaluate(
     ).evaluation
     support = chosen.shots or first.shots
     learner, theta = load_learner(run, which, {"shots": support})
-    if tune_lr and first.inner.learn_lr:
+    if tune_lr and learner.rates.learned:
         raise InputError(f"{run} has learned its rates: there is none to tune")
-    lr = tune(learner, theta, chosen.tasks, chosen.steps) if tune_lr else first.inner.lr
-    values = adapted_errors(learner, theta, chosen.tasks, chosen.steps, "test", lr if tune_lr else None)
+    tuned = first.method == "pretrained" if tune_lr is None else tune_lr
+    lr = tune(learner, theta, chosen.tasks, chosen.steps) if tuned else first.inner.lr
+    values = adapted_errors(learner, theta, chosen.tasks, chosen.steps, "test", lr if tuned else None)
     references = learner.data.references(learner.data.held_out_tasks(chosen.tasks))
-    result = summarise(values, references, lr, support, which)
-    path = run_folder.free_name(Path(run), "evaluation", ".json")
-    path.write_text(json.dumps(result._asdict()))
-    return result, path
+    iteration = 0 if which == "initial" else checkpoint.load(Path(run) / f"{which}.pt").iteration
+    result = summarise(values, references, lr, support, which, iteration)
+    file = run_folder.free_name(Path(run), "evaluation", ".json")
+    file.write_text(result.to_json())
+    return result._replace(file=file)

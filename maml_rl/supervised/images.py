@@ -10,6 +10,17 @@ SPLIT_SEED = 20_170_810
 """Which classes are held out is the same in every run."""
 
 
+def _scaled(inputs: Tensor) -> Tensor:
+    return inputs if inputs.is_floating_point() else inputs.float() / torch.iinfo(inputs.dtype).max
+
+
+def _turned(inputs: Tensor, turns: Tensor) -> Tensor:
+    """Images, in place, by quarter turns: ``turns`` has their leading axes."""
+    for quarter in (1, 2, 3):
+        inputs[turns == quarter] = inputs[turns == quarter].rot90(quarter, (-2, -1))
+    return inputs
+
+
 class LabelledTasks(FewShotTasks):
     """Each task draws ``ways`` classes, gives them the labels 0 ... ways - 1 by chance, and draws examples of each.
 
@@ -73,19 +84,29 @@ class LabelledTasks(FewShotTasks):
         lottery = torch.rand(count, self.ways, self._rows.shape[1], generator=generator)
         lottery[torch.arange(self._rows.shape[1]) >= self._sizes[chosen].unsqueeze(-1)] = 2  # not drawn: there is none
         picked = lottery.argsort(-1)[..., : self.shots + self.queries]
-        inputs = self._examples[self._rows[chosen].gather(-1, picked)]
-        if not inputs.is_floating_point():
-            inputs = inputs.float() / torch.iinfo(inputs.dtype).max
+        inputs = _scaled(self._examples[self._rows[chosen].gather(-1, picked)])
         if self.rotate:
-            turns = torch.randint(4, (count, self.ways), generator=generator)
-            for quarter in (1, 2, 3):
-                inputs[turns == quarter] = inputs[turns == quarter].rot90(quarter, (-2, -1))
+            inputs = _turned(inputs, torch.randint(4, (count, self.ways), generator=generator))
         labels = torch.arange(self.ways).unsqueeze(-1).expand(inputs.shape[:3])
         parts = inputs.split([self.shots, self.queries], 2), labels.split([self.shots, self.queries], 2)
         support, query = (Examples(x.flatten(1, 2), y.flatten(1, 2)) for x, y in zip(*parts, strict=True))
         order = torch.rand(query.targets.shape, generator=generator).argsort(-1)
         rows = torch.arange(count).unsqueeze(-1)
         return TaskBatch(support, Examples(query.inputs[rows, order], query.targets[rows, order]))
+
+    @property
+    def training_classes(self) -> int:  # type: ignore[override]
+        """The training classes, each turn of one being a class of its own."""
+        return len(self.split["training"]) * (4 if self.rotate else 1)
+
+    def sample_examples(self, shape: tuple[int, int], generator: torch.Generator) -> Examples:
+        """Examples of the training classes, each class and example equally likely."""
+        kinds = self.split["training"]
+        turns = torch.randint(4 if self.rotate else 1, shape, generator=generator)
+        which = torch.randint(len(kinds), shape, generator=generator)
+        place = torch.rand(shape, generator=generator) * self._sizes[kinds[which]]
+        inputs = _scaled(self._examples[self._rows[kinds[which], place.long()]])
+        return Examples(_turned(inputs, turns), which + len(kinds) * turns)
 
     def references(self, batch: TaskBatch) -> dict[str, float]:
         """Accuracy of giving each query the class of the nearest support example, by Euclidean distance."""

@@ -35,6 +35,8 @@ class FewShotLearner:
         config: The configuration.
         data: The distribution of tasks.
         module: The model, whose own parameters are never used.
+        trained: What theta is of: the model, or with method = "pretrained" a classifier of all training classes that
+            is like it but for its last layer.
         rates: The inner rates in theta.
         device: Where it computes.
     """
@@ -42,6 +44,7 @@ class FewShotLearner:
     config: FewShotConfig
     data: FewShotTasks
     module: nn.Module
+    trained: nn.Module
     rates: Rates
     device: torch.device
 
@@ -50,12 +53,28 @@ class FewShotLearner:
 
     def initial_params(self) -> Params:
         """Theta before training."""
-        drawn = models.initial(self.module, self.config.model.init, self._generator(Purpose.INITIALISATION))
+        return self._initial(self.trained)
+
+    def _initial(self, module: nn.Module) -> Params:
+        drawn = models.initial(module, self.config.model.init, self._generator(Purpose.INITIALISATION))
         return {name: value.to(self.device) for name, value in self.rates.init(drawn).items()}
 
+    def start(self, theta: Params) -> Params:
+        """Theta as a task adapts it: the last layer of a classifier of all training classes makes way for a new one."""
+        if self.trained is self.module:
+            return theta
+        new = self._initial(self.module)
+        return theta | {name: new[name] for name in models.head(self.module)}
+
     def training_tasks(self, iteration: int) -> TaskBatch:
-        """The tasks of an iteration."""
-        drawn = self.data.sample_tasks(self.config.tasks, self._generator(Purpose.TASKS, iteration))
+        """The tasks of an iteration; to pretrain a classifier, as many examples of all classes at once."""
+        config, generator = self.config, self._generator(Purpose.TASKS, iteration)
+        if self.trained is not self.module:
+            size = config.ways * (config.shots + config.queries)
+            examples = self.data.sample_examples((config.tasks, size), generator)
+            drawn = TaskBatch(examples, examples)
+        else:
+            drawn = self.data.sample_tasks(config.tasks, generator)
         batch: TaskBatch = map_tensors(lambda x: x.to(self.device), drawn)
         return batch
 
@@ -76,8 +95,8 @@ class FewShotLearner:
     def objective(self, theta: Params, batch: TaskBatch) -> Tensor:
         """The query loss of one task after the inner loop."""
         params, lr = self.rates.split(theta)
-        inner = self.config.inner
-        return self.loss(adapt(self.loss, params, [batch.support] * inner.steps, lr, inner.first_order), batch.query)
+        supports = [batch.support] * self.config.trained_steps
+        return self.loss(adapt(self.loss, params, supports, lr, self.config.inner.first_order), batch.query)
 
     def gradient(self, theta: Params, batch: TaskBatch) -> tuple[Tensor, Params]:
         """Query loss after adaptation, mean over tasks, and its gradient in theta through the inner loop.
@@ -146,6 +165,14 @@ def build(config: FewShotConfig) -> FewShotLearner:
             f"model.name = 'convolutional' with inputs of shape {tuple(inputs.shape[2:])}: it takes images (channels, "
             "height, width); use model.name = 'perceptron'"
         )
-    module = models.network(chosen.name, inputs.shape[2:], outputs, chosen.hidden, chosen.batch_norm)
+
+    def network(outputs: int) -> nn.Module:
+        return models.network(chosen.name, inputs.shape[2:], outputs, chosen.hidden, chosen.batch_norm)
+
+    module = trained = network(outputs)
+    if config.method == "pretrained" and not targets.is_floating_point():
+        data.sample_examples((1, 1), torch.Generator())  # says what is missing
+        trained = network(data.training_classes)
     adapted = models.head(module) if config.inner.adapt == "last" else None
-    return FewShotLearner(config, data, module, Rates(config.inner.lr, adapted, config.inner.learn_lr), device)
+    rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
+    return FewShotLearner(config, data, module, trained, rates, device)

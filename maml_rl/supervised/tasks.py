@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from envs import InputError
+
 VALIDATION_SEED, TEST_SEED = 20_170_810, 20_170_811
 """Held-out tasks are the same whatever the seed of training."""
 
@@ -25,7 +27,13 @@ class TaskBatch(NamedTuple):
 
 
 class FewShotTasks(ABC):
-    """A distribution of few-shot tasks; the names of what a user's own class has to define are these two."""
+    """A distribution of few-shot tasks; a user's own class has to define the first two methods.
+
+    Attributes:
+        training_classes: How many classes ``sample_examples`` tells apart; 0 where there are none.
+    """
+
+    training_classes: int = 0
 
     @abstractmethod
     def sample_tasks(self, count: int, generator: torch.Generator) -> TaskBatch:
@@ -34,6 +42,13 @@ class FewShotTasks(ABC):
     @abstractmethod
     def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
         """Draw ``count`` fixed tasks that training never sees; ``split`` is "test", or "validation" to choose by."""
+
+    def sample_examples(self, shape: tuple[int, int], generator: torch.Generator) -> Examples:
+        """Training examples, inputs (*shape, ...), each with its class among all of training: to pretrain on."""
+        raise InputError(
+            f"{type(self).__name__} does not tell its training classes apart, which method = 'pretrained' learns: "
+            "define sample_examples and training_classes, or use LabelledTasks"
+        )
 
     def references(self, batch: TaskBatch) -> dict[str, float]:
         """What can be had on these tasks without meta-learning, by name; nothing unless a class knows better."""
