@@ -3,7 +3,9 @@
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -13,12 +15,12 @@ from typing import Any
 import filelock
 import tomli_w
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from envs import InputError
 from maml_rl import checkpoint
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import MAY_DIFFER, AnyConfig, parse
+from maml_rl.events import Events
 
 PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
 
@@ -38,10 +40,18 @@ def _git_commit() -> str:
     return found.stdout.strip()
 
 
+def _command() -> str:
+    """The command line of this process, if it is one of this package's."""
+    program = Path(sys.argv[0])
+    ours = program.name == "maml-rl" or (program.name == "__main__.py" and program.parent.name == "maml_rl")
+    return shlex.join(["maml-rl", *sys.argv[1:]]) if ours else ""
+
+
 def made_with(threads: int, device: torch.device) -> dict[str, Any]:
-    """Versions, commit and hardware, for config.toml."""
+    """Command, versions, commit and hardware, for config.toml."""
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {
+        "command": _command(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
@@ -141,7 +151,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, config: AnyConfig, resume: bool, about: dict[str, Any]) -> None:
-        self.path = path
+        self.path, self._config = path, config
         if path.exists() and not path.is_dir():
             raise InputError(f"--out {path} is a file: give the name of a folder")
         has_run = (path / "config.toml").exists()
@@ -171,7 +181,7 @@ class RunFolder:
         self._replace("config.toml", text)
         start = self.checkpoint.iteration if self.checkpoint else 0
         self._metrics = (self.path / "metrics.jsonl").open("a")
-        self._events = SummaryWriter(str(self.path), purge_step=start if has_run else None)
+        self.events = Events(self.path, start if has_run else None)
 
     def _open(self, config: AnyConfig, has_run: bool) -> Checkpoint | None:
         if not has_run:
@@ -199,9 +209,10 @@ class RunFolder:
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
-        for name, value in row.items():
-            if name != "iteration":
-                self._events.add_scalar(name, value, int(row["iteration"]))
+        iteration = int(row["iteration"])
+        if iteration == 0:
+            self.events.hyper_parameters(self._config, row)
+        self.events.scalars({name: value for name, value in row.items() if name != "iteration"}, iteration)
 
     def save(self, name: str, state: Checkpoint) -> None:
         """Save a checkpoint; checkpoint.pt keeps the one before it."""
@@ -210,5 +221,5 @@ class RunFolder:
     def close(self) -> None:
         """Flush everything and let others in."""
         self._metrics.close()
-        self._events.close()
+        self.events.close()
         self._lock.release()

@@ -18,6 +18,8 @@ from maml_rl.run_folder import RunFolder, made_with
 from maml_rl.types import Params, map_tensors
 
 Log = dict[str, float]
+Pictures = dict[str, bytes]
+"""A png or gif by its name."""
 
 
 class Learns(Protocol):
@@ -56,8 +58,8 @@ class Trainee(Protocol):
     def iterate(self, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
         """Theta, the outer optimiser's state and a row of metrics after ``stride`` iterations from this one on."""
 
-    def evaluate(self, theta: Params) -> Log:
-        """Metrics on held-out tasks."""
+    def evaluate(self, theta: Params) -> tuple[Log, Pictures]:
+        """Metrics on held-out tasks, and pictures of them for TensorBoard."""
 
     def progress(self, row: Log) -> tuple[float, str]:
         """A score of the theta that the iteration began with, the higher the better, and a message."""
@@ -125,10 +127,12 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
         with ProgressLine(trainee.label, iterations, state.iteration, quiet) as progress:
             for iteration in range(state.iteration, iterations, stride):
                 done = iteration + stride
+                pictures: Pictures = {}
                 try:
                     theta, outer, row = trainee.iterate(state.theta, state.outer, iteration)
                     if every and done % every == 0:
-                        row |= trainee.evaluate(theta)
+                        found, pictures = trainee.evaluate(theta)
+                        row |= found
                 except FloatingPointError as error:
                     folder.save("failed.pt", state)
                     kept = folder.path / "failed.pt"
@@ -144,6 +148,8 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
                 best_return = max(score, state.best_return)
                 before, state = state, Checkpoint(theta, done, env_steps, best_return, state.config, outer)
                 folder.log({"iteration": iteration} | row | ({"env_steps": env_steps} if "env_steps" in row else {}))
+                for name, encoded in pictures.items():
+                    folder.events.picture(name, encoded, iteration)
                 if score > before.best_return:
                     folder.save("best.pt", before)
                 folder.save("checkpoint.pt", state)

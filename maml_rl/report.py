@@ -1,0 +1,175 @@
+"""One HTML page of some runs, with everything in it: it opens without a network, and can be sent to somebody."""
+
+import base64
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from envs import InputError
+from maml_rl import run_folder
+from maml_rl.comparison import seconds
+from maml_rl.config import Config
+from maml_rl.groups import Group, grouped
+from maml_rl.plot import plot
+from maml_rl.render import render
+from maml_rl.runs import Run, read_runs
+from maml_rl.table import clock, count, tabulate
+from maml_rl.verdict import sentences
+
+CAPTIONS = {
+    "learning_curve": "Return in training before and after adaptation, over environment steps and wall clock.",
+    "adaptation_curve": "Return on held-out tasks after each gradient step.",
+    "before_after": "Every held-out task: its return before and after one step. Below the diagonal the step made it worse.",
+    "return_by_task": "Return over what the task asks for, before and after adaptation.",
+    "paths": "Paths on held-out goals before and after adaptation.",
+    "optimisation": "How the outer optimisation went.",
+}
+"""What the figures of ``plot`` show."""
+
+TABLE_NOTE = (
+    "Mean return over held-out tasks and seeds. The normalised score is 0 for random parameters after as many steps "
+    "and 1 for the oracle before any; the gap closed is the share of the way from the return before adaptation to the "
+    "oracle's. Environment steps and wall clock are those of training, a seed's mean."
+)
+
+
+class Embedded(NamedTuple):
+    """A file as text in the page."""
+
+    data: str
+    caption: str
+
+
+def _embed(file: Path, caption: str) -> Embedded:
+    return Embedded(base64.b64encode(file.read_bytes()).decode(), caption)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _configurations(runs: Sequence[Run[Config]]) -> tuple[dict[str, list[str]], str]:
+    """The keys in which runs differ, with the value of each, and the lines that they share."""
+    each = [dict(_flat(run.config.model_dump())) for run in runs]
+    keys = dict.fromkeys(key for values in each for key in values)
+    columns = {key: [values.get(key, "") for values in each] for key in keys}
+    differ = {key: values for key, values in columns.items() if len(set(values)) > 1}
+    return differ, "\n".join(f"{key} = {values[0]}" for key, values in columns.items() if key not in differ)
+
+
+def _clock(groups: Sequence[Group]) -> list[tuple[str, ...]]:
+    rows = []
+    for group in groups:
+        trained = [run.metrics for run in group.runs if run.metrics]
+        if trained:
+            parts = [
+                sum(row[f"seconds/{part}"] for metrics in trained for row in metrics) / len(trained)
+                for part in ("sampling", "inner", "outer")
+            ]
+            together = sum(float(seconds(metrics).sum()) for metrics in trained)
+            rate = sum(metrics[-1]["env_steps"] for metrics in trained) / together
+            shares = (f"{clock(part)} ({100 * part / sum(parts):.0f} %)" for part in parts)
+            rows.append((group.label, *shares, clock(sum(parts)), count(rate)))
+    return rows
+
+
+def _runs(runs: Sequence[Run[Config]]) -> list[tuple[str, ...]]:
+    rows = []
+    for run in runs:
+        made = run.made_with
+        machine = made.get("machine", {})
+        gpu = f", {machine['gpu']}" if "gpu" in machine else ""
+        about = f"{machine.get('platform', 'unknown')}, {machine.get('threads', '?')} threads{gpu}"
+        packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items())
+        done = str(len(run.metrics))
+        rows.append((run.name, str(run.config.seed), done, about, str(made.get("git_commit", ""))[:10], packages))
+    return rows
+
+
+def _commands(runs: Sequence[Run[Config]]) -> str:
+    lines = []
+    for run in runs:
+        lines.append(str(run.made_with.get("command") or f"# {run.name} was trained from Python"))
+        if run.evaluation:
+            found = run.evaluation
+            lines.append(
+                f"maml-rl evaluate {run.name} --tasks {len(found['tasks'])} --episodes {len(found['returns'][0][0])} "
+                f"--steps {found['steps']} --split {found['split']} --which {found['which']}"
+            )
+    return "\n".join([*lines, f"maml-rl report {' '.join(run.name for run in runs)}"])
+
+
+def _videos(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[str]]:
+    """The newest video of the first run of each meta-trained group, drawn if there is none; and what went wrong."""
+    shown, missing = [], []
+    for group in groups:
+        if group.method != "maml":
+            continue
+        run = Path(group.runs[0].name)
+        files = sorted(run.glob("videos/*.mp4"), key=lambda file: file.stat().st_mtime_ns)
+        if not files and draw:
+            try:
+                files = [file for file in render(run) if file.suffix == ".mp4"]
+            except InputError as error:
+                missing.append(f"no video of {run}: {error}")
+        if files:
+            shown.append(_embed(files[-1], f"{group.label}, seed {group.runs[0].config.seed}: {files[-1].stem}"))
+    return shown, missing
+
+
+def report(runs: Sequence[Path | str], out: Path | str | None = None, videos: bool = True) -> Path:
+    """Write one HTML page about runs of one environment: words, tables, figures, videos, configurations, commands.
+
+    Args:
+        runs: Run folders; methods and seeds are put together as ``maml_rl.plot`` does.
+        out: The file; None for report.html in the first run, or a numbered one.
+        videos: Draw a video of each meta-trained group that has none yet.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: A folder is not a run or has nothing to draw, the runs do not compare, or the file is there already.
+    """
+    found = read_runs(runs, Config)
+    target = Path(out) if out else run_folder.free_name(Path(found[0].name), "report", ".html")
+    if target.exists():
+        raise InputError(f"{target} is there already: give another --out, or remove it")
+    groups = grouped(found)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = plot(runs, folder)
+        figures = [_embed(file, CAPTIONS[file.stem]) for file in pictures.files]
+    comparison = pictures.comparison
+    shown, missing = _videos(groups, videos)
+    differences, shared = _configurations(found)
+    config = found[0].config
+    parts = [config.env, f"preset {config.preset}", f"{config.horizon} steps", f"{len(found)} runs"]
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        (Path(__file__).parent / "report.html").read_text()
+    )
+    text = page.render(
+        title=f"{config.env}: {', '.join(group.label for group in groups)}",
+        subtitle=", ".join(parts),
+        words=sentences(comparison, groups) if comparison else [],
+        missing=[*pictures.missing, *missing],
+        table=tabulate(comparison) if comparison else None,
+        table_note=TABLE_NOTE,
+        videos=shown,
+        figures=figures,
+        clock=_clock(groups),
+        runs=_runs(found),
+        names=[Path(run.name).name for run in found],
+        differences=differences,
+        shared=shared,
+        commands=_commands(found),
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    return target
