@@ -10,6 +10,7 @@ from rich.table import Table
 
 from envs import InputError, WorkerError
 from maml_rl import config_file
+from maml_rl.comparison import Comparison
 from maml_rl.config import Config
 from maml_rl.config_file import AnyConfig
 from maml_rl.few_shot_config import FewShotConfig
@@ -25,6 +26,7 @@ from maml_rl.flags import (
     parse,
     with_config,
 )
+from maml_rl.statistics import Interval
 
 COMMANDS = """usage: maml-rl COMMAND ...
 
@@ -179,6 +181,35 @@ def check_estimators(arguments: Sequence[str]) -> None:
         sys.exit(1 if bad else EXIT_CANNOT_TELL)
 
 
+def _compared(comparison: Comparison) -> Table:
+    """Each group after each number of steps: interquartile mean, and what its mean is worth."""
+    known = comparison.published
+    paper = known.source if known else ""
+    points = [point for row in comparison.rows for point in row.points]
+    columns = ["", "seeds", "gradient steps", "interquartile mean", "mean", *([paper] if known else [])]
+    normalised, closed = any(point.normalised for point in points), any(point.gap_closed for point in points)
+    columns += (
+        ["normalised"] * normalised + ["gap closed"] * closed + [f"{paper}: gap closed"] * (closed and bool(known))
+    )
+    table = Table(*columns, title=f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks, 95 % intervals")
+
+    def share(found: Interval | None) -> str:
+        return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})" if found else ""
+
+    for row in comparison.rows:
+        theirs = known.of(row.method) if known else ()
+        for point in row.points:
+            k, iqm = point.steps, point.iqm
+            cells = [row.label, str(len(row.seeds))] if k == 0 else ["", ""]
+            cells += [str(k), f"{iqm.value:.1f} ({iqm.low:.1f} to {iqm.high:.1f})", f"{point.mean.value:.1f}"]
+            cells += [f"{theirs[k]:.1f}" if k < len(theirs) else ""] if known else []
+            cells += [share(point.normalised)] * normalised + [share(point.gap_closed)] * closed
+            gap = known.gap_closed(k) if known and row.method == "maml" else None
+            cells += ["" if gap is None else f"{gap:.2f}"] * (closed and bool(known))
+            table.add_row(*cells)
+    return table
+
+
 def plot(arguments: Sequence[str]) -> None:
     """``maml-rl plot RUN ...``."""
     chosen = parse(Plot, arguments, "plot")
@@ -186,8 +217,12 @@ def plot(arguments: Sequence[str]) -> None:
         from maml_rl.supervised.plot import plot as draw
     else:
         from maml_rl.plot import plot as draw
-    for path in draw(chosen.runs, chosen.out):
-        print(path)
+    drawn = draw(chosen.runs, chosen.out)
+    if drawn.comparison:
+        Console().print(_compared(drawn.comparison))
+    print(*drawn.files, sep="\n")
+    if drawn.missing:
+        print(*drawn.missing, sep="\n", file=sys.stderr)
 
 
 def download_omniglot(arguments: Sequence[str]) -> None:

@@ -118,6 +118,10 @@ class Config(Whole):
         "oracle, one that observes the task; random, one that is not trained",
     )
     env: str = Field(description="Environment: a name, module:Class for your own, gymnasium:ID or metaworld:NAME")
+    method: Literal["maml", "pretrained", "oracle", "random"] = Field(
+        "maml",
+        description="What is trained; pretrained: one policy for all tasks; oracle: it sees the task; random: nothing",
+    )
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
     workers: int = Field(0, ge=0, description="gymnasium environments: processes that step them; 0: this one")

@@ -1,70 +1,35 @@
 """Pictures of run folders: what to draw of them, and where it goes."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple
+from typing import NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from envs import InputError
-from envs.navigation import Navigation
-from maml_rl import figures, published, run_folder
+from maml_rl import figures
+from maml_rl.comparison import Comparison, compare_groups, evaluated, returns_of
 from maml_rl.config import Config
-from maml_rl.config_file import Kind, of_kind
+from maml_rl.config_file import Kind
 from maml_rl.evaluate import explore_held_out, load_learner
+from maml_rl.groups import Group, grouped
 from maml_rl.learner import Learner
+from maml_rl.runs import Run, read_runs, refuse_untrained
 from maml_rl.types import Params, Trajectory
 
 PATHS_OF = (5, 6)
 """Tasks and episodes in the picture of paths."""
 
 
-def latest_evaluation(run: Path) -> Path | None:
-    """The newest evaluation file of a run folder, if it has one."""
-    return max(run.glob("evaluation*.json"), key=lambda file: file.stat().st_mtime_ns, default=None)
-
-
-def read_evaluation(file: Path) -> dict[str, Any]:
-    """The content of an evaluation file.
-
-    Raises:
-        InputError: It is damaged, or not an evaluation.
-    """
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(f"{file} is damaged: {error}; evaluate the run again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is not an evaluation of this package")
-    return content
-
-
-class Runs(NamedTuple, Generic[Kind]):
-    """What run folders hold, by their names and in their order."""
-
-    configs: dict[str, Kind]
-    metrics: dict[str, list[dict[str, float]]]
-    evaluations: dict[str, dict[str, Any]]  # the newest of those that have one
-
-
-def read_runs(runs: Sequence[Path | str], kind: type[Kind], row: str) -> Runs[Kind]:
-    """Read what there is to draw of some runs of one kind of learning; ``row`` names a row of their metrics.
-
-    Raises:
-        InputError: There is no run, or one that is not of that kind, is damaged or has no metrics yet.
-    """
-    if not runs:
-        raise InputError("nothing to plot: give one or more run folders")
-    folders = {str(Path(run)): Path(run) for run in runs}
-    configs = {name: of_kind(run_folder.read_config(folder), kind, name) for name, folder in folders.items()}
-    metrics = {name: run_folder.read_metrics(folder) for name, folder in folders.items()}
-    for name, rows in metrics.items():
-        if not rows:
-            raise InputError(f"{name} has no finished {row} yet: train on with --resume --out {name}")
-    files = {name: file for name, folder in folders.items() if (file := latest_evaluation(folder))}
-    return Runs(configs, metrics, {name: read_evaluation(file) for name, file in files.items()})
+TASK_NAMES = {
+    "-dir": "direction",
+    "-dir-2d": "direction",
+    "-vel": "goal velocity (m/s)",
+    "-goal": "goal position (m)",
+    "navigation": "goal position",
+}
+"""What a task of the environments of these endings is."""
 
 
 def visited(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
@@ -76,7 +41,7 @@ def visited(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
     return places, torch.arange(places.shape[2], device=length.device) <= length
 
 
-def draw_paths(learner: Learner, theta: Params, path: Path) -> Path:
+def draw_paths(learner: Learner, theta: Params) -> Figure:
     """Draw the navigation agent's paths on held-out tasks, before and after each gradient step."""
     config = learner.config
     tasks, shown = PATHS_OF
@@ -90,43 +55,84 @@ def draw_paths(learner: Learner, theta: Params, path: Path) -> Path:
         torch.stack(masks, 1)[:, :, :shown].cpu(),
         goals.cpu(),
         torch.stack(returns, 1).cpu(),
-        path,
     )
 
 
-def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path]:
-    """Draw learning curves, adaptation curves of evaluated runs, and paths of the first run if it navigates.
+class Pictures(NamedTuple):
+    """What ``plot`` drew."""
+
+    files: list[Path]  # PNG; each has an SVG beside it
+    missing: list[str]  # what could not be drawn, and the command that makes it possible
+    comparison: Comparison | None = None  # the numbers, if a run was evaluated
+
+
+def _adaptation(comparison: Comparison) -> Figure:
+    """Means where published values are beside them, which are means; interquartile means otherwise."""
+    known = comparison.published
+    curves = {
+        f"{row.label} ({len(row.seeds)} seed{'s' * (len(row.seeds) > 1)})": [
+            point.mean if known else point.iqm for point in row.points[: 1 if row.method == "oracle" else None]
+        ]
+        for row in comparison.rows
+    }
+    over = "seeds and tasks" if any(len(row.seeds) > 1 for row in comparison.rows) else "tasks"
+    return figures.adaptation_curve(curves, known, "mean" if known else "interquartile mean", over)
+
+
+def _of_evaluations(groups: Sequence[Group], comparison: Comparison) -> dict[str, Figure]:
+    """The pictures that need an evaluation."""
+    chosen = {group.label: returns_of(group).mean(0) for group in evaluated(groups)}
+    name = next((said for ending, said in TASK_NAMES.items() if comparison.env.endswith(ending)), "task")
+    drawn = {"adaptation_curve": _adaptation(comparison)}
+    if any(values.shape[1] > 1 for values in chosen.values()):
+        drawn["before_after"] = figures.before_after(chosen, comparison.tasks, name)
+    drawn["return_by_task"] = figures.return_by_task(chosen, comparison.tasks, name)
+    return drawn
+
+
+def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> Pictures:
+    """Draw what runs of one environment hold, seeds of a configuration together.
+
+    Of every run that was trained: learning curves and how the optimisation went. Of evaluated runs: adaptation curves,
+    each task before against after a step, and the return over what the tasks are. Of the first trained run, if it
+    navigates: paths. Everything is drawn before anything is written.
 
     Args:
         runs: Run folders.
         out: Folder for the pictures; None for figures/ in the first run.
 
     Returns:
-        The PNG files; each has an SVG beside it.
+        The files, what is missing, and the numbers of evaluated runs.
 
     Raises:
-        InputError: A folder is not a run, or has nothing to draw yet.
+        InputError: A folder is not a run, or has nothing to draw yet, or the runs do not compare.
     """
-    configs, metrics, evaluations = read_runs(runs, Config, "iteration")
-    first = Path(next(iter(configs)))
-    target = Path(out) if out else first / "figures"
-    drawn = [figures.learning_curve(metrics, target / "learning_curve.png")]
-    if evaluations:
-        known = {published.adaptation(c.env, c.preset, c.horizon) for c in (configs[name] for name in evaluations)}
-        comparable = len(known) == 1 and all(found["split"] == "in" for found in evaluations.values())
-        same = known.pop() if comparable else None
-        drawn.append(
-            figures.adaptation_curve(
-                evaluations,
-                target / "adaptation_curve.png",
-                same.returns if same else None,
-                same.source if same else "",
-            )
-        )
-    learner, theta = load_learner(first)
-    try:
-        if isinstance(learner.envs[0], Navigation):
-            drawn.append(draw_paths(learner, theta, target / "paths.png"))
-    finally:
-        learner.close()
-    return drawn
+    found = read_runs(runs, Config)
+    trained = [run for run in found if run.config.method != "random"]
+    refuse_untrained(trained, "iteration")
+    groups = grouped(found)
+    comparison = compare_groups(groups) if any(run.evaluation for run in found) else None
+    drawn: dict[str, Figure] = {}
+    if trained:
+        metrics = {group.label: [run.metrics for run in group.runs] for group in groups if group.method != "random"}
+        drawn = {"learning_curve": figures.learning_curve(metrics), "optimisation": figures.optimisation(metrics)}
+    if comparison:
+        drawn |= _of_evaluations(groups, comparison)
+    if trained and trained[0].config.env == "navigation":
+        learner, theta = load_learner(trained[0].name)
+        try:
+            drawn["paths"] = draw_paths(learner, theta)
+        finally:
+            learner.close()
+    target = Path(out) if out else Path(found[0].name) / "figures"
+    files = [figures.save(figure, target / name) for name, figure in drawn.items()]
+    return Pictures(files, missing_evaluations(found), comparison)
+
+
+def missing_evaluations(runs: Sequence[Run[Kind]]) -> list[str]:
+    """What is not drawn of runs without an evaluation, and what to do."""
+    return [
+        f"{run.name} is not evaluated, so not in the pictures of adaptation: maml-rl evaluate {run.name}"
+        for run in runs
+        if not run.evaluation
+    ]

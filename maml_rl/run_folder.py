@@ -73,6 +73,11 @@ def read_config(run: Path) -> AnyConfig:
     return parse(_read_toml(run / "config.toml")["config"], f"{run / 'config.toml'}")
 
 
+def read_made_with(run: Path) -> dict[str, Any]:
+    """Versions, commit and hardware that a run folder was made with; empty if it does not say."""
+    return dict(_read_toml(run / "config.toml").get("made_with", {}))
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     if not path.parent.exists():
         raise InputError(f"there is no run folder {path.parent}: train first, with `maml-rl train CONFIG --out ...`")

@@ -1,9 +1,14 @@
 """Aggregates over runs and tasks that stand up to outliers, with bootstrap intervals (Agarwal et al. 2021)."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Average = Callable[[Floats], Floats]
+"""Over the last axis."""
 
 
 class Interval(NamedTuple):
@@ -14,43 +19,81 @@ class Interval(NamedTuple):
     high: float
 
 
-def interquartile_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def interquartile_mean(values: Floats) -> Floats:
     """Mean of the middle half over the last axis: a quarter, rounded down, is left out at each end."""
     ordered = np.sort(values, -1)
     cut = values.shape[-1] // 4
     return np.asarray(ordered[..., cut : values.shape[-1] - cut].mean(-1))
 
 
-def _resampled(values: list[NDArray[np.float64]], resamples: int, seed: int) -> list[NDArray[np.float64]]:
-    """Interquartile means (resamples,) of each (seeds, tasks): its seeds drawn for itself, the tasks once for all."""
+def mean(values: Floats) -> Floats:
+    """Over the last axis."""
+    return np.asarray(values.mean(-1))
+
+
+def overall(values: Floats, average: Average) -> Floats:
+    """One average over the seeds and tasks of (seeds, tasks, ...)."""
+    return average(np.moveaxis(values.reshape(-1, *values.shape[2:]), 0, -1))
+
+
+def resample(
+    samples: Sequence[Floats], average: Average = interquartile_mean, resamples: int = 2000, seed: int = 0
+) -> list[Floats]:
+    """Averages of bootstrap resamples of several samples that were evaluated on the same tasks.
+
+    A resample draws the tasks once for all samples, the seeds of each for itself, both with replacement, and takes
+    the returns where they cross. What is computed from the same resample of two samples thereby keeps what the tasks
+    make them share.
+
+    Args:
+        samples: (seeds, tasks, ...) each; the number of seeds may differ.
+        average: Over seeds and tasks together.
+        resamples: How many.
+        seed: Of the draws.
+
+    Returns:
+        For each sample (resamples, ...).
+    """
     random = np.random.default_rng(seed)
-    tasks = values[0].shape[1]
+    tasks = samples[0].shape[1]
     columns = random.integers(tasks, size=(resamples, 1, tasks))
-    rows = [random.integers(len(each), size=(resamples, len(each), 1)) for each in values]
-    return [
-        interquartile_mean(each[row, columns].reshape(resamples, -1)) for each, row in zip(values, rows, strict=True)
-    ]
+    rows = [random.integers(len(each), size=(resamples, len(each), 1)) for each in samples]
+    drawn = [each[row, columns] for each, row in zip(samples, rows, strict=True)]
+    return [average(np.moveaxis(each.reshape(resamples, -1, *each.shape[3:]), 1, -1)) for each in drawn]
 
 
-def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
+def interval(value: float, drawn: Floats) -> Interval:
+    """The percentile interval of an estimate from its resamples."""
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
+    return Interval(float(value), float(low), float(high))
 
 
-def bootstrap(values: NDArray[np.float64], resamples: int = 2000, seed: int = 0) -> Interval:
-    """The interquartile mean of (seeds, tasks) returns, and its percentile bootstrap interval.
+def ratio(over: float, under: float, drawn_over: Floats, drawn_under: Floats) -> Interval:
+    """A ratio of two estimates, with its percentile interval from resamples that both were computed from.
+
+    Where the interval of the denominator holds 0, the ratio may be anything: its interval is then -inf to inf.
+    """
+    if under == 0:
+        return Interval(float("nan"), -np.inf, np.inf)
+    low, high = np.percentile(drawn_under, [2.5, 97.5])
+    if low <= 0 <= high:
+        return Interval(float(over / under), -np.inf, np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return interval(over / under, drawn_over / drawn_under)
+
+
+def bootstrap(values: Floats, resamples: int = 2000, seed: int = 0, average: Average = interquartile_mean) -> Interval:
+    """The interquartile mean, or another average, of (seeds, tasks) returns, and its percentile bootstrap interval.
 
     Every seed is evaluated on the same tasks, so that a resample draws tasks once for all of its seeds: seeds with
     replacement, tasks with replacement, and the returns where they cross. Of one seed the interval is over tasks alone.
     """
-    (drawn,) = _resampled([values], resamples, seed)
-    return _interval(float(interquartile_mean(values.reshape(-1))), drawn)
+    (drawn,) = resample([values], average, resamples, seed)
+    return interval(float(overall(values, average)), drawn)
 
 
-def bootstrap_difference(
-    values: NDArray[np.float64], others: NDArray[np.float64], resamples: int = 2000, seed: int = 0
-) -> Interval:
+def bootstrap_difference(values: Floats, others: Floats, resamples: int = 2000, seed: int = 0) -> Interval:
     """How far one interquartile mean is above another's, where both are of the same tasks and of seeds of their own."""
-    first, second = _resampled([values, others], resamples, seed)
-    whole, other = (float(interquartile_mean(each.reshape(-1))) for each in (values, others))
-    return _interval(whole - other, first - second)
+    first, second = resample([values, others], interquartile_mean, resamples, seed)
+    whole, other = (float(overall(each, interquartile_mean)) for each in (values, others))
+    return interval(whole - other, first - second)

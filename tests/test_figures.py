@@ -15,27 +15,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from maml_rl import figures as draw
+from maml_rl.figures import style
+from maml_rl.figures.curves import moving_average
+from maml_rl.published import Published
 
 ROWS = [
     {"iteration": i, "env_steps": 1000.0 * (i + 1), "return/0": -40.0 + i % 3, "return/1": -30.0 + i * i}
     for i in range(10)
 ]
-MAML = {"mean": [-40.0, -12.0, -4.0, -3.5], "ci95": [4.0, 2.0, 0.5, 0.25], "split": "in", "steps": 3}
-ORACLE = {"mean": [-2.5], "ci95": [0.5]}
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that was saved, still to be looked into."""
-    saved: list[Figure] = []
-    save = draw.save
-
-    def spy(figure: Figure, path: Path) -> Path:
-        saved.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(draw, "save", spy)
-    return saved
+MAML = [(-40.0, -44.0, -36.5), (-12.0, -14.0, -10.0), (-4.0, -4.5, -3.5), (-3.5, -3.75, -3.25)]
+ORACLE = [(-2.5, -3.0, -2.0)]
 
 
 def data(line: Any) -> np.ndarray:
@@ -47,6 +36,7 @@ def legend(figure: Figure) -> list[str]:
 
 
 def assert_legend_hides_nothing(figure: Figure) -> None:
+    figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
     assert box.width > 0
     assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
@@ -54,9 +44,9 @@ def assert_legend_hides_nothing(figure: Figure) -> None:
     assert box.x1 <= figure.bbox.x1
 
 
-def test_learning_curve_draws_the_rows(figures: list[Figure], tmp_path: Path) -> None:
-    draw.learning_curve({"nav": ROWS}, tmp_path / "learning", window=1)
-    (axes,) = figures[0].axes
+def test_learning_curve_draws_the_rows() -> None:
+    figure = draw.learning_curve({"nav": [ROWS]}, window=1)
+    (axes,) = figure.axes
     steps = [row["env_steps"] for row in ROWS]
     assert len(axes.lines) == 2
     for k, line in enumerate(axes.lines):
@@ -67,16 +57,16 @@ def test_learning_curve_draws_the_rows(figures: list[Figure], tmp_path: Path) ->
     assert high > 10_000
     assert bottom < -40
     assert top > 51
-    assert legend(figures[0]) == ["before adaptation", "after 1 step"]
+    assert legend(figure) == ["before adaptation", "after 1 step"]
     assert axes.get_title(loc="left") == "nav"
     assert "environment steps" in axes.get_xlabel()
     assert axes.get_ylabel() == "return (undiscounted)"
     assert axes.xaxis.get_major_formatter()(2_000_000) == "2 M"
 
 
-def test_smoothing_is_drawn_on_top_of_the_faint_data(figures: list[Figure], tmp_path: Path) -> None:
-    draw.learning_curve({"nav": ROWS}, tmp_path / "learning", window=3)
-    raw, smooth = figures[0].axes[0].lines[2:]
+def test_smoothing_is_drawn_on_top_of_the_faint_data() -> None:
+    figure = draw.learning_curve({"nav": [ROWS]}, window=3)
+    raw, smooth = figure.axes[0].lines[2:]
     squares = np.arange(10.0) ** 2
     np.testing.assert_array_equal(data(raw)[1], squares - 30)
     assert raw.get_alpha() < 0.5
@@ -86,38 +76,38 @@ def test_smoothing_is_drawn_on_top_of_the_faint_data(figures: list[Figure], tmp_
     np.testing.assert_array_equal(data(smooth)[0], data(raw)[0])
 
 
-def test_default_window_is_a_twentieth_of_the_run(figures: list[Figure], tmp_path: Path) -> None:
+def test_default_window_is_a_twentieth_of_the_run() -> None:
     rows = [{"env_steps": float(i), "return/0": float(i == 50)} for i in range(100)]
-    draw.learning_curve({"nav": rows}, tmp_path / "learning")
-    _, smooth = figures[0].axes[0].lines
+    figure = draw.learning_curve({"nav": [rows]})
+    _, smooth = figure.axes[0].lines
     np.testing.assert_allclose(data(smooth)[1][47:54], [0, 0.2, 0.2, 0.2, 0.2, 0.2, 0], atol=1e-15)
 
 
-def test_several_runs_have_a_colour_each_and_a_style_per_step(figures: list[Figure], tmp_path: Path) -> None:
+def test_several_runs_have_a_colour_each_and_a_style_per_step() -> None:
     deeper = [{**row, "return/2": 5.0} for row in ROWS]
-    draw.learning_curve({"a": ROWS, r"b_$\no$": deeper}, tmp_path / "learning", window=1)
-    a0, a1, b0, b1, b2 = figures[0].axes[0].lines
+    figure = draw.learning_curve({"a": [ROWS], r"b_$\no$": [deeper]}, window=1)
+    a0, a1, b0, b1, b2 = figure.axes[0].lines
     assert a0.get_color() == a1.get_color()
     assert b0.get_color() == b1.get_color() == b2.get_color() != a0.get_color()
     # Line2D keeps the dashes in a private place and nowhere else.
     dashes = [line._unscaled_dash_pattern for line in (a0, a1, b0, b1, b2)]
     assert dashes[:2] == dashes[2:4]
     assert len({str(dash) for dash in dashes}) == 3
-    assert legend(figures[0]) == ["a", r"b_$\no$", "before adaptation", "after 1 step", "after 2 steps"]
-    handles = figures[0].legends[0].get_lines()
+    assert legend(figure) == ["a", r"b_$\no$", "before adaptation", "after 1 step", "after 2 steps"]
+    handles = figure.legends[0].get_lines()
     assert [handle.get_color() for handle in handles[:2]] == [a0.get_color(), b0.get_color()]
     assert [handle._unscaled_dash_pattern for handle in handles[2:]] == [
         a0._unscaled_dash_pattern,
         *dashes[3:],
     ]
     assert len({handle.get_color() for handle in handles}) == 3
-    assert_legend_hides_nothing(figures[0])
+    assert_legend_hides_nothing(figure)
 
 
-def test_rows_without_a_key_are_left_out_of_its_line(figures: list[Figure], tmp_path: Path) -> None:
+def test_rows_without_a_key_are_left_out_of_its_line() -> None:
     rows = [{"env_steps": 1.0, "return/0": 1.0}, {"env_steps": 2.0, "return/1": 7.0}]
-    draw.learning_curve({"nav": [*rows, {"env_steps": 3.0, "return/0": 2.0}]}, tmp_path / "learning")
-    before, after = figures[0].axes[0].lines
+    figure = draw.learning_curve({"nav": [[*rows, {"env_steps": 3.0, "return/0": 2.0}]]})
+    before, after = figure.axes[0].lines
     np.testing.assert_array_equal(data(before), [[1, 3], [1, 2]])
     np.testing.assert_array_equal(data(after), [[2], [7]])
     assert after.get_marker() == "o"  # a single point would be no visible line
@@ -127,37 +117,37 @@ def test_rows_without_a_key_are_left_out_of_its_line(figures: list[Figure], tmp_
     ("metrics", "message"),
     [
         ({}, "no run given"),
-        ({"good": ROWS, "empty": []}, "empty: nothing to draw.* 0 rows"),
-        ({"nav": [{"env_steps": 1.0, "return/best": 1.0}]}, "nav: nothing to draw.* 1 rows"),
-        ({"nav": [{"return/0": 1.0}]}, "nav: .*return/0 and no env_steps"),
+        ({"good": [ROWS], "empty": [[]]}, "empty: nothing to draw.* 0 rows"),
+        ({"nav": [[{"env_steps": 1.0, "return/best": 1.0}]]}, "nav: nothing to draw.* 1 rows"),
+        ({"nav": [[{"return/0": 1.0}]]}, "nav: .*return/0 and no env_steps"),
     ],
 )
 def test_learning_curve_says_what_is_missing(metrics: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        draw.learning_curve(metrics, tmp_path / "learning")
+        draw.learning_curve(metrics)
     assert not list(tmp_path.iterdir())
 
 
 def test_moving_average_by_hand() -> None:
     values = np.array([3.0, 0.0, 6.0, 9.0])
-    np.testing.assert_array_equal(draw.moving_average(values, 1), values)
-    np.testing.assert_array_equal(draw.moving_average(values, 3), [1.5, 3.0, 5.0, 7.5])
-    np.testing.assert_array_equal(draw.moving_average(values, 2), draw.moving_average(values, 3))
-    np.testing.assert_array_equal(draw.moving_average(values, 99), [4.5] * 4)
-    np.testing.assert_array_equal(draw.moving_average(values[::-1], 3), [7.5, 5.0, 3.0, 1.5])
+    np.testing.assert_array_equal(moving_average(values, 1), values)
+    np.testing.assert_array_equal(moving_average(values, 3), [1.5, 3.0, 5.0, 7.5])
+    np.testing.assert_array_equal(moving_average(values, 2), moving_average(values, 3))
+    np.testing.assert_array_equal(moving_average(values, 99), [4.5] * 4)
+    np.testing.assert_array_equal(moving_average(values[::-1], 3), [7.5, 5.0, 3.0, 1.5])
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 20])
 def test_colours_are_all_different(count: int) -> None:
-    colours = [to_hex(colour) for colour in draw.colours_for(count)]
+    colours = [to_hex(colour) for colour in style.colours_for(count)]
     assert len(set(colours)) == len(colours) >= count
     assert "#000000" not in colours  # published values
 
 
-def test_adaptation_curve_draws_mean_and_interval(figures: list[Figure], tmp_path: Path) -> None:
+def test_adaptation_curve_draws_mean_and_interval() -> None:
     published = [-40.4, -11.7, -3.3, -3.2, -3.1]
-    draw.adaptation_curve({"nav": MAML}, tmp_path / "adaptation", published, "Finn et al. 2017")
-    (axes,) = figures[0].axes
+    figure = draw.adaptation_curve({"nav": MAML}, published, "Finn et al. 2017")
+    (axes,) = figure.axes
     (bars,) = axes.containers
     np.testing.assert_array_equal(data(bars[0]), [[0, 1, 2, 3], MAML["mean"]])
     segments = np.array(bars[2][0].get_segments())  # (k, end, xy)
@@ -166,7 +156,7 @@ def test_adaptation_curve_draws_mean_and_interval(figures: list[Figure], tmp_pat
     markers = axes.lines[-1]
     np.testing.assert_array_equal(data(markers), [range(5), published])
     assert (markers.get_marker(), markers.get_linestyle(), markers.get_fillstyle()) == ("D", "None", "none")
-    assert legend(figures[0]) == ["nav", "Finn et al. 2017"]
+    assert legend(figure) == ["nav", "Finn et al. 2017"]
     assert list(axes.get_xticks()) == [0, 1, 2, 3, 4]
     assert axes.get_xlim() == (-0.3, 4.3)
     assert axes.get_ylim()[0] < -44
@@ -175,32 +165,32 @@ def test_adaptation_curve_draws_mean_and_interval(figures: list[Figure], tmp_pat
     assert "undiscounted, 95 % interval" in axes.get_ylabel()
 
 
-def test_runs_stand_apart_and_around_the_step(figures: list[Figure], tmp_path: Path) -> None:
-    draw.adaptation_curve({f"s{i}": MAML for i in range(3)}, tmp_path / "adaptation")
-    x = np.array([data(bars[0])[0] for bars in figures[0].axes[0].containers])
+def test_runs_stand_apart_and_around_the_step() -> None:
+    figure = draw.adaptation_curve({f"s{i}": MAML for i in range(3)})
+    x = np.array([data(bars[0])[0] for bars in figure.axes[0].containers])
     np.testing.assert_allclose(x.mean(axis=0), [0, 1, 2, 3], atol=1e-12)
     assert (np.diff(x, axis=0) > 0.05).all()
     assert (abs(x - [0, 1, 2, 3]) < 0.3).all()
-    assert len({bars[0].get_marker() for bars in figures[0].axes[0].containers}) == 3
-    assert len({bars[0].get_color() for bars in figures[0].axes[0].containers}) == 3
+    assert len({bars[0].get_marker() for bars in figure.axes[0].containers}) == 3
+    assert len({bars[0].get_color() for bars in figure.axes[0].containers}) == 3
 
 
-def test_a_run_without_adaptation_is_a_level(figures: list[Figure], tmp_path: Path) -> None:
-    draw.adaptation_curve({"nav": MAML, "_oracle": ORACLE}, tmp_path / "adaptation")
-    (axes,) = figures[0].axes
+def test_a_run_without_adaptation_is_a_level() -> None:
+    figure = draw.adaptation_curve({"nav": MAML, "_oracle": ORACLE})
+    (axes,) = figure.axes
     level = axes.lines[-1]
     assert list(data(level)[1]) == [-2.5, -2.5]
     assert level.get_linestyle() == "--"
     (band,) = axes.patches
     assert (band.get_y(), band.get_y() + band.get_height()) == (-3.0, -2.0)
     assert axes.get_ylim()[1] > -2
-    assert legend(figures[0]) == ["nav", "_oracle"]
+    assert legend(figure) == ["nav", "_oracle"]
 
 
-def test_long_names_make_the_figure_higher_and_hide_nothing(figures: list[Figure], tmp_path: Path) -> None:
+def test_long_names_make_the_figure_higher_and_hide_nothing() -> None:
     for count in (1, 9):
         runs = {f"a-long-name-of-a-run-with-all-its-options-{i}": MAML for i in range(count)}
-        draw.adaptation_curve(runs, tmp_path / "adaptation", [-40.0])
+        draw.adaptation_curve(runs, [-40.0])
         assert_legend_hides_nothing(figures[-1])
     heights = [figure.axes[0].get_window_extent().height for figure in figures]
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
@@ -218,7 +208,7 @@ def test_long_names_make_the_figure_higher_and_hide_nothing(figures: list[Figure
 )
 def test_adaptation_curve_says_what_is_wrong(evaluations: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        draw.adaptation_curve(evaluations, tmp_path / "adaptation")
+        draw.adaptation_curve(evaluations)
 
 
 def navigation() -> dict[str, Any]:
@@ -238,10 +228,10 @@ def navigation() -> dict[str, Any]:
     }
 
 
-def test_navigation_paths_draws_what_was_visited(figures: list[Figure], tmp_path: Path) -> None:
+def test_navigation_paths_draws_what_was_visited() -> None:
     given = navigation()
-    draw.navigation_paths(**given, path=tmp_path / "paths")
-    grid = np.array(figures[0].axes).reshape(2, 2)
+    figure = draw.navigation_paths(**given)
+    grid = np.array(figure.axes).reshape(2, 2)
     for task, k in np.ndindex(2, 2):
         *paths, goal, start = grid[task, k].lines
         assert len(paths) == 3
@@ -261,13 +251,13 @@ def test_navigation_paths_draws_what_was_visited(figures: list[Figure], tmp_path
         ["task 2", "y position"],
     ]
     assert [axes.get_xlabel() for axes in grid[1]] == ["x position"] * 2
-    assert legend(figures[0]) == ["episode", "start", "goal"]
-    assert_legend_hides_nothing(figures[0])
+    assert legend(figure) == ["episode", "start", "goal"]
+    assert_legend_hides_nothing(figure)
 
 
-def test_navigation_panels_share_limits_that_hold_the_data(figures: list[Figure], tmp_path: Path) -> None:
-    draw.navigation_paths(**navigation(), path=tmp_path / "paths")
-    limits = {(axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) for axes in figures[0].axes}
+def test_navigation_panels_share_limits_that_hold_the_data() -> None:
+    figure = draw.navigation_paths(**navigation())
+    limits = {(axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) for axes in figure.axes}
     ((left, right), (bottom, top), aspect) = limits.pop()
     assert not limits
     assert aspect == 1
@@ -277,7 +267,7 @@ def test_navigation_panels_share_limits_that_hold_the_data(figures: list[Figure]
     assert 0.4 < right < 1
     assert -1 < bottom < -0.3
     assert 0.5 < top < 1
-    for axes in figures[0].axes:
+    for axes in figure.axes:
         box = axes.get_window_extent()
         assert box.width == pytest.approx(box.height, rel=0.01)
 
@@ -297,12 +287,12 @@ def test_navigation_paths_wants_shapes_that_fit(key: str, change: Callable[[Any]
     given = navigation()
     given[key] = change(given[key])
     with pytest.raises(ValueError, match=r"wanted: positions \(tasks, k, episodes, T\+1, 2\).* got: positions "):
-        draw.navigation_paths(**given, path=tmp_path / "paths")
+        draw.navigation_paths(**given)
 
 
 @pytest.mark.parametrize("name", ["curve", "curve.png", "curve.svg", "nav.v2"])
 def test_both_files_are_written_and_valid(name: str, tmp_path: Path) -> None:
-    written = draw.learning_curve({"nav": ROWS}, tmp_path / "figures" / name)
+    written = draw.learning_curve({"nav": [ROWS]}, tmp_path / "figures" / name)
     stem = "nav.v2" if name == "nav.v2" else "curve"
     assert written == tmp_path / "figures" / f"{stem}.png"
     assert sorted(file.name for file in written.parent.iterdir()) == [f"{stem}.png", f"{stem}.svg"]
@@ -312,7 +302,7 @@ def test_both_files_are_written_and_valid(name: str, tmp_path: Path) -> None:
         assert 1000 < image.width < 1200  # 5.5 inches at 200 dots each
         assert 500 < image.height < 800
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    blue, vermillion = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in draw.OKABE_ITO[:2])
+    blue, vermillion = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in style.OKABE_ITO[:2])
     for colour in (blue, vermillion):
         assert (pixels == colour).all(axis=1).sum() > 100
     assert ElementTree.parse(written.with_name(f"{stem}.svg")).getroot().tag == "{http://www.w3.org/2000/svg}svg"
@@ -325,8 +315,8 @@ def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_the_style_neither_leaks_nor_depends_on_the_users(figures: list[Figure], tmp_path: Path) -> None:
-    draw.adaptation_curve({"nav": MAML}, tmp_path / "a")
+def test_the_style_neither_leaks_nor_depends_on_the_users() -> None:
+    figure = draw.adaptation_curve({"nav": MAML}, tmp_path / "a")
     with matplotlib.rc_context({"axes.spines.top": True, "font.size": 30, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
         draw.adaptation_curve({"nav": MAML}, tmp_path / "b")

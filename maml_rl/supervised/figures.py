@@ -1,14 +1,14 @@
 """Figures of few-shot runs: learning curve, adaptation curve, fits of a sinusoid, an episode of images."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from maml_rl.figures import (
+from maml_rl.figures.curves import moving_average
+from maml_rl.figures.style import (
     BLUE,
     GREY,
     MARKERS,
@@ -18,8 +18,7 @@ from maml_rl.figures import (
     after,
     colours_for,
     legend,
-    moving_average,
-    save,
+    logarithmic,
     style,
 )
 from maml_rl.supervised.evaluate import MEASURES
@@ -28,12 +27,11 @@ RIGHT, WRONG = "#009E73", "#D55E00"
 
 
 @style
-def learning_curve(metrics: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Path:
+def learning_curve(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Draw the query loss after adaptation over the iterations of training, and its moving average.
 
     Args:
         metrics: Rows of metrics.jsonl for each run.
-        path: Where to write; .png or .svg at its end is replaced.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
@@ -44,15 +42,16 @@ def learning_curve(metrics: Mapping[str, Sequence[Mapping[str, float]]], path: P
         axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
         axes.plot(x, moving_average(y, max(1, len(y) // 20)), color=colour)
         handles.append(Line2D([], [], color=colour, label=name))
-    axes.set(xlabel="iteration", ylabel="query loss after adaptation", yscale="log")
+    axes.set(xlabel="iteration", ylabel="query loss after adaptation")
+    logarithmic(axes)
     legend(figure, handles)
-    return save(figure, path)
+    return figure
 
 
 @style
 def adaptation_curve(
-    evaluations: Mapping[str, Mapping[str, Any]], measure: str, path: Path, published: Mapping[int, float] | None = None
-) -> Path:
+    evaluations: Mapping[str, Mapping[str, Any]], measure: str, published: Mapping[int, float] | None = None
+) -> Figure:
     """Draw a measure on held-out tasks after 0, 1, ... gradient steps, with its 95 % interval over tasks.
 
     An error is drawn as the trimmed mean beside the mean, which few diverging tasks can move.
@@ -60,7 +59,6 @@ def adaptation_curve(
     Args:
         evaluations: Content of evaluation.json for each run.
         measure: "error", "accuracy" or "accuracy_one_by_one".
-        path: Where to write; .png or .svg at its end is replaced.
         published: What was published, by the number of steps.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -83,13 +81,13 @@ def adaptation_curve(
         handles += marks
     axes.set(xlabel="gradient steps on the new task", ylabel=f"{MEASURES[measure]}\n(held-out tasks, 95 % interval)")
     legend(figure, handles)
-    return save(figure, path)
+    return figure
 
 
 @style
 def fits(
-    x: Floats, panels: Mapping[str, Mapping[int, Floats]], support: tuple[Floats, Floats], truth: Floats, path: Path
-) -> Path:
+    x: Floats, panels: Mapping[str, Mapping[int, Floats]], support: tuple[Floats, Floats], truth: Floats
+) -> Figure:
     """Draw the curve of one task and the models' fits before and after gradient steps; a panel for each run.
 
     Args:
@@ -97,7 +95,6 @@ def fits(
         panels: For each run, the fit (n,) after so many steps.
         support: x and y of the support examples.
         truth: The curve, (n,).
-        path: Where to write; .png or .svg at its end is replaced.
     """
     figure = Figure(figsize=(2.9 * len(panels) + 0.4, 2.7), layout="constrained")
     grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
@@ -111,12 +108,12 @@ def fits(
         axes.set(xlabel="x")
     grid[0].set_ylabel("y")
     legend(figure, handles)
-    return save(figure, path)
+    return figure
 
 
 @style
 def episode(support: Floats, labels: Sequence[int], queries: Floats, truths: Sequence[int],
-            guesses: Mapping[int, Sequence[int]], path: Path) -> Path:  # fmt: skip
+            guesses: Mapping[int, Sequence[int]]) -> Figure:  # fmt: skip
     """Draw a task of images: the support set, and the queries with what the model calls them before and after.
 
     Args:
@@ -125,7 +122,6 @@ def episode(support: Floats, labels: Sequence[int], queries: Floats, truths: Seq
         queries: (m, height, width).
         truths: Their classes.
         guesses: For each number of gradient steps, the class that each query is given.
-        path: Where to write; .png or .svg at its end is replaced.
     """
     columns = max(len(support), len(queries))
     figure = Figure(figsize=(0.62 * columns + 0.9, 1.9 + 0.28 * len(guesses)), layout="constrained")
@@ -147,4 +143,4 @@ def episode(support: Floats, labels: Sequence[int], queries: Floats, truths: Seq
                         transform=grid[1][0].transAxes)  # fmt: skip
     grid[0][0].text(-0.25, 0.5, "support", ha="right", va="center", fontsize=8, transform=grid[0][0].transAxes)
     grid[1][0].text(-0.25, 0.5, "queries", ha="right", va="center", fontsize=8, transform=grid[1][0].transAxes)
-    return save(figure, path)
+    return figure

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.plot import read_runs
+from maml_rl.figures import save
+from maml_rl.plot import Pictures, missing_evaluations
+from maml_rl.runs import read_runs, refuse_untrained
 from maml_rl.supervised import figures, models
 from maml_rl.supervised.evaluate import adapted_errors, load_learner
 from maml_rl.supervised.learner import FewShotLearner
@@ -45,7 +48,7 @@ def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[F
 
 
 @torch.no_grad()
-def draw_fits(runs: Mapping[str, FewShotConfig], path: Path) -> Path:
+def draw_fits(runs: Mapping[str, FewShotConfig]) -> Figure:
     """Draw one held-out curve with each run's fit before and after 1 and 10 steps, to the first run's examples."""
     panels, support, truth, index = {}, (np.zeros(0), np.zeros(0)), np.zeros(0), None
     first = next(iter(runs.values()))
@@ -60,11 +63,11 @@ def draw_fits(runs: Mapping[str, FewShotConfig], path: Path) -> Path:
             for k in SHOWN_STEPS
         }
         support = (task.support.inputs.flatten().cpu().numpy(), task.support.targets.flatten().cpu().numpy())
-    return figures.fits(x, panels, support, truth, path)
+    return figures.fits(x, panels, support, truth)
 
 
 @torch.no_grad()
-def draw_episode(run: Path, path: Path) -> Path:
+def draw_episode(run: Path) -> Figure:
     """Draw one held-out task of images with the model's guesses before and after adaptation."""
     learner, theta, task, _ = _one_task(run)
     steps = learner.config.evaluation.steps
@@ -80,11 +83,10 @@ def draw_episode(run: Path, path: Path) -> Path:
         task.query.inputs[:SHOWN_QUERIES, 0].cpu().numpy(),
         task.query.targets[:SHOWN_QUERIES].tolist(),
         guesses,
-        path,
     )
 
 
-def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path]:
+def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> Pictures:
     """Draw learning curves, adaptation curves of evaluated runs, and fits of a sinusoid or an episode of images.
 
     Args:
@@ -92,23 +94,26 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> list[Path
         out: Folder for the pictures; None for figures/ in the first run.
 
     Returns:
-        The PNG files; each has an SVG beside it.
+        The files, and what is missing.
 
     Raises:
         InputError: A folder is not a run of few-shot learning, or has nothing to draw yet.
     """
-    configs, metrics, evaluations = read_runs(runs, FewShotConfig, "row of metrics")
-    folders = [Path(name) for name in configs]
-    target = Path(out) if out else folders[0] / "figures"
-    drawn = [figures.learning_curve(metrics, target / "learning_curve.png")]
-    shared = set.intersection(*(set(found["mean"]) for found in evaluations.values())) if evaluations else set()
+    found = read_runs(runs, FewShotConfig)
+    refuse_untrained(found, "row of metrics")
+    configs = {run.name: run.config for run in found}
+    evaluations = {run.name: run.evaluation for run in found if run.evaluation}
+    first = Path(found[0].name)
+    drawn = {"learning_curve": figures.learning_curve({run.name: run.metrics for run in found})}
+    shared = set.intersection(*(set(each["mean"]) for each in evaluations.values())) if evaluations else set()
     sinusoids = all(config.data == "sinusoid" for config in configs.values())
-    comparable = sinusoids and all(found["shots"] == PUBLISHED_SHOTS for found in evaluations.values())
+    comparable = sinusoids and all(each["shots"] == PUBLISHED_SHOTS for each in evaluations.values())
     for measure in sorted(shared):
         known = PUBLISHED if comparable else None
-        drawn.append(figures.adaptation_curve(evaluations, measure, target / f"adaptation_{measure}.png", known))
+        drawn[f"adaptation_{measure}"] = figures.adaptation_curve(evaluations, measure, known)
     if sinusoids:
-        drawn.append(draw_fits(configs, target / "fits.png"))
-    elif "accuracy" in shared and configs[str(folders[0])].data == "omniglot":
-        drawn.append(draw_episode(folders[0], target / "episode.png"))
-    return drawn
+        drawn["fits"] = draw_fits(configs)
+    elif "accuracy" in shared and found[0].config.data == "omniglot":
+        drawn["episode"] = draw_episode(first)
+    target = Path(out) if out else first / "figures"
+    return Pictures([save(figure, target / name) for name, figure in drawn.items()], missing_evaluations(found))

@@ -1,0 +1,86 @@
+"""Groups of runs that differ in their seed only, with the shortest labels that tell them apart."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from envs import InputError
+from maml_rl.config import Config
+from maml_rl.config_file import MAY_DIFFER
+from maml_rl.runs import Run
+
+METHODS = {"maml": "MAML", "pretrained": "pretrained", "oracle": "oracle", "random": "random"}
+"""What each method is called in labels."""
+
+ENVIRONMENT = ("env", "preset", "horizon", "task_ranges")
+"""Keys that say what a return is of."""
+
+
+class Group(NamedTuple):
+    """Runs that differ in their seed only."""
+
+    label: str  # the shortest that tells it from the other groups
+    method: str
+    runs: tuple[Run[Config], ...]
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _refuse_other_environments(runs: Sequence[Run[Config]]) -> None:
+    def environment(run: Run[Config]) -> str:
+        values = {key: getattr(run.config, key) for key in ENVIRONMENT}
+        return ", ".join(f"{key} = {value!r}" for key, value in values.items() if value not in (None, {}))
+
+    first = environment(runs[0])
+    for run in runs[1:]:
+        if environment(run) != first:
+            raise InputError(
+                f"returns compare only within an environment: {runs[0].name} is of {first}, "
+                f"{run.name} of {environment(run)}; give runs of one at a time"
+            )
+
+
+def grouped(runs: Sequence[Run[Config]]) -> list[Group]:
+    """Put runs that differ in their seed only together, in the order of their first.
+
+    A group is called by its method, and by the keys in which the groups of that method differ, if there are several.
+    Keys in which a resumed run may differ from the one that began, such as iterations, tell nothing apart.
+
+    Raises:
+        InputError: The runs are of different environments, or one seed of a group is there twice.
+    """
+    _refuse_other_environments(runs)
+    found: dict[tuple[tuple[str, str], ...], list[Run[Config]]] = {}
+    for run in runs:
+        keys = _flat(run.config.model_dump(exclude=MAY_DIFFER | {"seed", *ENVIRONMENT}))
+        found.setdefault(tuple((key, _said(value)) for key, value in keys), []).append(run)
+    groups = []
+    for keys_of, members in found.items():
+        _refuse_a_seed_twice(members)
+        method = members[0].config.method
+        rivals = [dict(other) for other in found if dict(other)["method"] == method]
+        differ = [f"{key} = {value}" for key, value in keys_of if any(rival[key] != value for rival in rivals)]
+        groups.append(Group(", ".join([METHODS[method], *differ]), method, tuple(members)))
+    return groups
+
+
+def _refuse_a_seed_twice(runs: Sequence[Run[Config]]) -> None:
+    names: dict[int, str] = {}
+    for run in runs:
+        other = names.setdefault(run.config.seed, run.name)
+        if other != run.name:
+            raise InputError(
+                f"{other} and {run.name} are of the same configuration and seed, {run.config.seed}: leave one out"
+            )
+
+
+def _said(value: object) -> str:
+    """A value as a TOML file has it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_said, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

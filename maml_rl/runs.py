@@ -1,0 +1,75 @@
+"""What run folders hold, to compare and to draw: configuration, metrics, the newest evaluation."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple
+
+from envs import InputError
+from maml_rl import run_folder
+from maml_rl.config_file import Kind, of_kind
+
+
+class Run(NamedTuple, Generic[Kind]):
+    """One run folder."""
+
+    name: str  # as it was given
+    config: Kind
+    metrics: list[dict[str, float]]  # rows of metrics.jsonl
+    evaluation: dict[str, Any] | None  # the newest, if there is one
+    made_with: dict[str, Any]  # versions and hardware
+
+
+def latest_evaluation(run: Path) -> Path | None:
+    """The newest evaluation file of a run folder, if it has one."""
+    return max(run.glob("evaluation*.json"), key=lambda file: file.stat().st_mtime_ns, default=None)
+
+
+def read_evaluation(file: Path) -> dict[str, Any]:
+    """The content of an evaluation file.
+
+    Raises:
+        InputError: It is damaged, or not an evaluation.
+    """
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: {error}; evaluate the run again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} is not an evaluation of this package")
+    return content
+
+
+def read_runs(folders: Sequence[Path | str], kind: type[Kind]) -> list[Run[Kind]]:
+    """Read run folders of one kind of learning, each once, in their order.
+
+    Raises:
+        InputError: There is none, or one that is not of that kind or is damaged.
+    """
+    if not folders:
+        raise InputError("nothing to plot: give one or more run folders")
+    found = []
+    for folder in dict.fromkeys(map(Path, folders)):
+        config = of_kind(run_folder.read_config(folder), kind, str(folder))
+        file = latest_evaluation(folder)
+        found.append(
+            Run(
+                str(folder),
+                config,
+                run_folder.read_metrics(folder),
+                read_evaluation(file) if file else None,
+                run_folder.read_made_with(folder),
+            )
+        )
+    return found
+
+
+def refuse_untrained(runs: Sequence[Run[Kind]], row: str) -> None:
+    """Refuse runs without metrics; ``row`` names a row of them.
+
+    Raises:
+        InputError: A run has none yet.
+    """
+    for run in runs:
+        if not run.metrics:
+            raise InputError(f"{run.name} has no finished {row} yet: train on with --resume --out {run.name}")
