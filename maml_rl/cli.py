@@ -20,6 +20,7 @@ from maml_rl.flags import (
     DownloadOmniglot,
     Evaluate,
     Plot,
+    Render,
     Train,
     TrainFewShot,
     parse,
@@ -31,6 +32,7 @@ COMMANDS = """usage: maml-rl COMMAND ...
   train CONFIG [--out RUN] [--resume] [--KEY VALUE ...]   meta-train; writes a run folder
   evaluate RUN [--tasks N] [--steps K]                    return (or error) on held-out tasks after 0 ... K steps
   plot RUN [RUN ...]                                      learning and adaptation curves; paths for navigation
+  render RUN [--tasks N] [--steps K]                      a video of held-out tasks before and after adaptation
   envs                                                    the environments
   check-env ENV [--preset P]                              what would break training with a name, module:Class,
                                                           gymnasium:ID or a TOML file's environment
@@ -188,6 +190,27 @@ def plot(arguments: Sequence[str]) -> None:
         print(path)
 
 
+def render(arguments: Sequence[str]) -> None:
+    """``maml-rl render RUN ...``."""
+    from maml_rl.render import render as film
+
+    chosen = parse(Render, arguments, "render")
+    if _few_shot([chosen.run]):
+        raise InputError(f"{chosen.run} is few-shot learning, which has no episodes to film: use maml-rl plot")
+    paths = film(
+        chosen.run,
+        chosen.steps,
+        chosen.tasks,
+        chosen.episodes,
+        chosen.split,
+        chosen.which,
+        chosen.out,
+        chosen.fps,
+    )
+    for path in paths:
+        print(path)
+
+
 def download_omniglot(arguments: Sequence[str]) -> None:
     """``maml-rl download-omniglot FOLDER``."""
     from maml_rl.supervised.omniglot import download
@@ -207,6 +230,7 @@ def main() -> None:
         "train": train,
         "evaluate": evaluate,
         "plot": plot,
+        "render": render,
         "envs": environments,
         "check-env": check_env,
         "check-gradients": check_gradients,

@@ -12,6 +12,7 @@ from torch import Tensor
 from envs import InputError
 from maml_rl import checkpoint, run_folder
 from maml_rl.config import Config
+from maml_rl.config import Evaluation as EvaluationSettings
 from maml_rl.config_file import of_kind, parse, parse_toml
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.meta import Exploration
@@ -95,6 +96,16 @@ def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
     return summarise(learner, exploration, tasks, "in", lr)
 
 
+def settings(config: Config, where: str, **given: int | None) -> EvaluationSettings:
+    """The [evaluation] settings of a configuration, with those that are given in their place.
+
+    Raises:
+        InputError: A number is out of range; ``where`` says whose.
+    """
+    section = config.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
+    return of_kind(parse(config.model_dump() | {"evaluation": section}, where), Config, where).evaluation
+
+
 def load_learner(run: Path | str, which: str = "checkpoint", device: str | None = None) -> tuple[Learner, Params]:
     """The learner and parameters of a run folder, or of a checkpoint file alone.
 
@@ -145,11 +156,8 @@ def evaluate(
     if Path(run).is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
     learner, theta = load_learner(run, which)
-    given = {"tasks": tasks, "episodes": episodes, "steps": steps}
-    section = learner.config.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
     try:
-        values = learner.config.model_dump() | {"evaluation": section}
-        chosen = of_kind(parse(values, f"evaluate {run}"), Config, str(run)).evaluation
+        chosen = settings(learner.config, f"evaluate {run}", tasks=tasks, episodes=episodes, steps=steps)
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()

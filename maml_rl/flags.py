@@ -87,6 +87,28 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Render:
+    """Film held-out tasks before adaptation and after each gradient step, side by side: mp4, gif and a picture."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, or a checkpoint file."""
+    steps: int | None = None
+    """Gradient steps; None: the configuration's number."""
+    tasks: int = 2
+    """Held-out tasks, a row for each."""
+    episodes: int | None = None
+    """Episodes to adapt with, for each task and step; None: the configuration's number."""
+    split: Literal["in", "out"] = "in"
+    """Held-out tasks of the training distribution, or beyond it."""
+    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
+    """The last parameters, those with the best training return, or those before training."""
+    out: Path | None = None
+    """Folder for the video; None: videos/ in the run folder."""
+    fps: int = 20
+    """Frames a second, one for each control step."""
+
+
+@dataclass(frozen=True)
 class CheckEnv:
     """Look for what would break or spoil training with an environment, and say how to mend it."""
 
