@@ -88,6 +88,7 @@ def make(
     copies: int | None = None,
     vector: Vector | None = None,
     task_ranges: Ranges | None = None,
+    render_mode: str | None = None,
 ) -> list[TaskEnv]:
     """Make the environment, in as many copies as work best side by side.
 
@@ -99,6 +100,7 @@ def make(
         copies: How many; None for what the environment asks for.
         vector: How a gymnasium environment is stepped; None for in this process.
         task_ranges: Attributes of a gymnasium environment whose values are the task.
+        render_mode: "rgb_array" makes a gymnasium environment so that it can draw itself; others always can.
 
     Returns:
         The copies, usually for ``maml_rl.rollout``.
@@ -114,7 +116,7 @@ def make(
         raise InputError(f"preset = {preset!r} does not exist for {name}; its presets: {known}")
     made: list[TaskEnv]
     if chosen is GymnasiumTaskEnv:
-        made = [gymnasium_batch(name, vector, horizon, ranges) for _ in range(copies or 1)]
+        made = [gymnasium_batch(name, vector, horizon, ranges, render_mode) for _ in range(copies or 1)]
     else:
         refuse_vector(name, vector, ranges)
         made = [chosen(**options) for _ in range(copies or chosen.copies)]

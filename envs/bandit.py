@@ -47,6 +47,10 @@ class Bandit(TaskEnv):
         """Always the best arm."""
         return self.horizon * tasks.amax(-1)
 
+    def describe(self, task: Tensor) -> str:
+        """The arm that pays most, counted from 0 as actions are, and its mean reward."""
+        return f"arm {int(task.argmax())} pays most, {float(task.max()):.2f}"
+
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Nothing to see: the observation is always 1."""
         self._means, self._seeds, self._pulls = tasks.to(self.device, torch.float32), seeds, 0

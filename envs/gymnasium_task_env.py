@@ -5,6 +5,7 @@ from collections.abc import Callable
 from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
+import gymnasium
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -25,8 +26,18 @@ METHODS = """\
         self.goal = task[0]"""
 """The two methods, as an example for those who have to write them."""
 
+PICTURE = """\
+an environment that can be drawn has metadata = {"render_modes": ["rgb_array"]}, an argument render_mode of __init__
+that it keeps as self.render_mode, and
+    def render(self):
+        return image  # (height, width, 3), uint8"""
+"""What an environment needs to be drawn."""
 
 T = TypeVar("T")
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
 def _with_traceback(call: Callable[[], T]) -> T:
@@ -160,9 +171,30 @@ class GymnasiumTaskEnv(TaskEnv):
         observation, reward, terminated, truncated, info = (torch.from_numpy(part) for part in rows)
         return Step(observation, reward, terminated, truncated, dict(zip(self._names, info.unbind(-1), strict=True)))
 
-    def render(self) -> NDArray[np.uint8]:
-        """Not there: gymnasium draws an environment that was made with a render mode."""
-        raise InputError(f"{self._where}: draw it in gymnasium, with render_mode='rgb_array'")
+    def describe(self, task: Tensor) -> str:
+        """In the words of the environment's own ``describe(task)`` if it has that."""
+        own = self._reach("describe")
+        return super().describe(task) if own is None else str(own(self._own(task[None].numpy())[0]))
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
+        """The environment's own picture, where it was made with render_mode "rgb_array", without workers.
+
+        Raises:
+            InputError: It draws no RGB array.
+        """
+        if not isinstance(self._batch, Stepper) or self._env.render_mode != "rgb_array":
+            raise InputError(f"{self._where} draws no picture: {PICTURE}")
+        if mujoco_model(self._env) is not None:
+            from envs.opengl import choose_backend
+
+            choose_backend()
+        try:
+            image = self._batch.render(index)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise InputError(f"{self._where} cannot draw itself here: {error}") from error
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+            raise InputError(f"{self._where}: render() returned {_kind(image)}, not an image: {PICTURE}")
+        return image
 
     def close(self) -> None:
         """Close the environments and end the workers."""

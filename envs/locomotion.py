@@ -66,6 +66,10 @@ class Locomotion(MujocoTask):
             terms["reward_survive"] = torch.full_like(run, self.definition.survive)
         return terms
 
+    def places(self) -> Tensor:
+        """Position, as the preset measures it, (batch, axes) in m."""
+        return self.motion(self.state, self.state).position.clone()
+
     def change(self, before: State, after: State, axes: int) -> Motion:
         """Motion of the root along its first axes: its change of position in the step over dt."""
         position = after.qpos[..., :axes]

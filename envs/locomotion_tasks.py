@@ -9,7 +9,7 @@ from torch import Tensor
 
 from envs.errors import InputError
 from envs.locomotion import Locomotion, Motion
-from envs.task_env import HELD_OUT_SEED
+from envs.task_env import HELD_OUT_SEED, goal_in_words
 
 
 def _unit(angle: Tensor) -> Tensor:
@@ -33,6 +33,10 @@ class ForwardOrBackward(Locomotion):
         """Velocity in the task's direction."""
         return task[..., 0] * motion.velocity[..., 0]
 
+    def describe(self, task: Tensor) -> str:
+        """The direction."""
+        return "forward" if task[0] > 0 else "backward"
+
 
 class PlaneDirection(Locomotion):
     """Task d, a unit vector of any direction in the plane: reward d · v.
@@ -54,6 +58,11 @@ class PlaneDirection(Locomotion):
         """Velocity in the task's direction."""
         return (task * motion.velocity).sum(-1)
 
+    def describe(self, task: Tensor) -> str:
+        """The direction's angle from the x axis."""
+        degrees = math.degrees(math.atan2(task[1], task[0]))
+        return f"direction {round(degrees) % 360}°"
+
 
 class GoalVelocity(Locomotion):
     """Task g, uniform in (0, top speed) m/s: reward -abs(v - g) along x. Split "out": up to 1 m/s above."""
@@ -74,6 +83,10 @@ class GoalVelocity(Locomotion):
     def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
         """Minus the distance to the goal velocity."""
         return -(motion.velocity[..., 0] - task[..., 0]).abs()
+
+    def describe(self, task: Tensor) -> str:
+        """The goal velocity."""
+        return f"goal velocity {float(task[0]):.2f} m/s"
 
 
 class GoalPosition(Locomotion):
@@ -104,3 +117,11 @@ class GoalPosition(Locomotion):
     def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
         """Minus the distance to the goal, along x plus along y."""
         return -(motion.position - task).abs().sum(-1)
+
+    def goals(self, tasks: Tensor) -> Tensor:
+        """The tasks."""
+        return tasks
+
+    def describe(self, task: Tensor) -> str:
+        """The goal."""
+        return goal_in_words(task)

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs import random
-from envs.errors import InputError
+from envs import opengl, random
 from envs.physics.cpu import CpuPhysics
 from envs.task_env import Step, TaskEnv
 
@@ -34,16 +33,6 @@ class ResetNoise(NamedTuple):
     qpos_normal: float = 0.0
     qvel_normal: float = 0.1
     qvel_uniform: float = 0.0
-
-
-def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
-    try:
-        return mujoco.Renderer(model, height, width)
-    except Exception as error:
-        raise InputError(
-            "MuJoCo cannot draw here: set the environment variable MUJOCO_GL to egl (Debian package libegl1) or "
-            f"osmesa (libosmesa6) before Python starts; its own words: {error}"
-        ) from error
 
 
 def gymnasium_asset(name: str) -> str:
@@ -97,6 +86,7 @@ class MujocoTask(TaskEnv):
         self._batch = 0
         self._task = torch.zeros(0)
         self._models: dict[bytes, mujoco.MjModel] = {}  # of the tasks that were last reset to
+        self._worlds: list[mujoco.MjModel] = []  # the model of each environment
         self._renderer: mujoco.Renderer | None = None
         self.action_space = gymnasium.spaces.Box(-action_scale, action_scale, (model.nu,), np.float32)
         width = self.observation(State(self._start, torch.zeros(model.nv, dtype=torch.float64))).shape[-1]
@@ -135,12 +125,12 @@ class MujocoTask(TaskEnv):
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Start at the default position plus noise; see the class for its widths."""
-        batch, models = len(seeds), self._models_of(tasks)
+        batch, self._worlds = len(seeds), self._models_of(tasks)
         if self._physics is None or batch != self._batch:
             self.close()
-            self._physics, self._batch = CpuPhysics(models, batch, self._threads), batch
+            self._physics, self._batch = CpuPhysics(self._worlds, batch, self._threads), batch
         else:
-            self._physics.use(models)
+            self._physics.use(self._worlds)
         self._task = tasks
         nq, nv = self.model.nq, self.model.nv
         shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold(seeds, 0), (nq,)) - 1)
@@ -163,16 +153,24 @@ class MujocoTask(TaskEnv):
         reward = sum(terms.values(), torch.zeros(())).float()
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
 
-    def render(self, width: int = 480, height: int = 480) -> NDArray[np.uint8]:
-        """An RGB image of the first environment from the model's tracking camera."""
+    def render(self, index: int = 0, width: int = 480, height: int = 360) -> NDArray[np.uint8]:
+        """An RGB image of one environment, in its own model, from the model's tracking camera."""
+        state = self.state
         if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
             if self._renderer is not None:
                 self._renderer.close()
-            self._renderer = _renderer(self.model, width, height)
-        data = mujoco.MjData(self.model)
-        data.qpos[:], data.qvel[:] = self.state.qpos[0].numpy(), self.state.qvel[0].numpy()
-        mujoco.mj_forward(self.model, data)
-        self._renderer.update_scene(data, camera=0 if self.model.ncam else -1)
+            self._renderer = opengl.renderer(self.model, width, height)
+        model = self._worlds[index]
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = state.qpos[index].numpy(), state.qvel[index].numpy()
+        mujoco.mj_forward(model, data)
+        camera = mujoco.MjvCamera()
+        if model.ncam:
+            camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+        else:
+            mujoco.mjv_defaultFreeCamera(model, camera)
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, everything, self._renderer.scene)
         image: NDArray[np.uint8] = self._renderer.render()
         return image
 

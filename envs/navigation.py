@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.task_env import HELD_OUT_SEED, Step, TaskEnv
+from envs.task_env import HELD_OUT_SEED, Step, TaskEnv, goal_in_words
 
 
 class Navigation(TaskEnv):
@@ -33,6 +33,7 @@ class Navigation(TaskEnv):
     step_length = 0.1
     goal_range = 0.5
     arrival = 0.01
+    map_only = True
 
     def __init__(self, preset: str = "finn2017", horizon: int = 100, device: torch.device | str = "cpu") -> None:
         self.preset = preset
@@ -68,14 +69,26 @@ class Navigation(TaskEnv):
         reward = -torch.linalg.vector_norm(offset, dim=-1)
         return Step(self._position, reward, terminated, torch.zeros_like(terminated), {"success": terminated})
 
-    def render(self) -> NDArray[np.uint8]:
+    def places(self) -> Tensor:
+        """Positions."""
+        return self._position.clone()
+
+    def goals(self, tasks: Tensor) -> Tensor:
+        """The tasks."""
+        return tasks
+
+    def describe(self, task: Tensor) -> str:
+        """The goal."""
+        return goal_in_words(task)
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
         """A 400 x 400 image of the square from -1 to 1: goal green, point blue."""
         axis = np.linspace(-1, 1, 400, dtype=np.float32)
         x, y = np.meshgrid(axis, -axis)
         image = np.full((400, 400, 3), 255, np.uint8)
         for center, radius, color in (
-            (self._goal[0], 0.04, (0, 158, 115)),
-            (self._position[0], 0.03, (0, 114, 178)),
+            (self._goal[index], 0.04, (0, 158, 115)),
+            (self._position[index], 0.03, (0, 114, 178)),
         ):
             cx, cy = center.tolist()
             image[(x - cx) ** 2 + (y - cy) ** 2 < radius**2] = color

@@ -73,7 +73,7 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
     return found
 
 
-def _maker(name: str, horizon: int | None, ranges: Ranges) -> MakeEnv:
+def _maker(name: str, horizon: int | None, ranges: Ranges, render_mode: str | None) -> MakeEnv:
     if name.startswith(BY_METAWORLD):
         if ranges:
             raise InputError(f"task_ranges does nothing for env = {name!r}, which has tasks of its own: leave it out")
@@ -81,22 +81,25 @@ def _maker(name: str, horizon: int | None, ranges: Ranges) -> MakeEnv:
     if not name.startswith(BY_ID):
         found = own_class(name)
         assert issubclass(found, gymnasium.Env)
-        return partial(by_class, found, ranges)
+        return partial(by_class, found, ranges, render_mode)
     _current_folder_first()
     try:
-        return partial(by_spec, gymnasium.spec(name.removeprefix(BY_ID)), horizon, ranges)
+        spec = gymnasium.spec(name.removeprefix(BY_ID))
+        return partial(by_spec, spec, horizon, ranges, render_mode)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise InputError(f"env = {name!r}: {error}") from error
 
 
-def gymnasium_batch(name: str, vector: Vector, horizon: int | None, ranges: Ranges) -> GymnasiumTaskEnv:
+def gymnasium_batch(
+    name: str, vector: Vector, horizon: int | None, ranges: Ranges, render_mode: str | None = None
+) -> GymnasiumTaskEnv:
     """The environments of "gymnasium:ID", "metaworld:NAME", or of a gymnasium.Env class by "module:Class".
 
     Raises:
         InputError: There is no such environment, or it cannot be used.
     """
     try:
-        return GymnasiumTaskEnv(_maker(name, horizon, ranges), vector, horizon, where=f"env = {name!r}")
+        return GymnasiumTaskEnv(_maker(name, horizon, ranges, render_mode), vector, horizon, where=f"env = {name!r}")
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise InputError(f"env = {name!r}: {error}") from error
 

@@ -63,6 +63,14 @@ class RandomDynamics(Locomotion):
         mujoco.mj_setConst(model, self._scratch)
         return model
 
+    def describe(self, task: Tensor) -> str:
+        """The geometric mean of each kind's factors, over the elements that are not zero."""
+        words = []
+        for name, factors in zip(BASES, task.double().cpu().split(self._sizes()), strict=True):
+            present = torch.from_numpy(getattr(self.model, name) != 0).flatten()
+            words.append(f"{name.split('_')[1]} {factors[present].log().mean().exp():.2f}")
+        return ", ".join(words)
+
     def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
         """Velocity along x."""
         return motion.velocity[..., 0]

@@ -141,6 +141,10 @@ class Stepper:
                 raise
         return Rows(*(part.copy() for part in rows))
 
+    def render(self, i: int) -> Any:  # noqa: ANN401  whatever the environment returns
+        """What an environment draws."""
+        return self._envs[i].render()
+
     def close(self) -> None:
         """Close the environments."""
         while self._envs:

@@ -14,9 +14,17 @@ from envs.errors import InputError
 HELD_OUT_SEED = 20170310
 """Held-out tasks are drawn from this seed, whatever the seed of training."""
 
+SHOWN = 6
+"""Numbers of a task that ``describe`` shows where the family has no words for it."""
+
 
 SUCCESS = "success"
 """The name in ``Step.info`` of what is counted beside the return: above 0 where the task is solved in this step."""
+
+
+def goal_in_words(goal: Tensor) -> str:
+    """A place that a task asks for: "goal (0.31, -0.20)"."""
+    return f"goal ({', '.join(f'{value:.2f}' for value in goal.tolist())})"
 
 
 class Step(NamedTuple):
@@ -50,6 +58,8 @@ class TaskEnv(ABC):
         max_batch: Most environments that ``step`` takes at once; None for no limit.
         copies: How many copies, stepped side by side in threads, use the machine best. Above 1 only where
             ``step`` spends its time outside Python.
+        map_only: Whether a map of ``places`` shows all there is to see: videos draw the paths of several episodes
+            there, and no pictures.
         device: Where the tensors live.
     """
 
@@ -58,6 +68,7 @@ class TaskEnv(ABC):
     horizon: int
     max_batch: int | None = None
     copies: int = 1
+    map_only: bool = False
     device: torch.device = torch.device("cpu")
     presets: ClassVar[tuple[str, ...]] = ()
 
@@ -111,9 +122,33 @@ class TaskEnv(ABC):
         """Expected return of the best policy that knows the task, (count,), where the family can compute it."""
         return None
 
-    def render(self) -> NDArray[np.uint8]:
-        """An RGB image (height, width, 3) of the first environment, where the family can draw itself."""
-        raise InputError(f"{type(self).__name__} cannot draw itself: define render() to return an RGB array")
+    def describe(self, task: Tensor) -> str:
+        """A task (task_shape) in a few words, such as "forward" or "goal (0.31, -0.20)", for pictures."""
+        numbers = [f"{value:.3g}" for value in task.flatten().tolist()]
+        return f"task ({', '.join(numbers[:SHOWN] + ['...'] * (len(numbers) > SHOWN))})"
+
+    def places(self) -> Tensor | None:
+        """Where the agents are now, (batch, 1) along a line or (batch, 2) in a plane, for pictures of their paths.
+
+        In any unit of length. None where the family has no such place, or does not say. A copy, which the next step
+        leaves alone.
+        """
+        return None
+
+    def goals(self, tasks: Tensor) -> Tensor | None:
+        """The places that tasks (count, *task_shape) ask for, as ``places`` has them; None where they ask for none."""
+        return None
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
+        """An RGB image (height, width, 3) of one environment of the batch, where the family can draw itself.
+
+        Raises:
+            InputError: It cannot, or not on this machine.
+        """
+        raise InputError(
+            f"{type(self).__name__} cannot draw itself: define render(index) to return an RGB array, or places() with "
+            "map_only = True for a map"
+        )
 
     def close(self) -> None:  # noqa: B027  an environment with nothing to release need not define it
         """Release threads, processes and windows."""

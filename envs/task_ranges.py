@@ -1,6 +1,7 @@
 """Tasks without a class: an environment's attributes, each uniform in a range, are the task."""
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -144,6 +145,10 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         upward = np.where(only_above, True, np.where(only_below, False, rng.random(inside.shape) < 0.5))
         return np.asarray(np.where(upward, above, below), np.float64)
 
+    def describe(self, task: NDArray[Any]) -> str:
+        """Every attribute and its value."""
+        return ", ".join(f"{key} {value:.3g}" for key, value in zip(self._keys, task, strict=True))
+
     def set_task(self, task: NDArray[Any]) -> None:
         """Set every attribute to its value."""
         for key, setter, value in zip(self._keys, self._set, task, strict=True):
@@ -155,12 +160,27 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             self._derive()
 
 
-def by_class(kind: type[gymnasium.Env[Any, Any]], ranges: Ranges) -> gymnasium.Env[Any, Any]:
-    """An environment of a class that is called without arguments; its own tasks if there are no ranges."""
-    return RangedEnv(kind(), ranges) if ranges else kind()
+def by_class(
+    kind: type[gymnasium.Env[Any, Any]], ranges: Ranges, render_mode: str | None = None
+) -> gymnasium.Env[Any, Any]:
+    """An environment of a class that is called without arguments, or with a render mode if it is drawn and takes one.
+
+    Its own tasks if there are no ranges.
+    """
+    options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
+    env = kind(**options) if options.keys() <= inspect.signature(kind).parameters.keys() else kind()
+    return RangedEnv(env, ranges) if ranges else env
 
 
-def by_spec(spec: EnvSpec, horizon: int | None, ranges: Ranges) -> gymnasium.Env[Any, Any]:
+def by_spec(
+    spec: EnvSpec, horizon: int | None, ranges: Ranges, render_mode: str | None = None
+) -> gymnasium.Env[Any, Any]:
     """An environment that gymnasium has registered; a horizon replaces its time limit."""
-    env = gymnasium.make(spec, max_episode_steps=horizon, disable_env_checker=True)
+    make = partial(gymnasium.make, spec, max_episode_steps=horizon, disable_env_checker=True)
+    try:
+        env = make(render_mode=render_mode)
+    except TypeError:
+        if render_mode is None:
+            raise
+        env = make()  # its class takes no render mode
     return RangedEnv(env, ranges) if ranges else env

@@ -23,6 +23,7 @@ class ToldTask(TaskEnv):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         self.action_space = env.action_space
         self.horizon, self.max_batch, self.copies, self.device = env.horizon, env.max_batch, env.copies, env.device
+        self.map_only = env.map_only
         self._task = torch.zeros(0)
 
     @staticmethod
@@ -52,9 +53,21 @@ class ToldTask(TaskEnv):
         step = self.env.step(action)
         return step._replace(observation=self.told(step.observation, self._task))
 
-    def render(self) -> NDArray[np.uint8]:
+    def describe(self, task: Tensor) -> str:
+        """The other environment's words."""
+        return self.env.describe(task)
+
+    def places(self) -> Tensor | None:
+        """The other environment's."""
+        return self.env.places()
+
+    def goals(self, tasks: Tensor) -> Tensor | None:
+        """The other environment's."""
+        return self.env.goals(tasks)
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
         """The other environment's picture."""
-        return self.env.render()
+        return self.env.render(index)
 
     def close(self) -> None:
         """Close the other environment."""

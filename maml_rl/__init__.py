@@ -4,6 +4,7 @@ from envs import InputError, Step, TaskEnv
 from maml_rl.agent import Agent, load
 from maml_rl.config import Config
 from maml_rl.evaluate import Evaluation, evaluate
+from maml_rl.render import render
 from maml_rl.train import meta_train
 from maml_rl.training import Stopped
 
@@ -18,4 +19,5 @@ __all__ = [
     "evaluate",
     "load",
     "meta_train",
+    "render",
 ]

@@ -10,29 +10,20 @@ from rich.table import Table
 
 from envs import InputError, WorkerError
 from maml_rl import config_file
-from maml_rl.comparison import Comparison
-from maml_rl.config import Config
+from maml_rl.cli_checks import check_env, check_estimators, check_gradients
+from maml_rl.cli_results import compare, evaluate, plot, render, report
 from maml_rl.config_file import AnyConfig
 from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.flags import (
-    CheckEnv,
-    CheckEstimators,
-    CheckGradients,
-    DownloadOmniglot,
-    Evaluate,
-    Plot,
-    Train,
-    TrainFewShot,
-    parse,
-    with_config,
-)
-from maml_rl.statistics import Interval
+from maml_rl.flags import DownloadOmniglot, Train, TrainFewShot, parse, with_config
 
 COMMANDS = """usage: maml-rl COMMAND ...
 
   train CONFIG [--out RUN] [--resume] [--KEY VALUE ...]   meta-train; writes a run folder
-  evaluate RUN [--tasks N] [--steps K]                    return (or error) on held-out tasks after 0 ... K steps
-  plot RUN [RUN ...]                                      learning and adaptation curves; paths for navigation
+  evaluate RUN [RUN ...] [--tasks N] [--steps K]          return (or error) on held-out tasks after 0 ... K steps
+  compare RUN [RUN ...]                                   evaluated runs side by side, in a table and in words
+  plot RUN [RUN ...]                                      curves of learning and adaptation, tasks, paths
+  render RUN [--tasks N] [--steps K]                      a film of held-out tasks before and after adaptation
+  report RUN [RUN ...]                                    all of it in one HTML page
   envs                                                    the environments
   check-env ENV [--preset P]                              what would break training with a name, module:Class,
                                                           gymnasium:ID or a TOML file's environment
@@ -44,15 +35,7 @@ CONFIG is a TOML file or one of: {experiments}
 
 `maml-rl COMMAND --help` lists a command's options."""
 
-EXIT_BAD_INPUT, EXIT_CANNOT_TELL = 2, 3
-
-
-def _few_shot(arguments: Sequence[str | Path]) -> bool:
-    """Whether the first run folder among the arguments, which flags may come before, is of few-shot learning."""
-    from maml_rl.run_folder import read_config
-
-    runs = [Path(argument) for argument in arguments if (Path(argument) / "config.toml").is_file()]
-    return bool(runs) and isinstance(read_config(runs[0]), FewShotConfig)
+EXIT_BAD_INPUT = 2
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -75,39 +58,6 @@ def train(arguments: Sequence[str]) -> None:
     print(f"trained: {run}\nnext:    maml-rl evaluate {run}; maml-rl plot {run}; tensorboard --logdir {run}")
 
 
-def evaluate(arguments: Sequence[str]) -> None:
-    """``maml-rl evaluate RUN ...``."""
-    from maml_rl.evaluate import evaluate as run_evaluation
-    from maml_rl.published import adaptation
-    from maml_rl.run_folder import read_config
-
-    if _few_shot(arguments):
-        from maml_rl.supervised.cli import evaluate as evaluate_few_shot
-
-        evaluate_few_shot(arguments)
-        return
-    chosen = parse(Evaluate, arguments, "evaluate")
-    result = run_evaluation(
-        chosen.run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which, chosen.tune_lr
-    )
-    config = config_file.of_kind(read_config(chosen.run), Config, str(chosen.run))
-    known = adaptation(config.env, config.preset, config.horizon) if chosen.split == "in" else None
-    table = Table(title=f"{chosen.run}: return on {len(result.tasks)} held-out tasks")
-    success = result.mean_success()
-    more = [*([known.source] if known else []), *([] if success is None else ["success"])]
-    for column in ("gradient steps", "mean return", "95 % interval", *more):
-        table.add_column(column, justify="right")
-    for k, mean in enumerate(result.mean):
-        half = "" if result.ci95 is None else f"± {result.ci95[k]:.2f}"
-        published = [f"{known.returns[k]:.2f}" if k < len(known.returns) else ""] if known else []
-        solved = [] if success is None else [f"{100 * success[k]:.0f} %"]
-        table.add_row(str(k), f"{mean:.2f}", half, *published, *solved)
-    Console().print(table)
-    if result.best is not None:
-        print(f"best possible, knowing the task: {result.best:.2f}")
-    print(f"written: {result.file}")
-
-
 def environments(arguments: Sequence[str]) -> None:
     """``maml-rl envs``."""
     from envs import Row, catalogue
@@ -116,113 +66,6 @@ def environments(arguments: Sequence[str]) -> None:
     for row in catalogue():
         table.add_row(*row)
     Console().print(table)
-
-
-def check_env(arguments: Sequence[str]) -> None:
-    """``maml-rl check-env ENV``; exits with 1 where training would break."""
-    from envs.examine import examine
-    from maml_rl.learner import environments
-
-    chosen = parse(CheckEnv, arguments, "check-env")
-    named = config_file.load(chosen.env) if chosen.env.endswith(".toml") else Config(env=chosen.env)
-    config = config_file.of_kind(named, Config, chosen.env)
-    config = config.model_copy(update={"preset": chosen.preset or config.preset})
-    broken = False
-    for found in examine(lambda: environments(config, copies=1)[0]):
-        broken |= found.level == "error"
-        print(f"{found.level:<8} {found.subject}: {found.said}{f'. {found.fix}' if found.fix else ''}", flush=True)
-    sys.exit(int(broken))
-
-
-def check_gradients(arguments: Sequence[str]) -> None:
-    """``maml-rl check-gradients CONFIG ...``; exits with 1 where they disagree."""
-    from maml_rl.check_gradients import TOLERANCE, check_gradients
-
-    def few(config: AnyConfig) -> CheckGradients:
-        mine = config_file.of_kind(config, Config, arguments[0])
-        return CheckGradients(mine.model_copy(update={"tasks": 2, "episodes": 4}))
-
-    chosen = with_config(few, arguments, "check-gradients")
-    rows = check_gradients(chosen.config)
-    table = Table(title=f"{chosen.config.env}: derivatives along random directions")
-    for column in ("quantity", "direction", "computed", "finite difference", "relative difference"):
-        table.add_column(column, justify="left" if column in ("quantity", "direction") else "right")
-    for row in rows:
-        mark = "" if row.agrees else "  <- differs"
-        numbers = (f"{row.computed:.6g}", f"{row.difference:.6g}", f"{row.relative:.1e}{mark}")
-        table.add_row(row.quantity, row.direction, *numbers)
-    Console().print(table)
-    bad = [f"{row.quantity} along {row.direction}" for row in rows if not row.agrees]
-    if bad:
-        print(f"more than {TOLERANCE:g} apart: {', '.join(bad)}", file=sys.stderr)
-        sys.exit(1)
-
-
-def check_estimators(arguments: Sequence[str]) -> None:
-    """``maml-rl check-estimators ...``; exits with 1 where a gradient is not what it should be, 3 if too noisy."""
-    from maml_rl.check_estimators import check_estimators, problem
-
-    chosen = parse(CheckEstimators, arguments, "check-estimators")
-    random_task = problem(chosen.seed, chosen.states, chosen.actions, chosen.horizon, chosen.lr)
-    rows = check_estimators(random_task, chosen.episodes, chosen.repetitions, chosen.seed)
-    table = Table(title=f"meta-gradient, {chosen.states} states, {chosen.actions} actions, {chosen.horizon} steps")
-    for column in ("estimator", "own value off the exact one", "sampled off its own value", "noise of one", "verdict"):
-        table.add_column(column, justify="left" if column == "estimator" else "right")
-    for row in rows:
-        sampled = f"{100 * row.error:.1f} % ± {100 * row.standard_error:.1f} %"
-        table.add_row(row.name, f"{100 * row.bias:.2f} %", sampled, f"{100 * row.noise:.0f} %", row.verdict)
-    Console().print(table)
-    bad, noisy = ([row.name for row in rows if row.verdict == verdict] for verdict in ("differs", "too noisy"))
-    if bad:
-        print(f"sampled gradients are not near their own value: {', '.join(bad)}", file=sys.stderr)
-    if noisy:
-        print(f"too noisy to tell: {', '.join(noisy)}; more --repetitions or --episodes", file=sys.stderr)
-    if bad or noisy:
-        sys.exit(1 if bad else EXIT_CANNOT_TELL)
-
-
-def _compared(comparison: Comparison) -> Table:
-    """Each group after each number of steps: interquartile mean, and what its mean is worth."""
-    known = comparison.published
-    paper = known.source if known else ""
-    points = [point for row in comparison.rows for point in row.points]
-    columns = ["", "seeds", "gradient steps", "interquartile mean", "mean", *([paper] if known else [])]
-    normalised, closed = any(point.normalised for point in points), any(point.gap_closed for point in points)
-    columns += (
-        ["normalised"] * normalised + ["gap closed"] * closed + [f"{paper}: gap closed"] * (closed and bool(known))
-    )
-    table = Table(*columns, title=f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks, 95 % intervals")
-
-    def share(found: Interval | None) -> str:
-        return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})" if found else ""
-
-    for row in comparison.rows:
-        theirs = known.of(row.method) if known else ()
-        for point in row.points:
-            k, iqm = point.steps, point.iqm
-            cells = [row.label, str(len(row.seeds))] if k == 0 else ["", ""]
-            cells += [str(k), f"{iqm.value:.1f} ({iqm.low:.1f} to {iqm.high:.1f})", f"{point.mean.value:.1f}"]
-            cells += [f"{theirs[k]:.1f}" if k < len(theirs) else ""] if known else []
-            cells += [share(point.normalised)] * normalised + [share(point.gap_closed)] * closed
-            gap = known.gap_closed(k) if known and row.method == "maml" else None
-            cells += ["" if gap is None else f"{gap:.2f}"] * (closed and bool(known))
-            table.add_row(*cells)
-    return table
-
-
-def plot(arguments: Sequence[str]) -> None:
-    """``maml-rl plot RUN ...``."""
-    chosen = parse(Plot, arguments, "plot")
-    if _few_shot(chosen.runs):
-        from maml_rl.supervised.plot import plot as draw
-    else:
-        from maml_rl.plot import plot as draw
-    drawn = draw(chosen.runs, chosen.out)
-    if drawn.comparison:
-        Console().print(_compared(drawn.comparison))
-    print(*drawn.files, sep="\n")
-    if drawn.missing:
-        print(*drawn.missing, sep="\n", file=sys.stderr)
 
 
 def download_omniglot(arguments: Sequence[str]) -> None:
@@ -244,6 +87,9 @@ def main() -> None:
         "train": train,
         "evaluate": evaluate,
         "plot": plot,
+        "render": render,
+        "compare": compare,
+        "report": report,
         "envs": environments,
         "check-env": check_env,
         "check-gradients": check_gradients,

@@ -82,6 +82,7 @@ class Evaluation(Section):
     episodes: int = Field(20, ge=1, description="Episodes for each task and step")
     steps: int = Field(3, ge=0, description="Gradient steps")
     every: int = Field(0, ge=0, description="Also evaluate every n iterations of training; 0: never")
+    film: bool = Field(False, description="With every: also a film of adaptation in TensorBoard")
     lr_after_first_step: float = Field(
         0.5, gt=0, description="Factor on the inner rate after the first step, or after the steps trained with if more"
     )
@@ -118,10 +119,6 @@ class Config(Whole):
         "oracle, one that observes the task; random, one that is not trained",
     )
     env: str = Field(description="Environment: a name, module:Class for your own, gymnasium:ID or metaworld:NAME")
-    method: Literal["maml", "pretrained", "oracle", "random"] = Field(
-        "maml",
-        description="What is trained; pretrained: one policy for all tasks; oracle: it sees the task; random: nothing",
-    )
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
     workers: int = Field(0, ge=0, description="gymnasium environments: processes that step them; 0: this one")
@@ -174,6 +171,11 @@ _ONLY = {
 def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
     inner, outer, policy = config.inner, config.outer, config.policy
     yield inner.steps == 0, *NO_STEPS
+    yield (
+        config.evaluation.film and not config.evaluation.every,
+        "evaluation.film with evaluation.every = 0",
+        "there is no evaluation in training to film; give evaluation.every, or use `maml-rl render` on the run",
+    )
     yield (
         outer.exploration > 0 and config.tasks == 1,
         "outer.exploration with tasks = 1",

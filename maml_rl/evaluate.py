@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +14,15 @@ from torch import Tensor
 from envs import InputError
 from maml_rl import checkpoint, run_folder
 from maml_rl.config import Config
+from maml_rl.config import Evaluation as EvaluationSettings
 from maml_rl.config_file import of_kind, parse, parse_toml
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.meta import Exploration
 from maml_rl.rates import PREFIX
 from maml_rl.types import Params
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """What ``tune`` multiplies the configuration's inner rate with."""
@@ -46,6 +51,15 @@ class Evaluation:
     def mean_success(self) -> Floats | None:
         """(k,) over episodes, then tasks."""
         return None if self.success is None else np.asarray(self.success.mean(0))
+
+    def plot(self) -> "Figure":
+        """The adaptation curve, a matplotlib figure: mean return after each step, 95 % intervals over tasks."""
+        from maml_rl.figures import adaptation_curve  # evaluation alone does not need matplotlib
+
+        half = np.zeros_like(self.mean) if self.ci95 is None else self.ci95
+        name = self.file.parent.name if self.file else "these parameters"
+        points = [(float(mean), float(mean - by), float(mean + by)) for mean, by in zip(self.mean, half, strict=True)]
+        return adaptation_curve({name: points}, average="mean")
 
     def to_json(self) -> str:
         """What evaluation.json holds."""
@@ -124,6 +138,17 @@ def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
     return summarise(learner, exploration, tasks, "in", lr)
 
 
+def settings(config: Config, where: str, **given: int | None) -> EvaluationSettings:
+    """The [evaluation] settings of a configuration, with those that are given in their place; no steps for an oracle.
+
+    Raises:
+        InputError: A number is out of range; ``where`` says whose.
+    """
+    section = config.evaluation.model_dump() | ({"steps": 0} if config.method == "oracle" else {})
+    section |= {key: n for key, n in given.items() if n is not None}
+    return of_kind(parse(config.model_dump() | {"evaluation": section}, where), Config, where).evaluation
+
+
 def load_learner(run: Path | str, which: str = "checkpoint", device: str | None = None) -> tuple[Learner, Params]:
     """The learner and parameters of a run folder, or of a checkpoint file alone.
 
@@ -176,16 +201,11 @@ def evaluate(
     if Path(run).is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
     learner, theta = load_learner(run, which)
-    given = {"tasks": tasks, "episodes": episodes, "steps": steps}
-    method = learner.config.method
-    section = learner.config.evaluation.model_dump() | ({"steps": 0} if method == "oracle" else {})
-    section |= {key: n for key, n in given.items() if n is not None}
     try:
-        values = learner.config.model_dump() | {"evaluation": section}
-        chosen = of_kind(parse(values, f"evaluate {run}"), Config, str(run)).evaluation
+        chosen = settings(learner.config, f"evaluate {run}", tasks=tasks, episodes=episodes, steps=steps)
         if tune_lr and learner.rates.learned:
             raise InputError(f"{run} has learned its rates: there is none to tune")
-        if method == "pretrained" if tune_lr is None else tune_lr:
+        if learner.config.method == "pretrained" if tune_lr is None else tune_lr:
             learner = learner.with_rate(tune(learner, theta, chosen.tasks, chosen.episodes))
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:

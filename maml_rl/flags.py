@@ -70,10 +70,10 @@ class DownloadOmniglot:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Adapt to held-out tasks and print the return after each gradient step."""
+    """Adapt to held-out tasks and print the return after each gradient step; several runs are compared."""
 
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
     tasks: int | None = None
     """Held-out tasks; None: the configuration's number."""
     steps: int | None = None
@@ -86,6 +86,28 @@ class Evaluate:
     """The last parameters, those with the best training return, or those before training."""
     tune_lr: bool | None = None
     """Adapt at the inner rate that serves training tasks best; None: where method = "pretrained"."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """Film held-out tasks before adaptation and after each gradient step, side by side: mp4, gif and a picture."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, or a checkpoint file."""
+    steps: int | None = None
+    """Gradient steps; None: the configuration's number."""
+    tasks: int = 2
+    """Held-out tasks, a row for each."""
+    episodes: int | None = None
+    """Episodes to adapt with, for each task and step; None: the configuration's number."""
+    split: Literal["in", "out"] = "in"
+    """Held-out tasks of the training distribution, or beyond it."""
+    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
+    """The last parameters, those with the best training return, or those before training."""
+    out: Path | None = None
+    """Folder for the video; None: videos/ in the run folder."""
+    fps: int = 20
+    """Frames a second, one for each control step."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +151,30 @@ class CheckEstimators:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Put evaluated runs of one environment side by side: methods, seeds, what adaptation is worth."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    markdown: bool = False
+    """Print the table alone, in Markdown."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one HTML page of runs, to open anywhere: words, tables, figures, films, configurations, commands."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path | None = None
+    """The page; None: report.html in the first run, numbered if it is there already."""
+    films: bool = True
+    """Also film meta-trained runs that were not filmed yet."""
+
+
+@dataclass(frozen=True)
 class Plot:
-    """Draw learning and adaptation curves of one or several runs, and paths for navigation."""
+    """Draw curves of learning and of adaptation, tasks before and after, the optimisation, and paths for navigation."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders."""

@@ -174,10 +174,16 @@ def _policy(config: Config, env: TaskEnv) -> Policy:
     return GaussianPolicy(*shared, settings.init_std, settings.min_std)
 
 
-def environments(config: Config, copies: int | None = None) -> list[TaskEnv]:
-    """The environment that a configuration names, in copies as ``envs.make`` gives them; for the oracle it tells."""
-    vector = envs.Vector(config.workers, config.worker_timeout, config.vector_size)
-    made = envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges)
+def environments(config: Config, copies: int | None = None, drawn: bool = False) -> list[TaskEnv]:
+    """The environment that a configuration names, in copies as ``envs.make`` gives them; for the oracle it tells.
+
+    One that is ``drawn`` is made so that it can draw itself, in this process.
+    """
+    vector = envs.Vector(vector_size=config.vector_size)
+    if not drawn:
+        vector = vector._replace(workers=config.workers, worker_timeout=config.worker_timeout)
+    mode = "rgb_array" if drawn else None
+    made = envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges, mode)
     return [ToldTask(env) for env in made] if config.method == "oracle" else made
 
 

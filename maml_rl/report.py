@@ -22,7 +22,7 @@ from maml_rl.verdict import sentences
 CAPTIONS = {
     "learning_curve": "Return in training before and after adaptation, over environment steps and wall clock.",
     "adaptation_curve": "Return on held-out tasks after each gradient step.",
-    "before_after": "Every held-out task: its return before and after one step. Below the diagonal the step made it worse.",
+    "before_after": "Every held-out task: its return before and after one step; below the diagonal it became worse.",
     "return_by_task": "Return over what the task asks for, before and after adaptation.",
     "paths": "Paths on held-out goals before and after adaptation.",
     "optimisation": "How the outer optimisation went.",
@@ -65,7 +65,7 @@ def _configurations(runs: Sequence[Run[Config]]) -> tuple[dict[str, list[str]], 
 
 
 def _clock(groups: Sequence[Group]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for group in groups:
         trained = [run.metrics for run in group.runs if run.metrics]
         if trained:
@@ -81,7 +81,7 @@ def _clock(groups: Sequence[Group]) -> list[tuple[str, ...]]:
 
 
 def _runs(runs: Sequence[Run[Config]]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for run in runs:
         made = run.made_with
         machine = made.get("machine", {})
@@ -106,8 +106,8 @@ def _commands(runs: Sequence[Run[Config]]) -> str:
     return "\n".join([*lines, f"maml-rl report {' '.join(run.name for run in runs)}"])
 
 
-def _videos(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[str]]:
-    """The newest video of the first run of each meta-trained group, drawn if there is none; and what went wrong."""
+def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[str]]:
+    """The newest film of the first run of each meta-trained group, made if there is none; and what went wrong."""
     shown, missing = [], []
     for group in groups:
         if group.method != "maml":
@@ -118,19 +118,19 @@ def _videos(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[s
             try:
                 files = [file for file in render(run) if file.suffix == ".mp4"]
             except InputError as error:
-                missing.append(f"no video of {run}: {error}")
+                missing.append(f"no film of {run}: {error}")
         if files:
             shown.append(_embed(files[-1], f"{group.label}, seed {group.runs[0].config.seed}: {files[-1].stem}"))
     return shown, missing
 
 
-def report(runs: Sequence[Path | str], out: Path | str | None = None, videos: bool = True) -> Path:
+def report(runs: Sequence[Path | str], out: Path | str | None = None, films: bool = True) -> Path:
     """Write one HTML page about runs of one environment: words, tables, figures, videos, configurations, commands.
 
     Args:
         runs: Run folders; methods and seeds are put together as ``maml_rl.plot`` does.
         out: The file; None for report.html in the first run, or a numbered one.
-        videos: Draw a video of each meta-trained group that has none yet.
+        films: Film the first run of each meta-trained group, if it has no film yet.
 
     Returns:
         The page.
@@ -147,7 +147,7 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, videos: bo
         pictures = plot(runs, folder)
         figures = [_embed(file, CAPTIONS[file.stem]) for file in pictures.files]
     comparison = pictures.comparison
-    shown, missing = _videos(groups, videos)
+    shown, missing = _films(groups, films)
     differences, shared = _configurations(found)
     config = found[0].config
     parts = [config.env, f"preset {config.preset}", f"{config.horizon} steps", f"{len(found)} runs"]
@@ -161,7 +161,7 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, videos: bo
         missing=[*pictures.missing, *missing],
         table=tabulate(comparison) if comparison else None,
         table_note=TABLE_NOTE,
-        videos=shown,
+        films=shown,
         figures=figures,
         clock=_clock(groups),
         runs=_runs(found),

@@ -1,45 +1,79 @@
 """Sample one episode in every environment of a batch, for all tasks at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from envs import SUCCESS, TaskEnv, random
+from maml_rl.distributions import Distribution
 from maml_rl.parallel import one_torch_thread
 from maml_rl.policies import Policy
 from maml_rl.types import Params, Trajectory, map_tensors
 
 
-@torch.no_grad()
-def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor) -> Trajectory:
-    """One episode in each of (K, B) environments, on one copy of the environment."""
-    shape = seeds.shape
+class Moment(NamedTuple):
+    """One control step of (K, B) environments."""
+
+    observation: Tensor  # (K, B, obs) before it
+    action: Tensor  # (K, B, act)
+    reward: Tensor  # (K, B)
+    live: Tensor  # (K, B) bool: the episode had not ended before it
+    behaviour: Distribution  # fields (K, B, act)
+    after: Tensor  # (K, B, obs) the observation after it
+    terminated: Tensor  # (K, B) bool: the task itself ended in it
+    cut: Tensor  # (K, B) bool: cut short from outside in it, and not by the horizon
+    success: Tensor | None  # (K, B) bool: solved in it; None where the environment reports none
+
+
+def begin(env: TaskEnv, params: Params, tasks: Tensor, seeds: Tensor) -> Tensor:
+    """Start an episode from each of (K, B) seeds: first observations (K, B, obs), where the parameters are."""
     like = next(iter(params.values()))
+    rows = tasks.repeat_interleave(seeds.shape[1], 0).to(env.device)
+    observation = env.reset(rows, seeds.flatten().to(env.device))
+    return observation.to(like, copy=True).reshape(*seeds.shape, -1)
+
+
+@torch.no_grad()
+def act(env: TaskEnv, policy: Policy, params: Params, observation: Tensor, noise: Tensor) -> Iterator[Moment]:
+    """Act in every environment after ``begin``, a control step at a time, on one copy of the environment."""
+    shape = noise.shape[:2]
 
     def taken(value: Tensor) -> Tensor:
         # A copy: an environment may write its next step into the tensor that it returned.
-        return value.to(like, copy=True).reshape(*shape, *value.shape[1:])
+        return value.to(observation, copy=True).reshape(*shape, *value.shape[1:])
 
-    observation = taken(env.reset(tasks.repeat_interleave(shape[1], 0).to(env.device), seeds.flatten().to(env.device)))
-    live = torch.ones(shape, dtype=torch.bool, device=like.device)
-    truncated, final = ~live, observation
-    success: Tensor | None = None
-    steps = []
+    def flag(value: Tensor) -> Tensor:
+        return value.to(observation.device, torch.bool, copy=True).reshape(shape)
+
+    live = torch.ones(shape, dtype=torch.bool, device=observation.device)
     for t in range(noise.shape[2]):
         behaviour = policy(params, observation)
         action = behaviour.sample(noise[:, :, t])
         step = env.step(action.flatten(0, 1).to(env.device))
-        steps.append((observation, action, taken(step.reward), live, behaviour))
-        observation = taken(step.observation)
-        final = torch.where(live.unsqueeze(-1), observation, final)
-        terminated, cut = (flag.to(live.device).reshape(shape) for flag in (step.terminated, step.truncated))
-        truncated = truncated | (live & cut & ~terminated)
-        if SUCCESS in step.info:
-            reached = live & (step.info[SUCCESS].to(live.device).reshape(shape) > 0)
+        after, terminated, cut = taken(step.observation), flag(step.terminated), flag(step.truncated)
+        success = flag(step.info[SUCCESS] > 0) if SUCCESS in step.info else None
+        yield Moment(observation, action, taken(step.reward), live, behaviour, after, terminated, cut, success)
+        observation, live = after, live & ~(terminated | cut)
+
+
+def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor) -> Trajectory:
+    """One episode in each of (K, B) environments, on one copy of the environment."""
+    final = begin(env, params, tasks, seeds)
+    live = torch.ones(seeds.shape, dtype=torch.bool, device=final.device)
+    truncated = ~live
+    success: Tensor | None = None
+    steps = []
+    for moment in act(env, policy, params, final, noise):
+        steps.append(moment[:5])
+        final = torch.where(moment.live.unsqueeze(-1), moment.after, final)
+        truncated = truncated | (moment.live & moment.cut & ~moment.terminated)
+        if moment.success is not None:
+            reached = moment.live & moment.success
             success = reached if success is None else success | reached
-        live = live & ~(terminated | cut)
+        live = moment.live & ~(moment.terminated | moment.cut)
     observations, actions, rewards, mask, behaviours = zip(*steps, strict=True)
     return Trajectory(
         torch.stack(observations, 2),
@@ -119,11 +153,16 @@ def sample(
     envs: Sequence[TaskEnv], policy: Policy, params: Params, tasks: Tensor, episodes: int, key: Tensor
 ) -> Trajectory:
     """``rollout`` with noise and start states that follow from a key, the task's index and the episode's alone."""
-    seeds = random.fold(key, torch.arange(len(tasks), device=key.device)).unsqueeze(-1)
+    noise, seeds = draw(envs[0], policy, params, len(tasks), episodes, key)
+    return rollout(envs, policy, params, tasks, noise, seeds)
+
+
+def draw(env: TaskEnv, policy: Policy, params: Params, tasks: int, episodes: int, key: Tensor) -> tuple[Tensor, Tensor]:
+    """The noise (K, B, T, act) and seeds (K, B) of ``rollout`` that follow from a key."""
+    seeds = random.fold(key, torch.arange(tasks, device=key.device)).unsqueeze(-1)
     seeds = random.fold(seeds, torch.arange(episodes, device=key.device))
-    like = next(iter(params.values()))
-    noise = random.normal(random.fold(seeds, 0), (envs[0].horizon, policy.actions)).to(like)
-    return rollout(envs, policy, params, tasks, noise, random.fold(seeds, 1))
+    noise = random.normal(random.fold(seeds, 0), (env.horizon, policy.actions)).to(next(iter(params.values())))
+    return noise, random.fold(seeds, 1)
 
 
 def _check_finite(trajectory: Trajectory) -> None:

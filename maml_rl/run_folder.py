@@ -118,10 +118,12 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     return [row for row in rows if row]
 
 
-def free_name(folder: Path, stem: str, suffix: str) -> Path:
-    """A file that is not there yet: <stem><suffix>, <stem>_2<suffix>, ..."""
+def free_name(folder: Path, stem: str, *suffixes: str) -> Path:
+    """A file that is not there yet, under none of the suffixes: <stem><suffix>, <stem>_2<suffix>, ...; the first's."""
     numbers = [""] + [f"_{n}" for n in range(2, 10_000)]
-    return next(path for n in numbers if not (path := folder / f"{stem}{n}{suffix}").exists())
+    stems = (folder / f"{stem}{n}" for n in numbers)
+    free = next(path for path in stems if not any(Path(f"{path}{suffix}").exists() for suffix in suffixes))
+    return Path(f"{free}{suffixes[0]}")
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> Iterator[str]:

@@ -52,6 +52,27 @@ def after(k: int) -> str:
     return "before" if k == 0 else f"after {k} step{'s' * (k > 1)}"
 
 
+def listed(comparison: Comparison) -> Table:
+    """A row for each group and number of steps: mean, interquartile mean, what the mean is worth, and what is known."""
+    known = comparison.published
+    points = [point for row in comparison.rows for point in row.points]
+    scored, closed = any(point.normalised for point in points), any(point.gap_closed for point in points)
+    header = ("", "seeds", "steps", "mean", "interquartile mean", *([known.source] if known else []))
+    header += ("score",) * scored + ("gap closed",) * closed
+    rows = []
+    for row in comparison.rows:
+        theirs = known.of(row.method) if known else ()
+        for point in row.points:
+            k = point.steps
+            cells = [row.label, str(len(row.seeds))] if k == 0 else ["", ""]
+            cells += [str(k), with_range(point.mean), number(point.iqm.value)]
+            cells += [number(theirs[k]) if k < len(theirs) else ""] if known else []
+            score = number(point.normalised.value) if point.normalised else ""
+            cells += [score] * scored + [with_range(point.gap_closed)] * closed
+            rows.append(tuple(cells))
+    return Table(header, tuple(rows))
+
+
 def _cells(row: Row, steps: int, worth: bool) -> tuple[str, ...]:
     returns = [with_range(point.mean) for point in row.points[:steps]]
     returns += [""] * (steps - len(returns))

@@ -13,7 +13,7 @@ from maml_rl.evaluate import evaluate_learner
 from maml_rl.learner import Learner, build
 from maml_rl.meta import Exploration, inner_kl
 from maml_rl.outer import OUTER
-from maml_rl.training import Log, train
+from maml_rl.training import Log, Pictures, train
 from maml_rl.types import Params
 
 
@@ -85,14 +85,21 @@ class MetaRL:
         """One meta-iteration."""
         return meta_iteration(self.learner, theta, state, iteration)
 
-    def evaluate(self, theta: Params) -> Log:
-        """Mean return, and share of successes, on held-out tasks after each gradient step."""
+    def evaluate(self, theta: Params) -> tuple[Log, Pictures]:
+        """Mean return, and share of successes, on held-out tasks after each gradient step, and pictures of these."""
         found = evaluate_learner(self.learner, theta)
         row = {f"evaluation/{k}": float(value) for k, value in enumerate(found.mean)}
         success = found.mean_success()
         if success is not None:
             row |= {f"evaluation/success/{k}": float(value) for k, value in enumerate(success)}
-        return row
+        from maml_rl.figures import png  # only a run that is evaluated in training needs matplotlib
+
+        pictures = {"evaluation/adaptation": png(found.plot())}
+        if self.learner.config.evaluation.film:
+            from maml_rl.render import gif
+
+            pictures["evaluation/film"] = gif(self.learner, theta)
+        return row, pictures
 
     def progress(self, row: Log) -> tuple[float, str]:
         """The training return after adaptation, and how it changed."""

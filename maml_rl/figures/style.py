@@ -4,6 +4,7 @@ Matplotlib is used without pyplot: no display, no global figure. The colours of 
 with colour-vision deficiency; markers and line styles repeat them.
 """
 
+import io
 from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,14 @@ def save(figure: Figure, path: Path | str) -> Path:
     figure.savefig(f"{stem}.png", bbox_inches=box)
     figure.set_layout_engine(engine)
     return Path(f"{stem}.png")
+
+
+@style
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG, at half the resolution of a file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100, bbox_inches="tight")
+    return content.getvalue()
 
 
 def after(k: int) -> str:

@@ -10,7 +10,7 @@ from maml_rl.ascent import adam_step
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.supervised.evaluate import adapted_errors
 from maml_rl.supervised.learner import FewShotLearner, build
-from maml_rl.training import Log, train
+from maml_rl.training import Log, Pictures, train
 from maml_rl.types import Params, flatten
 
 
@@ -49,15 +49,16 @@ class FewShot:
         }
         return theta, state, row
 
-    def evaluate(self, theta: Params) -> Log:
+    def evaluate(self, theta: Params) -> tuple[Log, Pictures]:
         """Error or accuracy on validation tasks after each gradient step."""
         chosen = self.learner.config.evaluation
         found = adapted_errors(self.learner, theta, chosen.tasks, chosen.steps, "validation")
-        return {
+        row = {
             f"validation/{name}/{k}": float(values[:, k].mean())
             for name, values in found.items()
             for k in range(chosen.steps + 1)
         }
+        return row, {}
 
     def progress(self, row: Log) -> tuple[float, str]:
         """Minus the query loss after adaptation."""

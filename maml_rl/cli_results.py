@@ -1,0 +1,154 @@
+"""The commands that look at run folders: evaluate, compare, plot, render, report."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from envs import InputError
+from maml_rl import config_file
+from maml_rl.config import Config
+from maml_rl.few_shot_config import FewShotConfig
+from maml_rl.flags import Compare, Evaluate, Plot, Render, Report, parse
+
+
+def _few_shot(arguments: Sequence[str | Path]) -> bool:
+    """Whether the first run folder among the arguments, which flags may come before, is of few-shot learning."""
+    from maml_rl.run_folder import read_config
+
+    runs = [Path(argument) for argument in arguments if (Path(argument) / "config.toml").is_file()]
+    return bool(runs) and isinstance(read_config(runs[0]), FewShotConfig)
+
+
+def _refuse_none(runs: Sequence[Path], command: str) -> None:
+    if not runs:
+        raise InputError(f"which run? maml-rl {command} RUN [RUN ...], the folders that training wrote")
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """``maml-rl evaluate RUN ...``."""
+    if _few_shot(arguments):
+        from maml_rl.supervised.cli import evaluate as evaluate_few_shot
+
+        evaluate_few_shot(arguments)
+        return
+    chosen = parse(Evaluate, arguments, "evaluate")
+    _refuse_none(chosen.runs, "evaluate")
+    for run in chosen.runs:
+        _evaluate(run, chosen)
+    if len(chosen.runs) > 1:
+        _print_comparison(chosen.runs)
+
+
+def _evaluate(run: Path, chosen: Evaluate) -> None:
+    from maml_rl.evaluate import evaluate as run_evaluation
+    from maml_rl.published import adaptation
+    from maml_rl.run_folder import read_config
+
+    result = run_evaluation(
+        run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which, chosen.tune_lr
+    )
+    config = config_file.of_kind(read_config(run), Config, str(run))
+    found = adaptation(config.env, config.preset, config.horizon) if chosen.split == "in" else None
+    known = found.of(config.method) if found else ()
+    table = Table(title=f"{run}: return on {len(result.tasks)} held-out tasks")
+    success = result.mean_success()
+    more = [*([found.source] if found and known else []), *([] if success is None else ["success"])]
+    for column in ("gradient steps", "mean return", "95 % interval", *more):
+        table.add_column(column, justify="right")
+    for k, mean in enumerate(result.mean):
+        half = "" if result.ci95 is None else f"± {result.ci95[k]:.2f}"
+        published = [f"{known[k]:.2f}" if k < len(known) else ""] if known else []
+        solved = [] if success is None else [f"{100 * success[k]:.0f} %"]
+        table.add_row(str(k), f"{mean:.2f}", half, *published, *solved)
+    Console().print(table)
+    if result.best is not None:
+        print(f"best possible, knowing the task: {result.best:.2f}")
+    if config.method == "pretrained" and len(result.lr):
+        print(f"inner rate of the first step: {result.lr[0]:g}, chosen on training tasks")
+    print(f"written: {result.file}")
+
+
+def _print_comparison(runs: Sequence[Path], markdown: bool = False) -> None:
+    from maml_rl.comparison import compare_groups
+    from maml_rl.groups import grouped
+    from maml_rl.runs import read_runs
+    from maml_rl.table import listed, tabulate
+    from maml_rl.verdict import sentences
+
+    groups = grouped(read_runs(runs, Config))
+    comparison = compare_groups(groups)
+    if markdown:
+        print(tabulate(comparison).markdown())
+        return
+    lines = listed(comparison)
+    table = Table(
+        title=f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks, 95 % intervals",
+        box=SIMPLE_HEAD,
+        padding=0,
+        collapse_padding=True,
+    )
+    for i, column in enumerate(lines.header):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in lines.rows:
+        table.add_row(*row)
+    Console().print(table)
+    for sentence in sentences(comparison, groups):
+        print(f"- {sentence}")
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """``maml-rl compare RUN ...``."""
+    chosen = parse(Compare, arguments, "compare")
+    _refuse_none(chosen.runs, "compare")
+    if _few_shot(chosen.runs):
+        raise InputError(f"{chosen.runs[0]} is few-shot learning: its evaluations compare in maml-rl plot")
+    _print_comparison(chosen.runs, chosen.markdown)
+
+
+def plot(arguments: Sequence[str]) -> None:
+    """``maml-rl plot RUN ...``."""
+    chosen = parse(Plot, arguments, "plot")
+    if _few_shot(chosen.runs):
+        from maml_rl.supervised.plot import plot as draw
+    else:
+        from maml_rl.plot import plot as draw
+    drawn = draw(chosen.runs, chosen.out)
+    print(*drawn.files, sep="\n")
+    if drawn.missing:
+        print(*drawn.missing, sep="\n", file=sys.stderr)
+
+
+def render(arguments: Sequence[str]) -> None:
+    """``maml-rl render RUN ...``."""
+    from maml_rl.render import render as film
+
+    chosen = parse(Render, arguments, "render")
+    if _few_shot([chosen.run]):
+        raise InputError(f"{chosen.run} is few-shot learning, which has no episodes to film: use maml-rl plot")
+    paths = film(
+        chosen.run,
+        chosen.steps,
+        chosen.tasks,
+        chosen.episodes,
+        chosen.split,
+        chosen.which,
+        chosen.out,
+        chosen.fps,
+    )
+    for path in paths:
+        print(path)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """``maml-rl report RUN ...``."""
+    from maml_rl.report import report as write
+
+    chosen = parse(Report, arguments, "report")
+    _refuse_none(chosen.runs, "report")
+    if _few_shot(chosen.runs):
+        raise InputError(f"{chosen.runs[0]} is few-shot learning, which has no report yet: use maml-rl plot")
+    print(write(chosen.runs, chosen.out, chosen.films))
