@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,6 +14,9 @@ from maml_rl import config_file
 from maml_rl.config import Config
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.flags import Compare, Evaluate, Plot, Render, Report, parse
+
+if TYPE_CHECKING:
+    from maml_rl.table import Table as Cells
 
 
 def _few_shot(arguments: Sequence[str | Path]) -> bool:
@@ -72,6 +76,15 @@ def _evaluate(run: Path, chosen: Evaluate) -> None:
     print(f"written: {result.file}")
 
 
+def _print(cells: "Cells", title: str) -> None:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, collapse_padding=True)
+    for i, column in enumerate(cells.header):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in cells.rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
 def _print_comparison(runs: Sequence[Path], markdown: bool = False) -> None:
     from maml_rl.comparison import compare_groups
     from maml_rl.groups import grouped
@@ -84,18 +97,7 @@ def _print_comparison(runs: Sequence[Path], markdown: bool = False) -> None:
     if markdown:
         print(tabulate(comparison).markdown())
         return
-    lines = listed(comparison)
-    table = Table(
-        title=f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks, 95 % intervals",
-        box=SIMPLE_HEAD,
-        padding=0,
-        collapse_padding=True,
-    )
-    for i, column in enumerate(lines.header):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    for row in lines.rows:
-        table.add_row(*row)
-    Console().print(table)
+    _print(listed(comparison), f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks, 95 % intervals")
     for sentence in sentences(comparison, groups):
         print(f"- {sentence}")
 
@@ -105,7 +107,14 @@ def compare(arguments: Sequence[str]) -> None:
     chosen = parse(Compare, arguments, "compare")
     _refuse_none(chosen.runs, "compare")
     if _few_shot(chosen.runs):
-        raise InputError(f"{chosen.runs[0]} is few-shot learning: its evaluations compare in maml-rl plot")
+        from maml_rl.supervised.table import tabulate
+
+        found = tabulate(chosen.runs)
+        if chosen.markdown:
+            print(found.markdown())
+        else:
+            _print(found, "few-shot learning on held-out tasks, 95 % intervals")
+        return
     _print_comparison(chosen.runs, chosen.markdown)
 
 

@@ -113,9 +113,10 @@ def load(name: str | Path, **changes: object) -> AnyConfig:
 
 
 def parse_toml(text: str, source: str) -> AnyConfig:
-    """Validate a configuration in TOML; ``source`` names it in errors."""
+    """Validate a configuration in TOML, also one in a run folder's [config]; ``source`` names it in errors."""
     try:
-        return parse(tomllib.loads(text), source)
+        values = tomllib.loads(text)
+        return parse(values["config"] if isinstance(values.get("config"), dict) else values, source)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{source} is not a TOML file: {error}") from None
 

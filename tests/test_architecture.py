@@ -67,6 +67,7 @@ LAYERS = (
         "supervised.omniglot",
         "supervised.plot",
         "supervised.sinusoid",
+        "supervised.table",
         "supervised.tasks",
         "supervised.train",
     },

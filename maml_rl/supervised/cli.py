@@ -9,15 +9,11 @@ from rich.table import Table
 from maml_rl.flags import EvaluateFewShot, parse
 
 
-def _error(value: float) -> str:
-    """Short also where a task has diverged."""
-    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.0e}"
-
-
 def evaluate(arguments: Sequence[str]) -> None:
     """``maml-rl evaluate RUN ...`` of a run of few-shot learning."""
     from maml_rl.supervised.evaluate import MEASURES
     from maml_rl.supervised.evaluate import evaluate as run_evaluation
+    from maml_rl.supervised.table import shown
 
     chosen = parse(EvaluateFewShot, arguments, "evaluate")
     result = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.shots, chosen.which, chosen.tune_lr)
@@ -31,12 +27,12 @@ def evaluate(arguments: Sequence[str]) -> None:
     for k in range(len(next(iter(result.mean.values())))):
         row = []
         for name, mean in result.mean.items():
-            shown = [
+            numbers = [
                 mean[k],
                 result.ci95[name][k] if result.ci95 else math.nan,
                 *((result.median[name][k], result.trimmed_mean[name][k]) if regression else ()),
             ]
-            cells = [_error(x) if regression else f"{100 * x:.2f} %" for x in shown]
+            cells = [shown(x, name) for x in numbers]
             row += [cells[0], f"± {cells[1]}" if result.ci95 else "", *cells[2:]]
         table.add_row(str(k), *row)
     Console().print(table)

@@ -1,0 +1,48 @@
+"""Few-shot evaluations as a table: what the terminal and experiments/README.md show."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from envs import InputError
+from maml_rl.few_shot_config import FewShotConfig
+from maml_rl.runs import read_runs
+from maml_rl.supervised.evaluate import MEASURES
+from maml_rl.table import Table, after
+
+STEPS = (0, 1, 3, 5, 10)
+"""After which steps, where there are so many."""
+
+
+def shown(value: float, measure: str) -> str:
+    """An accuracy in per cent; an error short also where a task has diverged."""
+    if measure != "error":
+        return f"{100 * value:.2f} %"
+    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.0e}"
+
+
+def tabulate(runs: Sequence[Path | str]) -> Table:
+    """A row for each evaluated run and measure: means after some steps with 95 % intervals over tasks.
+
+    Raises:
+        InputError: There is no run, or one that is not of few-shot learning, or none is evaluated.
+    """
+    found = [run for run in read_runs(runs, FewShotConfig) if run.evaluation]
+    if not found:
+        raise InputError(f"nothing is evaluated yet: maml-rl evaluate {runs[0]}")
+    steps = [k for k in STEPS if all(k < len(next(iter((run.evaluation or {})["mean"].values()))) for run in found)]
+    rows = []
+    for run in found:
+        content = run.evaluation or {}
+        for measure, mean in content["mean"].items():
+            half = (content["ci95"] or {}).get(measure)
+            cells = [shown(mean[k], measure) + (f" ± {shown(half[k], measure)}" if half else "") for k in steps]
+            last = [shown(content[name][measure][steps[-1]], measure) for name in ("median", "trimmed_mean")]
+            lost = f"{100 * content['diverged']:.1f} %" if measure == "error" else ""
+            about = (
+                f"{run.config.method}, seed {run.config.seed}",
+                str(content.get("iteration", "")),
+                MEASURES[measure],
+            )
+            rows.append((*about, *cells, *last, lost))
+    ends = (f"median, {after(steps[-1])}", "trimmed mean", "diverged")
+    return Table(("", "iterations", "measure", *map(after, steps), *ends), tuple(rows))
