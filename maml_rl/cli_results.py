@@ -79,7 +79,7 @@ def _evaluate(run: Path, chosen: Evaluate) -> None:
 def _print(cells: "Cells", title: str) -> None:
     table = Table(title=title, box=SIMPLE_HEAD, padding=0, collapse_padding=True)
     for i, column in enumerate(cells.header):
-        table.add_column(column, justify="left" if i == 0 else "right")
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in cells.rows:
         table.add_row(*row)
     Console().print(table)

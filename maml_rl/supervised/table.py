@@ -1,5 +1,6 @@
 """Few-shot evaluations as a table: what the terminal and experiments/README.md show."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ STEPS = (0, 1, 3, 5, 10)
 
 def shown(value: float, measure: str) -> str:
     """An accuracy in per cent; an error short also where a task has diverged."""
+    if math.isinf(value):
+        return "infinite"
     if measure != "error":
         return f"{100 * value:.2f} %"
     return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.0e}"
@@ -35,7 +38,10 @@ def tabulate(runs: Sequence[Path | str]) -> Table:
         content = run.evaluation or {}
         for measure, mean in content["mean"].items():
             half = (content["ci95"] or {}).get(measure)
-            cells = [shown(mean[k], measure) + (f" ± {shown(half[k], measure)}" if half else "") for k in steps]
+            cells = [
+                shown(mean[k], measure) + (f" ± {shown(half[k], measure)}" if half and math.isfinite(half[k]) else "")
+                for k in steps
+            ]
             last = [shown(content[name][measure][steps[-1]], measure) for name in ("median", "trimmed_mean")]
             lost = f"{100 * content['diverged']:.1f} %" if measure == "error" else ""
             about = (

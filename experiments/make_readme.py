@@ -1,0 +1,75 @@
+"""Fill the tables of README.md from the run folders in results/.
+
+python experiments/make_readme.py           # writes README.md
+python experiments/make_readme.py --check   # exits with 1 where README.md is not what it would write
+
+A table stands between a line `<!-- runs: FOLDER ... -->`, folders below results/ with wildcards, and `<!-- end -->`.
+"""
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from maml_rl.comparison import compare
+from maml_rl.config import Config
+from maml_rl.run_folder import read_config
+from maml_rl.supervised import table as few_shot
+from maml_rl.table import tabulate
+
+HERE = Path(__file__).parent
+BLOCK = re.compile(r"(<!-- runs: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def folders(patterns: str) -> list[Path]:
+    """Run folders that the patterns name, in their order.
+
+    Raises:
+        SystemExit: A pattern names none.
+    """
+    found = []
+    for pattern in patterns.split():
+        matches = sorted((HERE / "results").glob(pattern))
+        if not matches:
+            sys.exit(f"README.md asks for runs {pattern}, and there are none in {HERE / 'results'}")
+        found += matches
+    return found
+
+
+def commands(runs: Sequence[Path]) -> Iterator[str]:
+    """What trained and evaluated the runs, as each says itself."""
+    for run in runs:
+        made = tomllib.loads((run / "config.toml").read_text())["made_with"]
+        yield made["command"]
+
+
+def machines(runs: Sequence[Path]) -> str:
+    """Where they ran, and the commits of the code."""
+    made = [tomllib.loads((run / "config.toml").read_text())["made_with"] for run in runs]
+    on = sorted({f"{each['machine']['platform']}, {each['machine']['threads']} threads" for each in made})
+    return f"{'; '.join(on)}; commits {', '.join(sorted({each['git_commit'][:7] for each in made}))}."
+
+
+def block(patterns: str) -> str:
+    """A table with what made it."""
+    runs = folders(patterns)
+    reinforced = isinstance(read_config(runs[0]), Config)
+    cells = tabulate(compare(runs)) if reinforced else few_shot.tabulate(runs)
+    return f"{cells.markdown()}\n\n{machines(runs)}\n\n```\n" + "\n".join(commands(runs)) + "\n```\n"
+
+
+def main() -> None:
+    """Write README.md, or with --check say whether it is up to date."""
+    file = HERE / "README.md"
+    before = file.read_text()
+    now = BLOCK.sub(lambda found: f"{found[1]}{block(found[2])}{found[3]}", before)
+    if "--check" in sys.argv[1:]:
+        if now != before:
+            sys.exit("experiments/README.md is not up to date: python experiments/make_readme.py")
+    else:
+        file.write_text(now)
+
+
+if __name__ == "__main__":
+    main()
