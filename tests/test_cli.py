@@ -13,7 +13,7 @@ import pytest
 from tiny import TINY, Command, files, finish, maml_rl, rows, same_checkpoint, tiny
 
 from envs import InputError
-from maml_rl import Evaluation, check_gradients, checkpoint, evaluate, meta_train
+from maml_rl import check_gradients, checkpoint, evaluate, meta_train
 from maml_rl.config_file import load, to_toml
 from maml_rl.run_folder import read_config
 
@@ -79,8 +79,8 @@ def test_evaluate_passes_its_flags_on(command: Command, folder: Path) -> None:
     flags = ["--tasks", "5", "--steps", "1", "--episodes", "4", "--split", "out", "--which", "best"]
     assert command("evaluate", "run", *flags)[0] == 0
     content = json.loads((folder / "run/evaluation.json").read_text())
-    result, _ = evaluate("run", tasks=5, steps=1, episodes=4, split="out", which="best")
-    assert Evaluation(**content) == result
+    result = evaluate("run", tasks=5, steps=1, episodes=4, split="out", which="best")
+    assert content == json.loads(result.to_json())
 
 
 def test_plot_prints_what_it_drew(command: Command, folder: Path) -> None:
