@@ -83,6 +83,20 @@ def test_evaluate_passes_its_flags_on(command: Command, folder: Path) -> None:
     assert content == json.loads(result.to_json())
 
 
+def test_tune_lr_is_true_or_false(command: Command, folder: Path) -> None:
+    """Also where the run is called like a truth."""
+    assert command("train", "small.toml", "--method", "pretrained", "--out", "./true")[0] == 0
+    for flags in (["--tune-lr", "false"], ["--tune-lr=true"], []):
+        assert command("evaluate", "true", "--steps", "1", *flags)[0] == 0
+    files = ("evaluation", "evaluation_2", "evaluation_3")
+    (first,), (second,), (third,) = (json.loads((folder / f"true/{name}.json").read_text())["lr"] for name in files)
+    assert first == 0.1
+    assert second == third == evaluate("true", steps=1, tune_lr=True).lr[0]
+    code, _, err = command("evaluate", "true", "--tune-lr", "maybe")
+    assert code == 2
+    assert "--tune-lr" in err
+
+
 def test_plot_prints_what_it_drew(command: Command, folder: Path) -> None:
     assert command("train", "small.toml", "--out", "run")[0] == 0
     code, out, _ = command("plot", "run", "--out", "pictures")

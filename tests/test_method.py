@@ -18,6 +18,7 @@ from maml_rl.config_file import load
 from maml_rl.evaluate import RATE_FACTORS, load_learner, tune
 from maml_rl.learner import build
 from maml_rl.run_folder import read_config
+from maml_rl.train import MetaRL
 
 BASELINES = ("pretrained", "oracle", "random")
 TRAINED = ("pretrained", "oracle")
@@ -33,6 +34,13 @@ def test_every_method_takes_as_many_environment_steps(method: str, steps: int, t
     assert [f"return/{k}" in first for k in (last, last + 1)] == [True, False]
     assert (config.trained_steps, config.trained_episodes) == (last, 5 if method == "maml" else 5 * (1 + steps))
     assert f"evaluation/{last}" not in first
+
+
+def test_the_score_of_a_baseline_is_its_one_return() -> None:
+    row = {"return/0": 3.04}
+    assert MetaRL(build(tiny(method="pretrained", inner={"steps": 2}))).progress(row) == (3.04, "return 3.0")
+    row |= {"return/1": 4.0, "return/2": 5.0}
+    assert MetaRL(build(tiny(inner={"steps": 2}))).progress(row) == (5.0, "return 3.0 -> 5.0")
 
 
 @pytest.mark.parametrize("method", TRAINED)
