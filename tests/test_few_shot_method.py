@@ -25,6 +25,7 @@ from maml_rl.supervised import (
 )
 from maml_rl.supervised.evaluate import RATES, adapted_errors, tune
 from maml_rl.supervised.learner import loss_of
+from maml_rl.supervised.plot import adapted
 from maml_rl.types import map_tensors
 
 BLOBS: dict[str, Any] = {"data": "few_shot:Blobs", "model": {"hidden": [8], "batch_norm": True}}
@@ -90,6 +91,9 @@ def test_a_task_starts_from_the_trained_body_and_a_new_last_layer() -> None:
     assert torch.equal(learner.start(theta)["4.weight"], start["4.weight"])
     other = learner_of(**BLOBS, method="pretrained", seed=2)
     assert not torch.equal(other.start(theta)["4.weight"], start["4.weight"])
+    drawn = adapted(learner, theta, map_tensors(lambda x: x[0], learner.data.held_out_tasks(1)), 1)  # in pictures too
+    assert all(torch.equal(drawn[0][name], start[name]) for name in start)
+    assert not torch.equal(drawn[1]["4.weight"], start["4.weight"])
 
 
 @pytest.mark.parametrize("method", ["maml", "random"])

@@ -28,12 +28,11 @@ TRAINED = ("pretrained", "oracle")
 @pytest.mark.parametrize("method", ["maml", *TRAINED])
 def test_every_method_takes_as_many_environment_steps(method: str, steps: int, tmp_path: Path) -> None:
     config = tiny(env="probes:Probe", horizon=3, tasks=4, episodes=5, method=method, inner={"steps": steps})
-    (first, second) = rows(meta_train(config, tmp_path / "run", quiet=True))
+    first, second = rows(meta_train(config, tmp_path / "run", quiet=True))
     assert (first["env_steps"], second["env_steps"]) == (4 * 5 * 3 * (1 + steps), 2 * 4 * 5 * 3 * (1 + steps))
     last = steps if method == "maml" else 0
     assert [f"return/{k}" in first for k in (last, last + 1)] == [True, False]
     assert (config.trained_steps, config.trained_episodes) == (last, 5 if method == "maml" else 5 * (1 + steps))
-    assert f"evaluation/{last}" not in first
 
 
 def test_the_score_of_a_baseline_is_its_one_return() -> None:
@@ -51,7 +50,6 @@ def test_a_baseline_samples_once(method: str) -> None:
     (trajectory,), (params,) = found.trajectories, found.chain
     assert trajectory.rewards.shape == (2, 2 * 4, 5)  # tasks, episodes of four rollouts, steps
     assert all(torch.equal(params[name], torch.stack([theta[name]] * 2)) for name in theta)
-    assert trajectory.behaviour.mean[0, :, 0].unique(dim=0).shape[0] == 1 or method == "oracle"
 
 
 META: list[dict[str, Any]] = [
