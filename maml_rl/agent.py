@@ -60,7 +60,7 @@ class Agent:
         @torch.no_grad()
         def policy(observation: ArrayLike) -> NDArray[Any]:
             seen = torch.as_tensor(observation, dtype=torch.float32, device=learner.device)
-            seen = ToldTask.told(seen, tasks[0]) if told else seen
+            seen = ToldTask.told(seen, tasks[0].expand(*seen.shape[:-1], *shape)) if told else seen
             action = learner.policy(params, seen).mode().cpu().numpy()
             return np.asarray(action.argmax(-1)) if discrete else action
 

@@ -57,7 +57,7 @@ class EvaluateFewShot:
     which: Literal["checkpoint", "best", "initial"] = "checkpoint"
     """The last parameters, those with the lowest training loss, or those before training."""
     tune_lr: bool | None = None
-    """Adapt at the step size that serves validation tasks best; None: where method = "pretrained"."""
+    """Adapt at the step size that serves validation tasks best, true or false; None: where method = "pretrained"."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Evaluate:
     which: Literal["checkpoint", "best", "initial"] = "checkpoint"
     """The last parameters, those with the best training return, or those before training."""
     tune_lr: bool | None = None
-    """Adapt at the inner rate that serves training tasks best; None: where method = "pretrained"."""
+    """Adapt at the inner rate that serves training tasks best, true or false; None: where method = "pretrained"."""
 
 
 @dataclass(frozen=True)
@@ -184,13 +184,16 @@ class Plot:
 
 def parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
     """Options of a command."""
-    return tyro.cli(kind, prog=f"maml-rl {command}", args=list(arguments))
+    return tyro.cli(kind, prog=f"maml-rl {command}", args=_spell_truths(arguments))
 
 
 def _spell_truths(flags: Sequence[str]) -> list[str]:
     """The flags with true and false, also after "=", as tyro spells them."""
-    parts = [part for flag in flags for part in (flag.split("=", 1) if flag.startswith("--") else [flag])]
-    return [part.capitalize() if part.lower() in ("true", "false") else part for part in parts]
+    words = [part for flag in flags for part in (flag.split("=", 1) if flag.startswith("--") else [flag])]
+    return [
+        word.capitalize() if before.startswith("--") and word.lower() in ("true", "false") else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
 
 
 def with_config(options: Callable[[AnyConfig], T], arguments: Sequence[str], command: str) -> T:

@@ -202,6 +202,6 @@ def build(config: Config) -> Learner:
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
     # A clipped step moves theta several times: its ratios are to the policy that sampled (ProMP, section 6).
     loss = inner_loss(policy, config.inner.estimator, recorded=config.outer.name == "promp")
-    preset = config.preset or next(iter(made[0].presets), None)
+    preset = config.preset or next(iter(envs.family(config.env).presets), None)
     config = config.model_copy(update={"preset": preset, "horizon": made[0].horizon})
     return Learner(config, made, policy, loss, rates, device)

@@ -122,7 +122,7 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
         state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "", {})
         theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
         state = state._replace(theta=theta, outer=outer, config=to_toml(config))
-        if not iterations:
+        if not iterations and folder.checkpoint is None:
             folder.save("checkpoint.pt", state)
         with ProgressLine(trainee.label, iterations, state.iteration, quiet) as progress:
             for iteration in range(state.iteration, iterations, stride):

@@ -21,7 +21,7 @@ from maml_rl.policies import Policy
         {"inner": {"first_order": True, "learn_lr": True, "steps": 2}},
         {"inner": {"adapt": "last", "estimator": "lvc"}},
         {"policy": {"context": 3}, "inner": {"adapt": "context", "learn_lr": True}},
-        {"inner": {"steps": 0}},
+        {"method": "pretrained"},
         {"outer": {"name": "promp", "exploration": 1.0, "inner_kl": 0.5}, "inner": {"estimator": "lvc", "steps": 2}},
         {"outer": {"name": "promp", "exploration": 1.0, "inner_kl": 0.5, "clip": 0.01}, "inner": {"first_order": True}},
         {"outer": {"name": "adam", "exploration": 2.0}, "inner": {"first_order": True, "steps": 2}},

@@ -13,7 +13,7 @@ import pytest
 from tiny import TINY, Command, files, finish, maml_rl, rows, same_checkpoint, tiny
 
 from envs import InputError
-from maml_rl import Evaluation, check_gradients, checkpoint, evaluate, meta_train
+from maml_rl import check_gradients, checkpoint, evaluate, meta_train
 from maml_rl.config_file import load, to_toml
 from maml_rl.run_folder import read_config
 
@@ -79,8 +79,22 @@ def test_evaluate_passes_its_flags_on(command: Command, folder: Path) -> None:
     flags = ["--tasks", "5", "--steps", "1", "--episodes", "4", "--split", "out", "--which", "best"]
     assert command("evaluate", "run", *flags)[0] == 0
     content = json.loads((folder / "run/evaluation.json").read_text())
-    result, _ = evaluate("run", tasks=5, steps=1, episodes=4, split="out", which="best")
-    assert Evaluation(**content) == result
+    result = evaluate("run", tasks=5, steps=1, episodes=4, split="out", which="best")
+    assert content == json.loads(result.to_json())
+
+
+def test_tune_lr_is_true_or_false(command: Command, folder: Path) -> None:
+    """Also where the run is called like a truth."""
+    assert command("train", "small.toml", "--method", "pretrained", "--out", "./true")[0] == 0
+    for flags in (["--tune-lr", "false"], ["--tune-lr=true"], []):
+        assert command("evaluate", "true", "--steps", "1", *flags)[0] == 0
+    files = ("evaluation", "evaluation_2", "evaluation_3")
+    (first,), (second,), (third,) = (json.loads((folder / f"true/{name}.json").read_text())["lr"] for name in files)
+    assert first == 0.1
+    assert second == third == evaluate("true", steps=1, tune_lr=True).lr[0]
+    code, _, err = command("evaluate", "true", "--tune-lr", "maybe")
+    assert code == 2
+    assert "--tune-lr" in err
 
 
 def test_plot_prints_what_it_drew(command: Command, folder: Path) -> None:

@@ -21,20 +21,19 @@ def refusal(**tables: Any) -> list[str]:
 
 
 NO_STEPS = {"steps": 0}
+BASELINES = ("pretrained", "oracle", "random")
 SETTINGS = [
-    ({"inner": NO_STEPS | {"learn_lr": True}}, "inner.learn_lr with inner.steps = 0", "no step to learn a rate for"),
-    ({"inner": NO_STEPS | {"adapt": "last"}}, "inner.adapt = 'last' with inner.steps = 0", "nothing adapts"),
+    ({"inner": NO_STEPS}, "inner.steps = 0", "use method = 'pretrained'"),
+    ({"inner": NO_STEPS | {"learn_lr": True}}, "inner.steps = 0", "use method = 'pretrained'"),
+    ({"inner": NO_STEPS | {"adapt": "last"}}, "inner.steps = 0", "use method = 'pretrained'"),
     (
         {"inner": NO_STEPS | {"adapt": "context"}, "policy": {"context": 3}},
-        "inner.adapt = 'context' with inner.steps = 0",
-        "nothing adapts",
+        "inner.steps = 0",
+        "use method = 'pretrained'",
     ),
-    ({"inner": NO_STEPS | {"first_order": True}}, "inner.first_order with inner.steps = 0", "no inner gradient"),
-    (
-        {"inner": NO_STEPS, "outer": {"exploration": 0.1}},
-        "outer.exploration with inner.steps = 0",
-        "nothing explores for an adaptation",
-    ),
+    ({"inner": NO_STEPS | {"first_order": True}}, "inner.steps = 0", "use method = 'pretrained'"),
+    ({"inner": NO_STEPS, "outer": {"exploration": 0.1}}, "inner.steps = 0", "use method = 'pretrained'"),
+    ({"inner": NO_STEPS, "method": "pretrained"}, "inner.steps = 0", "MAML takes at least 1"),
     (
         {"inner": {"adapt": "last"}, "policy": {"hidden": []}},
         "inner.adapt = 'last' with policy.hidden = []",
@@ -100,10 +99,11 @@ def test_a_contradiction_is_named_with_its_fix(tables: dict[str, Any], problem: 
     "tables",
     [
         {},
-        {"inner": NO_STEPS},
-        {"inner": NO_STEPS | {"adapt": "all", "learn_lr": False, "first_order": False}},
-        {"inner": NO_STEPS, "policy": {"context": 2}},
-        {"inner": NO_STEPS, "outer": {"exploration": 0.0}},
+        *({"method": method} for method in BASELINES),
+        *({"method": method, "inner": {"learn_lr": True, "adapt": "last"}} for method in BASELINES),
+        *({"method": method, "inner": {"first_order": True, "steps": 2}} for method in BASELINES),
+        *({"method": method, "inner": {"adapt": "context"}, "policy": {"context": 3}} for method in BASELINES),
+        *({"method": method, "outer": {"exploration": 0.1}} for method in BASELINES),
         {"inner": {"steps": 1, "learn_lr": True, "first_order": True}},
         {"inner": {"steps": 1, "adapt": "last"}},
         {"inner": {"adapt": "last", "learn_lr": True}, "policy": {"hidden": [8], "context": 0}},
@@ -149,6 +149,7 @@ def test_a_default_that_is_written_out_is_accepted(name: str) -> None:
 
 def test_every_problem_is_listed_at_once() -> None:
     problems = refusal(
+        tasks=1,
         inner=NO_STEPS | {"learn_lr": True, "adapt": "last", "first_order": True},
         outer={"name": "adam", "exploration": 0.5, "clip": 0.1, "max_kl": 0.5},
         policy={"context": 4},
@@ -156,11 +157,9 @@ def test_every_problem_is_listed_at_once() -> None:
     keys = [line.split()[0] for line in problems]
     assert sorted(keys) == sorted(
         [
-            "inner.learn_lr",
-            "inner.adapt",  # nothing adapts
+            "inner.steps",
             "inner.adapt",  # a context that would never change
-            "inner.first_order",
-            "outer.exploration",
+            "outer.exploration",  # with one task
             "outer.clip",
             "outer.max_kl",
         ]
@@ -169,5 +168,5 @@ def test_every_problem_is_listed_at_once() -> None:
 
 
 def test_a_configuration_made_in_python_is_checked_too() -> None:
-    with pytest.raises(ValidationError, match=r"inner\.learn_lr with inner\.steps = 0"):
+    with pytest.raises(ValidationError, match=r"inner\.steps = 0: MAML takes at least 1"):
         Config(env="bandit", inner=Inner(steps=0, learn_lr=True))

@@ -49,7 +49,7 @@ def test_one_iteration_runs(file: Path, tmp_path: Path) -> None:
     (row,) = rows(run)
     assert np.isfinite(list(row.values())).all()
     assert {f"return/{config.inner.steps}", f"evaluation/{config.evaluation.steps}"} <= set(row)
-    result, _ = maml_rl.evaluate(run)
+    result = maml_rl.evaluate(run)
     assert len(result.mean) == config.evaluation.steps + 1
     assert np.isfinite(result.mean).all()
 
@@ -100,7 +100,7 @@ def test_one_iteration_of_few_shot_learning_runs(
     run = supervised.meta_train(FewShotConfig.model_validate(config.model_dump() | small), tmp_path / "run", quiet=True)
     (row,) = rows(run)
     assert np.isfinite(list(row.values())).all()
-    result, _ = supervised.evaluate(run)
+    result = supervised.evaluate(run)
     for name, mean in result.mean.items():
         assert f"validation/{name}/{config.evaluation.steps}" in row
         assert len(mean) == config.evaluation.steps + 1

@@ -79,7 +79,7 @@ def test_evaluate_prints_what_it_wrote(command: Command, folder: Path) -> None:
 
 def test_evaluate_takes_its_flags_before_and_after_the_run(command: Command, folder: Path) -> None:
     assert command("train", "small.toml", "--out", "run")[0] == 0
-    flags = ["--tasks", "3", "--steps", "2", "--shots", "6", "--which", "initial", "--tune-lr"]
+    flags = ["--tasks", "3", "--steps", "2", "--shots", "6", "--which", "initial", "--tune-lr", "true"]
     assert command("evaluate", "run", *flags)[0] == 0
     assert command("evaluate", *flags, "run")[0] == 0
     one, other = (json.loads((folder / f"run/{n}.json").read_text()) for n in ("evaluation", "evaluation_2"))

@@ -44,6 +44,7 @@ def refusal(**tables: Any) -> list[str]:
         ("evaluation.shots = 0", "evaluation.shots", "greater than or equal to 1"),
         ("evaluation.every = -1", "evaluation.every", "greater than or equal to 0"),
         ("data = 3", "data", "valid string"),
+        ("method = 'oracle'", "method", "'maml', 'pretrained' or 'random'"),
     ],
 )
 def test_a_bad_value_is_named(line: str, key: str, problem: str) -> None:
@@ -57,10 +58,16 @@ def test_a_bad_value_is_named(line: str, key: str, problem: str) -> None:
 
 NO_STEPS, REPTILE = {"steps": 0}, {"name": "reptile"}
 CONTRADICTIONS: list[tuple[dict[str, Any], str, str]] = [
-    ({"inner": NO_STEPS | {"learn_lr": True}}, "inner.learn_lr with inner.steps = 0", "no step to learn a rate for"),
-    ({"inner": NO_STEPS | {"adapt": "last"}}, "inner.adapt = 'last' with inner.steps = 0", "nothing adapts"),
-    ({"inner": NO_STEPS | {"first_order": True}}, "inner.first_order with inner.steps = 0", "no inner gradient"),
-    ({"inner": NO_STEPS, "outer": REPTILE}, "outer.name = 'reptile' with inner.steps = 0", "nothing adapts; give"),
+    ({"inner": NO_STEPS}, "inner.steps = 0", "use method = 'pretrained'"),
+    ({"inner": NO_STEPS | {"learn_lr": True}}, "inner.steps = 0", "use method = 'pretrained'"),
+    ({"inner": NO_STEPS | {"adapt": "last"}}, "inner.steps = 0", "use method = 'pretrained'"),
+    ({"inner": NO_STEPS | {"first_order": True}}, "inner.steps = 0", "use method = 'pretrained'"),
+    ({"inner": NO_STEPS, "outer": REPTILE}, "inner.steps = 0", "use method = 'pretrained'"),
+    (
+        {"method": "pretrained", "outer": REPTILE},
+        "outer.name = 'reptile' with method = 'pretrained'",
+        "Reptile learns to adapt, which the baseline does not; use outer.name = 'adam'",
+    ),
     ({"inner": {"learn_lr": True}, "outer": REPTILE}, "inner.learn_lr with outer.name = 'reptile'", "use outer.name"),
     ({"inner": {"first_order": True}, "outer": REPTILE}, "inner.first_order with outer.name = 'reptile'", "leave it"),
     ({"inner": {"adapt": "last"}, "outer": REPTILE}, "inner.adapt = 'last' with outer.name = 'reptile'", "be trained"),
@@ -87,7 +94,8 @@ def test_a_contradiction_is_named_with_its_fix(tables: dict[str, Any], problem: 
     "tables",
     [
         {},
-        {"inner": NO_STEPS},
+        {"method": "random", "outer": REPTILE},
+        {"method": "pretrained", "inner": {"learn_lr": True, "first_order": True, "adapt": "last", "steps": 2}},
         {"inner": {"learn_lr": True, "first_order": True, "adapt": "last"}},
         {"outer": REPTILE | {"lr": 1.0}},
         {"outer": {"name": "adam", "lr": 1.5}},
@@ -105,11 +113,18 @@ def test_every_problem_is_listed_at_once() -> None:
     problems = refusal(
         inner=NO_STEPS | {"learn_lr": True, "first_order": True}, outer=REPTILE | {"lr": 2.0}, iterations=7
     )
-    assert len(problems) == 7
+    keys = [" ".join(line.split()[:5]) for line in problems]
+    assert keys == [
+        "inner.steps = 0: MAML takes",
+        "inner.first_order with outer.name = 'reptile':",
+        "inner.learn_lr with outer.name = 'reptile':",
+        "outer.lr = 2.0 with outer.name",
+        "iterations = 7 with log_every",
+    ]
 
 
 def test_a_configuration_made_in_python_is_checked_too() -> None:
-    with pytest.raises(ValidationError, match=r"inner\.learn_lr with inner\.steps = 0"):
+    with pytest.raises(ValidationError, match=r"inner\.steps = 0: MAML takes at least 1"):
         FewShotConfig(data="sinusoid", inner=FewShotInner(steps=0, learn_lr=True))
 
 

@@ -51,7 +51,7 @@ def errors_by_hand(learner: FewShotLearner, theta: Params, batch: TaskBatch, ste
 
 
 def test_the_error_of_each_task_by_hand(run: Path) -> None:
-    result, path = evaluate(run, tasks=5, steps=3)
+    result = evaluate(run, tasks=5, steps=3)
     learner, theta = load_learner(run)
     expected = errors_by_hand(learner, theta, learner.data.held_out_tasks(5), 3, 0.01)
     np.testing.assert_allclose(result.values["error"], expected, rtol=1e-4)
@@ -61,20 +61,24 @@ def test_the_error_of_each_task_by_hand(run: Path) -> None:
     assert result.median["error"] == pytest.approx(np.median(expected, 0), rel=1e-4)
     assert result.references == learner.data.references(learner.data.held_out_tasks(5))
     assert (result.lr, result.shots, result.which, result.diverged) == (0.01, 4, "checkpoint", 0.0)
-    assert json.loads(path.read_text()) == result._asdict()
+    assert result.file == run / "evaluation.json"
+    content = json.loads(result.file.read_text())
+    assert content | {"file": result.file} == result._asdict()
+    assert content["iteration"] == 4
 
 
 def test_the_configuration_has_the_numbers_that_are_not_given(run: Path) -> None:
-    assert np.array(evaluate(run)[0].values["error"]).shape == (6, 3)
+    assert np.array(evaluate(run).values["error"]).shape == (6, 3)
 
 
 def test_a_second_evaluation_is_numbered(run: Path) -> None:
-    names = [evaluate(run, tasks=2)[1].name for _ in range(3)]
+    files = [evaluate(run, tasks=2).file for _ in range(3)]
+    names = [file.name for file in files if file]
     assert names == ["evaluation.json", "evaluation_2.json", "evaluation_3.json"]
 
 
 def test_more_shots_at_test(run: Path) -> None:
-    result, _ = evaluate(run, tasks=4, steps=2, shots=7)
+    result = evaluate(run, tasks=4, steps=2, shots=7)
     assert result.shots == 7
     learner, theta = load_learner(run, changes={"shots": 7})
     batch = learner.data.held_out_tasks(4)
@@ -84,7 +88,7 @@ def test_more_shots_at_test(run: Path) -> None:
 
 def test_the_configurations_own_shots_at_test(tmp_path: Path) -> None:
     run = meta_train(tiny(evaluation={"shots": 2}), tmp_path / "run", quiet=True)
-    assert (evaluate(run)[0].shots, evaluate(run, shots=3)[0].shots) == (2, 3)
+    assert (evaluate(run).shots, evaluate(run, shots=3).shots) == (2, 3)
 
 
 def test_which_parameters(run: Path) -> None:
@@ -95,8 +99,9 @@ def test_which_parameters(run: Path) -> None:
     batch = learner.data.held_out_tasks(3)
     starts = {"checkpoint": theta, "initial": learner.initial_params(), "best": shifted}
     for which, params in starts.items():
-        result, _ = evaluate(run, tasks=3, steps=1, which=which)
+        result = evaluate(run, tasks=3, steps=1, which=which)
         assert result.which == which
+        assert result.iteration == {"checkpoint": 4, "initial": 0, "best": state.iteration}[which]
         np.testing.assert_allclose(result.values["error"], errors_by_hand(learner, params, batch, 1, 0.01), rtol=1e-3)
 
 
@@ -132,14 +137,14 @@ def test_a_task_that_diverged_is_counted_and_named() -> None:
     found = summarise({"error": values}, {}, 0.1, 1, "checkpoint")  # a warning is an error
     assert found.diverged == pytest.approx(4 / 8)
     assert found.median["error"][0] == 1
-    content = json.loads(json.dumps(found._asdict()))
+    content = json.loads(found.to_json())
     assert content["mean"]["error"][1] == float("inf")
 
 
 def test_one_task_has_no_interval(run: Path) -> None:
-    result, path = evaluate(run, tasks=1)
+    result = evaluate(run, tasks=1)
     assert result.ci95 is None
-    assert "NaN" not in path.read_text()
+    assert "NaN" not in (run / "evaluation.json").read_text()
 
 
 def test_accuracy_by_hand() -> None:
@@ -202,7 +207,7 @@ def test_a_rate_is_chosen_on_validation_tasks(run: Path, monkeypatch: pytest.Mon
     }
     assert chosen == min(by_hand, key=lambda rate: by_hand[rate])
     assert chosen > RATES[0]
-    result, _ = evaluate(run, tasks=40, steps=2, tune_lr=True)
+    result = evaluate(run, tasks=40, steps=2, tune_lr=True)
     assert result.lr == chosen
     expected = errors_by_hand(learner, theta, held_out(learner.data, 40, "test"), 2, chosen)
     np.testing.assert_allclose(result.values["error"], expected, rtol=1e-3)
@@ -243,7 +248,7 @@ def test_learned_rates_are_used_and_cannot_be_tuned(tmp_path: Path) -> None:
     gradients = torch.func.grad(learner.loss)(params, one.support)
     moved = {name: value - theta[f"lr.{name}"] * gradients[name] for name, value in params.items()}
     expected = float(learner.loss(moved, one.query))
-    assert evaluate(run, tasks=1, steps=1)[0].values["error"][0][1] == pytest.approx(expected, rel=1e-4)
+    assert evaluate(run, tasks=1, steps=1).values["error"][0][1] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

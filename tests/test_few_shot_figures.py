@@ -138,7 +138,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def test_a_sinusoid_run_gives_three_pictures(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
-    result, _ = evaluate(run)
+    result = evaluate(run)
     paths = plot([run])
     assert paths == [run / "figures" / f"{name}.png" for name in ("learning_curve", "adaptation_error", "fits")]
     assert drawn["adaptation_curve"][0][str(run)]["mean"] == result.mean
@@ -199,7 +199,7 @@ def test_an_omniglot_run_gives_an_episode(tmp_path: Path, drawn: dict[str, tuple
     )  # fmt: skip
     with pytest.warns(UserWarning, match="does not hold all of Omniglot"):
         run = meta_train(config, tmp_path / "run", quiet=True)
-    result, _ = evaluate(run)
+    result = evaluate(run)
     paths = plot([run])
     names = ("learning_curve", "adaptation_accuracy", "adaptation_accuracy_one_by_one", "episode")
     assert paths == [run / "figures" / f"{name}.png" for name in names]

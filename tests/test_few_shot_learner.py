@@ -20,7 +20,8 @@ CONVOLUTIONAL = IMAGES | {"model": {"name": "convolutional", "hidden": [4, 4], "
 NORMED = IMAGES | {"model": {"hidden": [6], "batch_norm": True}}
 
 VARIANTS = {
-    **{f"{steps} steps": {"inner": {"steps": steps, "lr": 0.1}} for steps in (0, 1, 2, 3)},
+    "pretrained": {"method": "pretrained"},
+    **{f"{steps} steps": {"inner": {"steps": steps, "lr": 0.1}} for steps in (1, 2, 3)},
     "learn_lr": {"inner": {"steps": 2, "lr": 0.1, "learn_lr": True}},
     "last": {"inner": {"steps": 2, "lr": 0.1, "adapt": "last"}},
     "last, learn_lr": {"inner": {"steps": 2, "lr": 0.1, "adapt": "last", "learn_lr": True}},
@@ -47,7 +48,7 @@ def by_loop(learner: FewShotLearner, theta: Params, batch: TaskBatch) -> Tensor:
     head = set(list(names)[-2:])
     for k in range(count(batch)):
         task, own = task_of(batch, k), {name: theta[name] for name in names}
-        for _ in range(inner.steps):
+        for _ in range(0 if learner.config.method == "pretrained" else inner.steps):
             loss = loss_of(models.predict(learner.module, own, task.support.inputs), task.support.targets)
             gradients = torch.autograd.grad(loss, list(own.values()), create_graph=not inner.first_order)
             for name, gradient in zip(names, gradients, strict=True):
@@ -233,7 +234,7 @@ def test_the_loss_is_a_mean() -> None:
 
 
 def test_with_no_step_it_is_the_query_loss_and_its_gradient() -> None:
-    learner = learner_of(inner={"steps": 0})
+    learner = learner_of(method="pretrained")
     theta, batch = problem(learner)
     leaves = leaves_of(theta)
     joined = Examples(*(x.flatten(0, 1) for x in batch.query))  # tasks are of one size: a mean of means
@@ -286,7 +287,8 @@ class Root(nn.Module):
 
 
 def test_a_gradient_that_is_nan_where_the_loss_is_not_raises() -> None:
-    learner = dataclasses.replace(learner_of(inner={"steps": 0}), module=Root())
+    root = Root()
+    learner = dataclasses.replace(learner_of(method="pretrained"), module=root, trained=root)
     theta, batch = {"weight": torch.zeros(1)}, learner.training_tasks(0)
     assert learner.objective(theta, task_of(batch, 0)).isfinite()
     with pytest.raises(FloatingPointError, match="the meta-gradient is NaN or infinite"):

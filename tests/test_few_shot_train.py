@@ -163,20 +163,20 @@ def test_a_sinusoid_run_learns_to_adapt(tmp_path: Path) -> None:
         inner={"lr": 0.03}, outer={"lr": 0.005}, evaluation={"tasks": 100, "steps": 1},
     )  # fmt: skip
     run = meta_train(config, tmp_path / "run", quiet=True)
-    before, after = evaluate(run)[0].mean["error"]
+    before, after = evaluate(run).mean["error"]
     assert after < 0.75 * before
     assert after < 3.0  # below the best function that does not know the task, 3.0057
-    untrained = evaluate(run, which="initial")[0].mean["error"][1]
+    untrained = evaluate(run, which="initial").mean["error"][1]
     assert after < 0.8 * untrained
 
 
 def test_without_steps_one_model_serves_all_tasks(tmp_path: Path) -> None:
     config = tiny(
         shots=10, queries=10, tasks=20, iterations=400, log_every=100, model={"hidden": [32]},
-        inner={"steps": 0}, outer={"lr": 0.01}, evaluation={"tasks": 300, "steps": 0},
+        method="pretrained", outer={"lr": 0.01}, evaluation={"tasks": 300, "steps": 0},
     )  # fmt: skip
     run = meta_train(config, tmp_path / "run", quiet=True)
-    result = evaluate(run)[0]
+    result = evaluate(run)
     floor = result.references["the best function blind to the task"]
     assert result.mean["error"][0] == pytest.approx(floor, abs=0.4)
     assert floor - 0.05 < result.mean["error"][0] < result.references["predicting 0"] - 0.5

@@ -224,3 +224,44 @@ def test_permuting_the_labels_permutes_the_adapted_outputs() -> None:
             for each in (batch, renamed)
         )
         torch.testing.assert_close(before, after)
+
+
+def marked(sizes: list[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Images [[class, example], [200, 250]] of classes of these sizes: no two turns of them are the same."""
+    pairs = [(kind, k) for kind, size in enumerate(sizes) for k in range(size)]
+    images = torch.tensor([[[[kind, k], [200, 250]]] for kind, k in pairs])
+    return images.to(dtype), torch.tensor([kind for kind, _ in pairs])
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_training_examples_are_labelled_by_class_and_turn(rotate: bool) -> None:
+    sizes = [2, 3, 9, 2, 5, 4, 2, 6, 3, 2]
+    examples, labels = marked(sizes)
+    data = LabelledTasks(examples, labels, 2, 1, 1, (6, 2, 2), rotate)
+    kinds = data.split["training"].tolist()
+    turns = 4 if rotate else 1
+    assert data.training_classes == 6 * turns
+    inputs, targets = data.sample_examples((20, 300), torch.Generator().manual_seed(0))
+    assert (inputs.shape, targets.shape) == ((20, 300, 1, 2, 2), (20, 300))
+    for image, target in zip(inputs.flatten(0, 1), targets.flatten().tolist(), strict=True):
+        turn, place = divmod(target, 6)
+        kind, example = image.rot90(-turn, (-2, -1))[0, 0].int().tolist()
+        assert (kind, image.rot90(-turn, (-2, -1))[0, 1].tolist()) == (kinds[place], [200, 250])
+        assert example < sizes[kind]
+    count = len(targets.flatten()) / (6 * turns)
+    each = targets.flatten().bincount(minlength=6 * turns)
+    assert ((each - count).abs() < 4.5 * count**0.5).all()  # classes of every size alike
+    largest = max(kinds, key=lambda kind: sizes[kind])
+    seen = inputs[targets == kinds.index(largest)][:, 0, 0, 1]
+    share = seen.int().bincount(minlength=sizes[largest]) / len(seen)
+    assert ((share * sizes[largest] - 1).abs() < 4.5 * (sizes[largest] / len(seen)) ** 0.5).all()
+    assert torch.equal(examples, marked(sizes)[0])  # turned in copies
+    again = data.sample_examples((20, 300), torch.Generator().manual_seed(0))
+    assert torch.equal(again.inputs, inputs)
+    assert torch.equal(again.targets, targets)
+
+
+def test_training_examples_of_bytes_are_scaled() -> None:
+    data = LabelledTasks(*marked([2] * 6, torch.uint8), 2, 1, 1, (2, 2, 2))
+    inputs, _ = data.sample_examples((1, 5), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(inputs[..., 1, :], torch.tensor([200, 250]).div(255).expand(1, 5, 1, 2))

@@ -51,7 +51,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
 
 
 def test_an_evaluated_navigation_run_gives_three_pictures(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
-    result, _ = maml_rl.evaluate(run)
+    result = maml_rl.evaluate(run)
     paths = plot([run])
     assert paths == [run / "figures" / f"{name}.png" for name in ("learning_curve", "adaptation_curve", "paths")]
     for path in paths:
@@ -61,7 +61,7 @@ def test_an_evaluated_navigation_run_gives_three_pictures(run: Path, drawn: dict
     rows, _ = drawn["learning_curve"]
     assert [row["iteration"] for row in rows[str(run)]] == [0, 1, 2]
     evaluations, _, published, _ = drawn["adaptation_curve"]
-    assert evaluations[str(run)]["mean"] == result.mean
+    assert evaluations[str(run)]["mean"] == result.mean.tolist()
     assert published is None  # this run has no preset, and another horizon
     positions, mask, goals, returns = (torch.as_tensor(value) for value in drawn["navigation_paths"][:4])
     assert positions.shape == (5, 3, 2, 6, 2)  # tasks, k, episodes, steps and the end, x and y

@@ -106,7 +106,7 @@ class LabelledTasks(FewShotTasks):
         which = torch.randint(len(kinds), shape, generator=generator)
         place = torch.rand(shape, generator=generator) * self._sizes[kinds[which]]
         inputs = _scaled(self._examples[self._rows[kinds[which], place.long()]])
-        return Examples(_turned(inputs, turns), which + len(kinds) * turns)
+        return Examples(_turned(inputs, turns) if self.rotate else inputs, which + len(kinds) * turns)
 
     def references(self, batch: TaskBatch) -> dict[str, float]:
         """Accuracy of giving each query the class of the nearest support example, by Euclidean distance."""

@@ -172,6 +172,11 @@ def build(config: FewShotConfig) -> FewShotLearner:
     module = trained = network(outputs)
     if config.method == "pretrained" and not targets.is_floating_point():
         data.sample_examples((1, 1), torch.Generator())  # says what is missing
+        if data.training_classes < 2:
+            raise InputError(
+                f"{type(data).__name__}.training_classes = {data.training_classes}: give the number of classes that "
+                "its sample_examples tells apart"
+            )
         trained = network(data.training_classes)
     adapted = models.head(module) if config.inner.adapt == "last" else None
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
