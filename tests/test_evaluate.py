@@ -70,6 +70,11 @@ def test_the_rate_after_the_first_step(steps: int, expected: list[float]) -> Non
     assert shrunk == [1.0] * steps
 
 
+@pytest.mark.parametrize(("method", "expected"), [("maml", [1.0, 1.0, 0.5]), ("pretrained", [1.0, 0.5, 0.5])])
+def test_a_rate_is_whole_for_the_steps_trained_with(method: str, expected: list[float]) -> None:
+    assert rate_factors(tiny(method=method, inner={"steps": 2}), 3) == expected
+
+
 def test_the_configuration_gives_the_counts(run: Path) -> None:
     result = maml_rl.evaluate(run)
     assert np.array(result.returns).shape == (3, 3, 2)

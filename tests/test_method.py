@@ -15,7 +15,7 @@ from envs import InputError
 from maml_rl import Evaluation, checkpoint, meta_train
 from maml_rl.config import Config
 from maml_rl.config_file import load
-from maml_rl.evaluate import RATE_FACTORS, load_learner, tune
+from maml_rl.evaluate import RATE_FACTORS, explore_held_out, load_learner, tune
 from maml_rl.learner import build
 from maml_rl.run_folder import read_config
 from maml_rl.train import MetaRL
@@ -208,6 +208,33 @@ def test_the_best_of_the_rates(env: str, factor: float) -> None:
     learner = build(config)
     theta = {name: value if name == "log_std" else 0 * value for name, value in learner.initial_params().items()}
     assert tune(learner, theta, tasks=4, episodes=500) == pytest.approx(0.25)
+
+
+class Recorded(Target):
+    """Remembers the seeds of its episodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds: list[int] = []
+
+    def reset(self, tasks: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        self.seeds += seeds.tolist()
+        return super().reset(tasks, seeds)
+
+
+def test_no_episode_that_counts_was_tuned_on() -> None:
+    """Though the tasks of this environment are the same, held out or not."""
+    learner = build(tiny(env="test_method:Recorded", horizon=1))
+    (env,), theta = learner.envs, learner.initial_params()
+    assert isinstance(env, Recorded)
+    env.seeds = []
+    tune(learner, theta, tasks=2, episodes=3)
+    tuned, env.seeds = env.seeds, []
+    explore_held_out(learner, theta, 2, 3, 2, "in")
+    assert len(tuned) == len(RATE_FACTORS) * 2 * 6  # before and after a step, each rate on the same episodes
+    assert len(set(tuned)) == 2 * 6
+    assert len(set(env.seeds)) == 3 * 6
+    assert not set(tuned) & set(env.seeds)
 
 
 def test_a_pretrained_policy_is_adapted_at_the_best_rate(tmp_path: Path) -> None:
