@@ -133,7 +133,7 @@ def tune(learner: Learner, theta: Params, tasks: int, episodes: int) -> float:
 
 def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
     """Evaluate parameters with the configuration's own [evaluation] settings."""
-    chosen = learner.config.evaluation
+    chosen = settings(learner.config, "evaluation")
     exploration, tasks, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, "in")
     return summarise(learner, exploration, tasks, "in", lr)
 
@@ -205,7 +205,8 @@ def evaluate(
         chosen = settings(learner.config, f"evaluate {run}", tasks=tasks, episodes=episodes, steps=steps)
         if tune_lr and learner.rates.learned:
             raise InputError(f"{run} has learned its rates: there is none to tune")
-        if learner.config.method == "pretrained" if tune_lr is None else tune_lr:
+        tunes = learner.config.method == "pretrained" if tune_lr is None else tune_lr
+        if tunes and chosen.steps:
             learner = learner.with_rate(tune(learner, theta, chosen.tasks, chosen.episodes))
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:

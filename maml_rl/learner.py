@@ -107,7 +107,7 @@ class Learner:
         """The meta-objective on what was explored."""
         config = self.config
         credit = None
-        if config.outer.exploration and config.trained_steps:
+        if config.outer.exploration:
             reached = exploration.trajectories[-1].returns().mean(-1)
             spread = reached.std(correction=0) + 1e-8
             credit = config.outer.exploration * (reached - reached.mean()) / spread

@@ -101,7 +101,7 @@ def test_plot_prints_what_it_drew(command: Command, folder: Path) -> None:
     assert command("train", "small.toml", "--out", "run")[0] == 0
     code, out, _ = command("plot", "run", "--out", "pictures")
     assert code == 0
-    assert out.splitlines() == ["pictures/learning_curve.png", "pictures/paths.png"]
+    assert out.splitlines() == [f"pictures/{name}.png" for name in ("learning_curve", "optimisation", "paths")]
     assert all((folder / line).is_file() for line in out.splitlines())
 
 
@@ -175,7 +175,7 @@ def test_an_environment_that_diverges(folder: Path) -> None:
         (["train", "small.toml", "--out", "small.toml"], r"--out small\.toml is a file: give the name of a folder"),
         (["train", "small.toml", "--out", "small.toml/run"], r"Not a directory: 'small\.toml/run'"),
         (["train", "small.toml", "--out", "."], r"\. is not empty and not a run folder"),
-        (["evaluate"], "Run folder. .required"),
+        (["evaluate"], "which run\\? maml-rl evaluate RUN"),
         (
             ["evaluate", "nothing"],
             "there is no run folder nothing: train first, with `maml-rl train CONFIG --out nothing`",

@@ -16,7 +16,7 @@ from tiny import Command, files, finish, maml_rl
 from maml_rl import checkpoint
 from maml_rl.config_file import to_toml
 from maml_rl.run_folder import read_config
-from maml_rl.supervised import cli as few_shot_cli
+from maml_rl.supervised.table import shown
 
 OWN = """
 import torch
@@ -217,9 +217,9 @@ def test_help(command: Command) -> None:
 
 
 def test_the_error_of_a_task_that_diverged_is_short() -> None:
-    assert [few_shot_cli._error(x) for x in (0.3754, 9999.4, 6413650.262, math.inf)] == [
+    assert [shown(x, "error") for x in (0.3754, 9999.4, 6413650.262, math.inf)] == [
         "0.375",
         "9999.400",
         "6e+06",
-        "inf",
+        "infinite",
     ]

@@ -73,7 +73,7 @@ class Drawn(Probe):
 
     max_batch, copies, closed = 7, 2, 0
 
-    def render(self) -> NDArray[np.uint8]:
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
         return np.full((2, 2, 3), 9, np.uint8)
 
     def close(self) -> None:
