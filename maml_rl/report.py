@@ -104,10 +104,11 @@ def _commands(runs: Sequence[Run[Config]]) -> str:
         if run.evaluation:
             found = run.evaluation
             lines.append(
-                f"maml-rl evaluate {shlex.quote(run.name)} --tasks {len(found['tasks'])} --episodes {len(found['returns'][0][0])} "
+                f"maml-rl evaluate {shlex.quote(run.name)} --tasks {len(found['tasks'])} "
+                f"--episodes {len(found['returns'][0][0])} "
                 f"--steps {found['steps']} --split {found['split']} --which {found['which']}"
             )
-    return "\n".join([*lines, shlex.join(['maml-rl', 'report', *(run.name for run in runs)])])
+    return "\n".join([*lines, shlex.join(["maml-rl", "report", *(run.name for run in runs)])])
 
 
 def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[str]]:

@@ -61,10 +61,8 @@ def test_a_picture_keeps_its_bytes_and_says_its_size(tmp_path: Path) -> None:
 def test_the_tab_of_hyper_parameters_has_every_key(run: Path) -> None:
     values, metrics = hyper_parameters(read(run))
     config = tiny(evaluation={"every": 1, "film": True}, preset="finn2017")
-    expected = {}
-    for key, value in config.model_dump().items():
-        for name, each in ({f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}).items():
-            expected[name] = each
+    tables = {key: value if isinstance(value, dict) else {"": value} for key, value in config.model_dump().items()}
+    expected = {f"{key}.{name}".rstrip("."): each for key, table in tables.items() for name, each in table.items()}
     named = {name for name, value in expected.items() if value is not None and value != {}}
     assert named <= set(values)
     assert set(values) <= set(expected)

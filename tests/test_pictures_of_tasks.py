@@ -51,7 +51,9 @@ def test_tasks_in_words(name: str) -> None:
     if isinstance(env, RandomDynamics):
         task = torch.ones(sum(env._sizes()))
         masses, _, damping, friction = task.split(env._sizes())  # views
-        masses[:3] = torch.tensor([1e6, 2.0, 0.5])  # the first is the world's, which weighs nothing: 2 and a half cancel
+        masses[:3] = torch.tensor(
+            [1e6, 2.0, 0.5]
+        )  # the first is the world's, which weighs nothing: 2 and a half cancel
         damping[0] = 1e6  # the root's is zero
         friction[:] = 0.5
         assert env.describe(task) == "mass 1.00, inertia 1.00, damping 1.00, friction 0.50"
@@ -140,7 +142,7 @@ def test_random_dynamics_draws_in_the_model_of_the_task() -> None:
 class Probe(TaskEnv):
     """Answers every hook in a way of its own."""
 
-    horizon, map_only, max_batch, copies = 3, True, 7, 2
+    horizon, map_only, max_batch, copies, presets = 3, True, 7, 2, ("one", "other")
     observation_space = HalfCheetahDirection().observation_space
     action_space = HalfCheetahDirection().action_space
 
@@ -177,6 +179,7 @@ def test_the_oracles_environment_forwards_all() -> None:
     assert theirs - vars(ToldTask).keys() == set()
     told = ToldTask(Probe())
     assert (told.horizon, told.map_only, told.max_batch, told.copies) == (3, True, 7, 2)
+    assert told.presets == ("one", "other")
     assert told.observation_space.shape == (19,)
     assert told.sample_tasks(1, torch.Generator()).tolist() == [[5, 5]]
     assert told.held_out_tasks(1, "out").tolist() == [[7, 7]]
@@ -194,3 +197,16 @@ def test_numbers_of_a_task_where_a_family_has_no_words() -> None:
     env = GymnasiumTaskEnv(gym_probes.Counted)
     assert env.describe(torch.tensor([4.0])) == "task (4)"
     assert TaskEnv.describe(env, torch.arange(8.0) / 3) == "task (0, 0.333, 0.667, 1, 1.33, 1.67, ...)"
+
+
+class Worded(gym_probes.Counted):
+    """Has words for its tasks."""
+
+    def describe(self, task: np.ndarray) -> str:
+        return f"for {int(task[0])} steps"
+
+
+def test_words_of_a_gymnasium_environment_and_of_ranges() -> None:
+    assert GymnasiumTaskEnv(Worded).describe(torch.tensor([4.0])) == "for 4 steps"
+    (env,) = make("gymnasium:Pendulum-v1", copies=1, task_ranges={"g": (5.0, 15.0), "m": (0.5, 2.0)})
+    assert env.describe(torch.tensor([12.0, 0.75])) == "g 12, m 0.75"

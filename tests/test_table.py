@@ -54,9 +54,7 @@ def test_rows_of_methods_and_of_what_was_published() -> None:
     known = Published("Paper", (-5.0, -3.0, -1.0), random=(-9.0, -9.0), oracle=0.0)
     table = tabulate(comparison(*rows, published=known))
     assert table.header[4:6] == ("normalised score, 1 step", "gap closed by 1 step")
-    maml, oracle, random, paper, paper_random, paper_oracle = (
-        table.rows[i] for i in (0, 1, 2, 3, 5, 4)
-    )
+    maml, oracle, random, paper, paper_random, paper_oracle = (table.rows[i] for i in (0, 1, 2, 3, 5, 4))
     assert maml[4:] == ("0.50 (0.40 to 0.60)", "0.25 (0.20 to 0.30)", "1.5 M", "1.5 min")
     assert oracle == ("oracle", "1", "0.00 (-1.00 to 1.00)", "", "1.00 (1.00 to 1.00)", "", "1.5 M", "1.5 min")
     assert random[4:] == ("0.00 (0.00 to 0.00)", "", "0", "")  # it was not trained
