@@ -67,7 +67,8 @@ class HalfCheetah(Locomotion):
     def motion(self, before: State, after: State) -> Motion:
         """Along x, by the preset's definition."""
         if self.definition.center_of_mass:
-            return Motion(*self._mass(after))
+            position, velocity = self._mass(after)
+            return Motion(position[..., :1], velocity[..., :1])
         return self.change(before, after, 1)
 
     def terminated(self, state: State) -> Tensor:

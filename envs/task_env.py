@@ -1,7 +1,7 @@
 """TaskEnv, the contract that every environment keeps: a batch of environments of one task distribution."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import gymnasium
 import numpy as np
@@ -61,6 +61,7 @@ class TaskEnv(ABC):
         map_only: Whether a map of ``places`` shows all there is to see: videos draw the paths of several episodes
             there, and no pictures.
         device: Where the tensors live.
+        presets: Definitions of the family that a configuration chooses from, the first by default; () for none.
     """
 
     observation_space: gymnasium.spaces.Box
@@ -70,7 +71,7 @@ class TaskEnv(ABC):
     copies: int = 1
     map_only: bool = False
     device: torch.device = torch.device("cpu")
-    presets: ClassVar[tuple[str, ...]] = ()
+    presets: tuple[str, ...] = ()
 
     @property
     def discrete(self) -> bool:

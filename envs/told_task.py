@@ -23,7 +23,7 @@ class ToldTask(TaskEnv):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         self.action_space = env.action_space
         self.horizon, self.max_batch, self.copies, self.device = env.horizon, env.max_batch, env.copies, env.device
-        self.map_only = env.map_only
+        self.map_only, self.presets = env.map_only, env.presets
         self._task = torch.zeros(0)
 
     @staticmethod

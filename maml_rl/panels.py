@@ -15,6 +15,9 @@ Box = tuple[int, int]
 WIDTH, HEIGHT = 320, 240  # pixels of a picture
 MAP, INSET, STRIP = 300, 96, 46  # pixels: side of a map, of a map on a picture; height of a strip
 MARGIN, LINE = 8, 19  # pixels
+ROOM = 1.25
+"""How much larger a map is than what it shows: a star at the edge is whole."""
+
 FINE = 3
 """Lines are drawn so many times as large and made small again: Pillow's own have steps."""
 
@@ -49,7 +52,7 @@ def limits_of(places: ArrayLike, goals: ArrayLike | None) -> Floats:
         points = np.concatenate([points, np.asarray(goals, np.float64)])
     low, high = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
     middle, half = (low + high) / 2, max(float((high - low).max()) / 2, 1e-3)
-    return np.stack([middle - 1.1 * half, middle + 1.1 * half])
+    return np.stack([middle - ROOM * half, middle + ROOM * half])
 
 
 def _pixels(places: Floats, limits: Floats, size: Box) -> Floats:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from envs import InputError, TaskEnv, random
 from maml_rl import run_folder
-from maml_rl.config import Evaluation
+from maml_rl.config import Config, Evaluation
 from maml_rl.evaluate import explore_held_out, load_learner, settings
 from maml_rl.learner import Learner, Purpose, environments
 from maml_rl.policies import Policy
@@ -22,6 +22,9 @@ from maml_rl.types import Params
 
 if TYPE_CHECKING:
     from maml_rl.panels import Panel
+
+TASKS = 2
+"""Held-out tasks in a film, unless it is told otherwise."""
 
 EPISODES_ON_A_MAP = 10
 """Episodes in each panel where a map is all there is to see; else there is one."""
@@ -178,11 +181,28 @@ def _panels(scene: Scene, story: Story, goals: Tensor | None) -> "list[Panel]":
     return panels
 
 
-def gif(learner: Learner, theta: Params, tasks: int = 2) -> bytes:
-    """A film of parameters that are not saved yet, as the bytes of a gif; see ``render``."""
-    chosen = settings(learner.config, "film", tasks=tasks)
-    with closing(environments(learner.config, copies=1, drawn=True)[0]) as env, TemporaryDirectory() as folder:
+@contextmanager
+def _drawable(config: Config) -> Iterator[tuple[TaskEnv, Evaluation]]:
+    """Where a film of training is made: an environment that was checked, and what is chosen of it."""
+    chosen = settings(config, "evaluation.film", tasks=TASKS)
+    with closing(environments(config, copies=1, drawn=True)[0]) as env:
         check(env, chosen, "in")
+        yield env, chosen
+
+
+def refuse_undrawable(config: Config) -> None:
+    """Look for what would stop ``gif`` in training, before it starts.
+
+    Raises:
+        InputError: The environment cannot be drawn, or not so many panels at once.
+    """
+    with _drawable(config):
+        pass
+
+
+def gif(learner: Learner, theta: Params) -> bytes:
+    """A film of parameters that are not saved yet, as the bytes of a gif; see ``render``."""
+    with _drawable(learner.config) as (env, chosen), TemporaryDirectory() as folder:
         scene = adapt(learner, env, theta, chosen, "in")
         return film(scene, Path(folder) / "film.mp4", FPS, quiet=True)[1].read_bytes()
 
@@ -190,7 +210,7 @@ def gif(learner: Learner, theta: Params, tasks: int = 2) -> bytes:
 def render(
     run: Path | str,
     steps: int | None = None,
-    tasks: int = 2,
+    tasks: int = TASKS,
     episodes: int | None = None,
     split: str = "in",
     which: str = "checkpoint",

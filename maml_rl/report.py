@@ -1,6 +1,7 @@
 """One HTML page of some runs, with everything in it: it opens without a network, and can be sent to somebody."""
 
 import base64
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +28,12 @@ CAPTIONS = {
     "paths": "Paths on held-out goals before and after adaptation.",
     "optimisation": "How the outer optimisation went.",
 }
-"""What the figures of ``plot`` show."""
+"""What the figures of ``plot`` show, in the order of the page."""
+
+FILM = "held-out tasks, one a row, before adaptation and after each gradient step."
 
 TABLE_NOTE = (
+    "The oracle is told the task, and random is a policy that was not trained. "
     "Mean return over held-out tasks and seeds. The normalised score is 0 for random parameters after as many steps "
     "and 1 for the oracle before any; the gap closed is the share of the way from the return before adaptation to the "
     "oracle's. Environment steps and wall clock are those of training, a seed's mean."
@@ -100,10 +104,11 @@ def _commands(runs: Sequence[Run[Config]]) -> str:
         if run.evaluation:
             found = run.evaluation
             lines.append(
-                f"maml-rl evaluate {run.name} --tasks {len(found['tasks'])} --episodes {len(found['returns'][0][0])} "
+                f"maml-rl evaluate {shlex.quote(run.name)} --tasks {len(found['tasks'])} "
+                f"--episodes {len(found['returns'][0][0])} "
                 f"--steps {found['steps']} --split {found['split']} --which {found['which']}"
             )
-    return "\n".join([*lines, f"maml-rl report {' '.join(run.name for run in runs)}"])
+    return "\n".join([*lines, shlex.join(["maml-rl", "report", *(run.name for run in runs)])])
 
 
 def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[str]]:
@@ -120,7 +125,7 @@ def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[st
             except InputError as error:
                 missing.append(f"no film of {run}: {error}")
         if files:
-            shown.append(_embed(files[-1], f"{group.label}, seed {group.runs[0].config.seed}: {files[-1].stem}"))
+            shown.append(_embed(files[-1], f"{group.label}, seed {group.runs[0].config.seed}: {FILM}"))
     return shown, missing
 
 
@@ -145,7 +150,8 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
     groups = grouped(found)
     with tempfile.TemporaryDirectory() as folder:
         pictures = plot(runs, folder)
-        figures = [_embed(file, CAPTIONS[file.stem]) for file in pictures.files]
+        drawn = {file.stem: file for file in pictures.files}
+        figures = [_embed(drawn[name], caption) for name, caption in CAPTIONS.items() if name in drawn]
     comparison = pictures.comparison
     shown, missing = _films(groups, films)
     differences, shared = _configurations(found)

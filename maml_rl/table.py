@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from maml_rl.comparison import Comparison, Row
+from maml_rl.groups import METHODS
 from maml_rl.statistics import Interval
 
 
@@ -101,5 +102,5 @@ def tabulate(comparison: Comparison) -> Table:
             ours = method == "maml" and worth
             scores_of = (known.normalised(1), known.gap_closed(1)) if ours else (None, None)
             cells = ["" if score is None else f"{score:.2f}" for score in scores_of] if worth else []
-            rows.append((f"{method}, {known.source}", "", *shown, *cells, "", ""))
+            rows.append((f"{METHODS[method]}, {known.source}", "", *shown, *cells, "", ""))
     return Table(header, tuple(rows))

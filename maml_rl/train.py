@@ -126,4 +126,8 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
         WorkerError: A worker raised, died or stalled; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
+    if config.evaluation.film:
+        from maml_rl.render import refuse_undrawable
+
+        refuse_undrawable(config)
     return train(MetaRL(build(config)), out, resume, quiet)

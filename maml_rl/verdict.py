@@ -11,6 +11,8 @@ from maml_rl.statistics import Floats, Interval, interval, mean, overall, resamp
 FEW_SEEDS = 5
 """With fewer seeds an interval over them is rough (Agarwal et al. 2021)."""
 
+CHANCE = "changes the return by no more than chance might,"
+
 
 def _number(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
@@ -31,9 +33,11 @@ def share_worse(returns: Floats) -> float:
 
 def _adaptation(row: Row, returns: Floats, tasks: int) -> Iterator[str]:
     before, after = row.points[0], row.points[1]
-    verb = "raises" if after.mean.value > before.mean.value else "lowers"
+    (drawn,) = resample([returns[..., 1] - returns[..., 0]], mean)
+    change = interval(after.mean.value - before.mean.value, drawn)
+    effect = "raises the return" if change.low > 0 else "lowers the return" if change.high < 0 else CHANCE
     yield (
-        f"{row.label}: one gradient step on a held-out task {verb} the return from {_range(before.mean)} to "
+        f"{row.label}: one gradient step on a held-out task {effect} from {_range(before.mean)} to "
         f"{_range(after.mean)}, mean over {tasks} tasks and {_seeds(row)}."
     )
     worse = share_worse(returns)
@@ -44,11 +48,12 @@ def _adaptation(row: Row, returns: Floats, tasks: int) -> Iterator[str]:
 
 
 def _against(row: Row, returns: Floats, other: Row, others: Floats, steps: int) -> str:
-    k = 0 if other.method == "oracle" else steps
+    oracle = other.method == "oracle"
+    k = 0 if oracle else steps
     ours, theirs = resample([returns[..., steps], others[..., k]], mean)
     difference = overall(returns[..., steps], mean) - overall(others[..., k], mean)
     found = interval(float(difference), ours - theirs)
-    against = "the oracle, which is told the task" if other.method == "oracle" else other.label
+    against = "the oracle" if oracle else other.label
     if found.low > 0:
         said = f"is above {against}"
     elif found.high < 0:

@@ -3,10 +3,21 @@
 import sys
 from pathlib import Path
 
+import mujoco
 import pytest
 from tiny import Command
 
+from envs import InputError, opengl
 from maml_rl import cli
+
+
+@pytest.fixture(scope="session")
+def opengl_works() -> None:
+    """Skip a test where MuJoCo cannot draw at all."""
+    try:
+        opengl.renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8).close()
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -203,6 +203,8 @@ print(*sys.modules)
         "tensorflow",
         "PIL",
         "imageio",
+        "imageio_ffmpeg",
+        "jinja2",
     ],
 )
 def test_training_imports_no_picture_library(library: str, loaded: set[str]) -> None:

@@ -5,9 +5,12 @@ import shlex
 import sys
 from pathlib import Path
 
+import films
 import pytest
 from test_readme import BLOCKS as README_BLOCKS
-from tiny import Command
+from tiny import Command, tiny
+
+from maml_rl import meta_train, render
 
 TEXT = (Path(__file__).parent.parent / "docs/own_environment.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -47,6 +50,17 @@ def test_every_command_runs(command: Command, folder: Path) -> None:
             assert re.findall(r"^(\w+) ", out, re.MULTILINE) == ["ok"] * 10, out
     assert (folder / "runs/swing/checkpoint.pt").is_file()
     assert (folder / "runs/pendulum/evaluation.json").is_file()
+
+
+def test_what_films_need_makes_a_film(folder: Path) -> None:
+    (seen,) = [text for language, text in BLOCKS if language == "python" and "class SeenPoint" in text]
+    (folder / "seen.py").write_text(seen)
+    run = meta_train(tiny(env="seen:SeenPoint", iterations=1), folder / "run", quiet=True)
+    video, _, poster = render(run, tasks=1, steps=1)
+    frames, _ = films.read(video)
+    assert frames.shape[0] == 6
+    assert frames.shape[2] == 2 * (320 + 16)
+    assert poster.is_file()
 
 
 def test_the_classes_are_short() -> None:

@@ -1,0 +1,48 @@
+"""Off-screen drawing without a display, each case in a process of its own: MuJoCo chooses once in its lifetime."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DRAW = """
+import mujoco
+from envs import InputError, opengl
+ball = "<mujoco><worldbody><light pos='0 0 3'/><geom size='1' rgba='1 0 0 1'/></worldbody></mujoco>"
+model = mujoco.MjModel.from_xml_string(ball)
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+try:
+    renderer = opengl.renderer(model, 64, 48)
+    renderer.update_scene(data)
+    image = renderer.render()
+    renderer.close()
+    print("drawn", *image.shape, int(image[24, 32].argmax()), int(image[24, 32].max()) > 50)
+except InputError as error:
+    print("refused:", error)
+"""
+
+
+def drawing(**variables: str) -> "subprocess.Popen[str]":
+    """A process that draws without a display, with no other variables of OpenGL than these."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")}
+    environment = kept | {"PYTHONPATH": str(ROOT)} | variables
+    return subprocess.Popen([sys.executable, "-c", DRAW], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MuJoCo draws without a display by itself")
+def test_without_a_display() -> None:
+    # MuJoCo's window library needs a display.
+    unset, window = (process.communicate(timeout=60)[0] for process in [drawing(), drawing(MUJOCO_GL="glfw")])
+    assert window.startswith(
+        "refused: MuJoCo cannot draw here with MUJOCO_GL=glfw: set the environment variable MUJOCO_GL to egl (Debian "
+        "package libegl1) or osmesa (libosmesa6) before Python starts; its own words: "
+    )
+    if unset.startswith("refused"):
+        assert "there is no display, and neither EGL nor OSMesa works" in unset
+        assert "install the Debian package libegl1 or libosmesa6" in unset
+        pytest.skip(unset)
+    assert unset == "drawn 48 64 3 0 True\n"  # red in the middle
