@@ -44,7 +44,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     for run in chosen.runs:
         _evaluate(run, chosen)
     if len(chosen.runs) > 1:
-        _print_comparison(chosen.runs)
+        _print_comparison(chosen.runs, chosen.which, chosen.split)
 
 
 def _evaluate(run: Path, chosen: Evaluate) -> None:
@@ -85,14 +85,14 @@ def _print(cells: "Cells", title: str) -> None:
     Console().print(table)
 
 
-def _print_comparison(runs: Sequence[Path], markdown: bool = False) -> None:
+def _print_comparison(runs: Sequence[Path], which: str, split: str, markdown: bool = False) -> None:
     from maml_rl.comparison import compare_groups
     from maml_rl.groups import grouped
     from maml_rl.runs import read_runs
     from maml_rl.table import listed, tabulate
     from maml_rl.verdict import sentences
 
-    groups = grouped(read_runs(runs, Config))
+    groups = grouped(read_runs(runs, Config, which, split))
     comparison = compare_groups(groups)
     if markdown:
         print(tabulate(comparison).markdown())
@@ -115,7 +115,7 @@ def compare(arguments: Sequence[str]) -> None:
         else:
             _print(found, "few-shot learning on held-out tasks, 95 % intervals")
         return
-    _print_comparison(chosen.runs, chosen.markdown)
+    _print_comparison(chosen.runs, chosen.which, chosen.split, chosen.markdown)
 
 
 def plot(arguments: Sequence[str]) -> None:

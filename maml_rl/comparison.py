@@ -193,7 +193,7 @@ def seconds(rows: Sequence[Mapping[str, float]]) -> Floats:
     return np.array([sum(value for key, value in row.items() if key.startswith("seconds/")) for row in rows])
 
 
-def compare(runs: Sequence[Path | str]) -> Comparison:
+def compare(runs: Sequence[Path | str], which: str = "checkpoint", split: str = "in") -> Comparison:
     """Compare evaluated runs: groups of seeds, their returns after 0, 1, ... steps, what these are worth, what it took.
 
     Intervals are from a bootstrap that draws the tasks once for all groups, which share them, and the seeds within
@@ -202,9 +202,11 @@ def compare(runs: Sequence[Path | str]) -> Comparison:
 
     Args:
         runs: Run folders. The newest evaluation of each counts; runs without one are left out.
+        which: Of which parameters: "checkpoint" for the last, "best" for those with the best training return.
+        split: On which held-out tasks: "in" or "out" of the training distribution.
 
     Raises:
         InputError: Runs of different environments, evaluations of different tasks or parameters, a seed twice,
             or nothing that is evaluated.
     """
-    return compare_groups(grouped(read_runs(runs, Config)))
+    return compare_groups(grouped(read_runs(runs, Config, which, split)))

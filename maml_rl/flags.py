@@ -156,6 +156,10 @@ class Compare:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders."""
+    which: Literal["checkpoint", "best"] = "checkpoint"
+    """Evaluations of the last parameters, or of those with the best training return."""
+    split: Literal["in", "out"] = "in"
+    """Evaluations on held-out tasks of the training distribution, or beyond it."""
     markdown: bool = False
     """Print the table alone, in Markdown."""
 

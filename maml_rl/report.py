@@ -11,13 +11,13 @@ import jinja2
 
 from envs import InputError
 from maml_rl import run_folder
-from maml_rl.comparison import seconds
+from maml_rl.comparison import Comparison, compare_groups, seconds
 from maml_rl.config import Config
 from maml_rl.groups import Group, grouped
 from maml_rl.plot import plot
 from maml_rl.render import render
 from maml_rl.runs import Run, read_runs
-from maml_rl.table import clock, count, tabulate
+from maml_rl.table import Table, clock, count, tabulate
 from maml_rl.verdict import sentences
 
 CAPTIONS = {
@@ -38,6 +38,12 @@ TABLE_NOTE = (
     "and 1 for the oracle before any; the gap closed is the share of the way from the return before adaptation to the "
     "oracle's. Environment steps and wall clock are those of training, a seed's mean."
 )
+
+
+OTHER_EVALUATIONS = {
+    "Parameters with the best training return": ("best", "in"),
+    "Tasks beyond the training distribution": ("checkpoint", "out"),
+}
 
 
 class Embedded(NamedTuple):
@@ -111,6 +117,16 @@ def _commands(runs: Sequence[Run[Config]]) -> str:
     return "\n".join([*lines, shlex.join(["maml-rl", "report", *(run.name for run in runs)])])
 
 
+def _tables(runs: Sequence[Path | str], comparison: Comparison | None) -> list[tuple[str, Table]]:
+    """Of the last parameters; and of the best ones and on tasks beyond the distribution, where these were evaluated."""
+    tables = [("", tabulate(comparison))] if comparison else []
+    for heading, (which, split) in OTHER_EVALUATIONS.items():
+        groups = grouped(read_runs(runs, Config, which, split))
+        if any(run.evaluation for group in groups if group.method != "random" for run in group.runs):
+            tables.append((heading, tabulate(compare_groups(groups))))
+    return tables
+
+
 def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[str]]:
     """The newest film of the first run of each meta-trained group, made if there is none; and what went wrong."""
     shown, missing = [], []
@@ -165,7 +181,7 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
         subtitle=", ".join(parts),
         words=sentences(comparison, groups) if comparison else [],
         missing=[*pictures.missing, *missing],
-        table=tabulate(comparison) if comparison else None,
+        tables=_tables(runs, comparison),
         table_note=TABLE_NOTE,
         films=shown,
         figures=figures,

@@ -16,13 +16,21 @@ class Run(NamedTuple, Generic[Kind]):
     name: str  # as it was given
     config: Kind
     metrics: list[dict[str, float]]  # rows of metrics.jsonl
-    evaluation: dict[str, Any] | None  # the newest, if there is one
+    evaluation: dict[str, Any] | None  # the newest of the kind that was asked for, if there is one
     made_with: dict[str, Any]  # versions and hardware
 
 
-def latest_evaluation(run: Path) -> Path | None:
-    """The newest evaluation file of a run folder, if it has one."""
-    return max(run.glob("evaluation*.json"), key=lambda file: file.stat().st_mtime_ns, default=None)
+def latest_evaluation(run: Path, which: str = "checkpoint", split: str = "in") -> dict[str, Any] | None:
+    """The newest evaluation of a run folder, of these parameters on that split, if it has one.
+
+    Raises:
+        InputError: A newer file is damaged, or not an evaluation.
+    """
+    for file in sorted(run.glob("evaluation*.json"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        found = read_evaluation(file)
+        if (found.get("which", "checkpoint"), found.get("split", "in")) == (which, split):
+            return found
+    return None
 
 
 def read_evaluation(file: Path) -> dict[str, Any]:
@@ -40,8 +48,17 @@ def read_evaluation(file: Path) -> dict[str, Any]:
     return content
 
 
-def read_runs(folders: Sequence[Path | str], kind: type[Kind]) -> list[Run[Kind]]:
-    """Read run folders of one kind of learning, each once, in their order.
+def read_runs(
+    folders: Sequence[Path | str], kind: type[Kind], which: str = "checkpoint", split: str = "in"
+) -> list[Run[Kind]]:
+    """Read run folders of one kind of learning, each once, in their order, with evaluations of one kind.
+
+    Args:
+        folders: The run folders.
+        kind: Of their configurations.
+        which: The parameters whose evaluation counts: "checkpoint", "best" or "initial". A policy that is not trained
+            has one kind only.
+        split: The held-out tasks of that evaluation: "in" or "out" of the training distribution.
 
     Raises:
         InputError: There is none, or one that is not of that kind or is damaged.
@@ -51,13 +68,13 @@ def read_runs(folders: Sequence[Path | str], kind: type[Kind]) -> list[Run[Kind]
     found = []
     for folder in dict.fromkeys(map(Path, folders)):
         config = of_kind(run_folder.read_config(folder), kind, str(folder))
-        file = latest_evaluation(folder)
+        of = "checkpoint" if config.method == "random" else which
         found.append(
             Run(
                 str(folder),
                 config,
                 run_folder.read_metrics(folder),
-                read_evaluation(file) if file else None,
+                latest_evaluation(folder, of, split),
                 run_folder.read_made_with(folder),
             )
         )
