@@ -17,10 +17,11 @@ DEMO = runs/demo
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/installed  ## train on navigation, adapt to new tasks, plot: see runs/demo
+demo: .venv/installed  ## train on navigation, adapt to new tasks, report: see runs/demo
 	$(BIN)/maml-rl train navigation --out $(DEMO) --resume
 	$(BIN)/maml-rl evaluate $(DEMO) --tasks 40 --steps 3
 	$(BIN)/maml-rl plot $(DEMO)
+	$(BIN)/maml-rl report $(DEMO)
 
 # One thread for each worker: the workers share the cores.
 test: lint  ## format, lint, types and tests: what CI runs

@@ -69,7 +69,6 @@ def test_what_is_no_run_is_named(name: str, folder: Path, command: Command) -> N
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("compare", "is few-shot learning: its evaluations compare in maml-rl plot"),
         ("render", "is few-shot learning, which has no episodes to film: use maml-rl plot"),
         ("report", "is few-shot learning, which has no report yet: use maml-rl plot"),
     ],

@@ -77,6 +77,34 @@ def test_evaluate_prints_what_it_wrote(command: Command, folder: Path) -> None:
     assert out.endswith("written: run/evaluation.json\n")
 
 
+def test_evaluated_runs_are_compared_in_a_table(command: Command, folder: Path) -> None:
+    assert command("train", "small.toml", "--out", "run")[0] == 0
+    assert command("train", "small.toml", "--method", "random", "--out", "scratch")[0] == 0
+    assert command("compare", "run") == (2, "", "error: nothing is evaluated yet: maml-rl evaluate run\n")
+    for run in ("run", "scratch"):
+        assert command("evaluate", run, "--tasks", "4", "--steps", "1")[0] == 0
+    code, out, _ = command("compare", "run", "scratch", "--markdown")
+    assert code == 0
+    header, _, *rows = (line.strip("| ").split(" | ") for line in out.splitlines())
+    assert header == [
+        "iterations",
+        "measure",
+        "before",
+        "after 1 step",
+        "median, after 1 step",
+        "trimmed mean",
+        "diverged",
+    ]
+    for run, method, cells in zip(("run", "scratch"), ("maml", "random"), rows, strict=True):
+        content = json.loads((folder / run / "evaluation.json").read_text())
+        (before, after), (half, later) = content["mean"]["error"], content["ci95"]["error"]
+        middle, trimmed = (content[name]["error"][1] for name in ("median", "trimmed_mean"))
+        assert cells == [
+            f"{method}, seed 1", str(content["iteration"]), "mean squared error",
+            f"{before:.3f} ± {half:.3f}", f"{after:.3f} ± {later:.3f}", f"{middle:.3f}", f"{trimmed:.3f}", "0.0 %",
+        ]  # fmt: skip
+
+
 def test_evaluate_takes_its_flags_before_and_after_the_run(command: Command, folder: Path) -> None:
     assert command("train", "small.toml", "--out", "run")[0] == 0
     flags = ["--tasks", "3", "--steps", "2", "--shots", "6", "--which", "initial", "--tune-lr", "true"]
