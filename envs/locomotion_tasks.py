@@ -19,6 +19,8 @@ def _unit(angle: Tensor) -> Tensor:
 class ForwardOrBackward(Locomotion):
     """Task d = +1 or -1 with equal chance: reward d v along x. Held-out tasks alternate; there are none beyond them."""
 
+    task_name = "direction (1: forward, -1: backward)"
+
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
         """Directions (count, 1), +1 or -1."""
         return 2.0 * torch.randint(2, (count, 1), generator=generator) - 1
@@ -44,6 +46,8 @@ class PlaneDirection(Locomotion):
     Held-out tasks are evenly spaced around the circle, from the x axis; there are none beyond it.
     """
 
+    task_name = "direction"
+
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
         """Directions (count, 2), unit vectors."""
         return _unit(2 * math.pi * torch.rand(count, generator=generator))
@@ -67,6 +71,7 @@ class PlaneDirection(Locomotion):
 class GoalVelocity(Locomotion):
     """Task g, uniform in (0, top speed) m/s: reward -abs(v - g) along x. Split "out": up to 1 m/s above."""
 
+    task_name = "goal velocity (m/s)"
     top_speeds: ClassVar[Mapping[str, float]]  # m/s, by preset
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
@@ -95,6 +100,7 @@ class GoalPosition(Locomotion):
     Split "out": goals beyond the training range, at up to 1.5 times its size.
     """
 
+    task_name = "goal position (m)"
     reach: ClassVar[float] = 3.0  # m, radius of the disc or half the side of the square
     shapes: ClassVar[Mapping[str, str]]  # "disc" or "square", by preset
 

@@ -34,6 +34,7 @@ class Navigation(TaskEnv):
     goal_range = 0.5
     arrival = 0.01
     map_only = True
+    task_name = "goal position"
 
     def __init__(self, preset: str = "finn2017", horizon: int = 100, device: torch.device | str = "cpu") -> None:
         self.preset = preset

@@ -60,6 +60,7 @@ class TaskEnv(ABC):
             ``step`` spends its time outside Python.
         map_only: Whether a map of ``places`` shows all there is to see: videos draw the paths of several episodes
             there, and no pictures.
+        task_name: What the numbers of a task are, with their unit, for the axes of pictures: "goal velocity (m/s)".
         device: Where the tensors live.
         presets: Definitions of the family that a configuration chooses from, the first by default; () for none.
     """
@@ -72,6 +73,8 @@ class TaskEnv(ABC):
     map_only: bool = False
     device: torch.device = torch.device("cpu")
     presets: tuple[str, ...] = ()
+    presets: ClassVar[tuple[str, ...]] = ()
+    task_name: ClassVar[str] = "task"
 
     @property
     def discrete(self) -> bool:

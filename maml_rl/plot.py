@@ -1,5 +1,6 @@
 """Pictures of run folders: what to draw of them, and where it goes."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+import envs
+from envs import InputError
 from maml_rl import figures
 from maml_rl.comparison import Comparison, compare_groups, evaluated, returns_of
 from maml_rl.config import Config
@@ -22,16 +25,6 @@ PATHS_OF = (5, 6)
 """Tasks and episodes in the picture of paths."""
 
 
-TASK_NAMES = {
-    "-dir": "direction",
-    "-dir-2d": "direction",
-    "-vel": "goal velocity (m/s)",
-    "-goal": "goal position (m)",
-    "navigation": "goal position",
-}
-"""What a task of the environments of these endings is."""
-
-
 def visited(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
     """Observations with the one after the last live step (K, B, T+1, obs), and a mask (K, B, T+1) of them."""
     length = trajectory.mask.sum(-1, keepdim=True)
@@ -41,8 +34,8 @@ def visited(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
     return places, torch.arange(places.shape[2], device=length.device) <= length
 
 
-def draw_paths(learner: Learner, theta: Params) -> Figure:
-    """Draw the navigation agent's paths on held-out tasks, before and after each gradient step."""
+def draw_paths(learner: Learner, theta: Params, name: str) -> Figure:
+    """Draw the paths of a navigation agent of that name on held-out tasks, before and after each gradient step."""
     config = learner.config
     tasks, shown = PATHS_OF
     exploration, goals, _ = explore_held_out(
@@ -55,6 +48,7 @@ def draw_paths(learner: Learner, theta: Params) -> Figure:
         torch.stack(masks, 1)[:, :, :shown].cpu(),
         goals.cpu(),
         torch.stack(returns, 1).cpu(),
+        name,
     )
 
 
@@ -64,6 +58,15 @@ class Pictures(NamedTuple):
     files: list[Path]  # PNG; each has an SVG beside it
     missing: list[str]  # what could not be drawn, and the command that makes it possible
     comparison: Comparison | None = None  # the numbers, if a run was evaluated
+
+
+def _task_name(config: Config) -> str:
+    """What the numbers of a task are; "task" where the family does not say, or is code that is not here."""
+    if len(config.task_ranges) == 1:
+        return next(iter(config.task_ranges))
+    with contextlib.suppress(InputError, ImportError):
+        return envs.family(config.env).task_name
+    return "task"
 
 
 def _adaptation(comparison: Comparison) -> Figure:
@@ -82,7 +85,7 @@ def _adaptation(comparison: Comparison) -> Figure:
 def _of_evaluations(groups: Sequence[Group], comparison: Comparison) -> dict[str, Figure]:
     """The pictures that need an evaluation."""
     chosen = {group.label: returns_of(group).mean(0) for group in evaluated(groups)}
-    name = next((said for ending, said in TASK_NAMES.items() if comparison.env.endswith(ending)), "task")
+    name = _task_name(groups[0].runs[0].config)
     drawn = {"adaptation_curve": _adaptation(comparison)}
     if any(values.shape[1] > 1 for values in chosen.values()):
         drawn["before_after"] = figures.before_after(chosen, comparison.tasks, name)
@@ -119,9 +122,10 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> Pictures:
     if comparison:
         drawn |= _of_evaluations(groups, comparison)
     if trained and trained[0].config.env == "navigation":
+        label = next(group.label for group in groups if trained[0] in group.runs)
         learner, theta = load_learner(trained[0].name)
         try:
-            drawn["paths"] = draw_paths(learner, theta)
+            drawn["paths"] = draw_paths(learner, theta, f"{label}, seed {trained[0].config.seed}")
         finally:
             learner.close()
     target = Path(out) if out else Path(found[0].name) / "figures"

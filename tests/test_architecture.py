@@ -44,6 +44,7 @@ LAYERS = (
         "figures.adaptation",
         "figures.curves",
         "figures.learning",
+        "figures.maps",
         "figures.optimisation",
         "figures.paths",
         "figures.style",

@@ -39,6 +39,9 @@ PANELS = (
 )
 """In their order; those that no run has are left out."""
 
+OF_ADAPTATION = {"kl/inner", "share_worse"}
+"""Always 0 in runs that do not adapt in training, which are left out there."""
+
 
 @style
 def optimisation(groups: Mapping[str, Sequence[Rows]]) -> Figure:
@@ -55,7 +58,7 @@ def optimisation(groups: Mapping[str, Sequence[Rows]]) -> Figure:
         ValueError: no run, or none with any of the keys.
     """
     at_least_one(groups)
-    found = {name: {key for rows in seeds for row in rows for key in row} for name, seeds in groups.items()}
+    found = {name: _keys(seeds) for name, seeds in groups.items()}
     keys = set().union(*found.values())
     stems = {key.rpartition("/")[0] for key in keys}
     drawn = [panel for panel in PANELS if panel.key in (stems if panel.each_step else keys)]
@@ -80,6 +83,11 @@ def optimisation(groups: Mapping[str, Sequence[Rows]]) -> Figure:
     handles += [Line2D([], [], color=GREY, linestyle=dashes(k), label=after(k)) for k in sorted(every_k)]
     legend(figure, handles)
     return figure
+
+
+def _keys(seeds: Sequence[Rows]) -> set[str]:
+    keys = {key for rows in seeds for row in rows for key in row}
+    return keys if "return/1" in keys else keys - OF_ADAPTATION
 
 
 def _scale(axes: Axes, panel: Panel) -> None:

@@ -11,7 +11,9 @@ from maml_rl.figures.style import BLUE, ORANGE, Floats, after, style
 
 
 @style
-def navigation_paths(positions: ArrayLike, mask: ArrayLike, goals: ArrayLike, returns: ArrayLike) -> Figure:
+def navigation_paths(
+    positions: ArrayLike, mask: ArrayLike, goals: ArrayLike, returns: ArrayLike, name: str | None = None
+) -> Figure:
     """Draw where the 2-D navigation agent goes, before and after adaptation.
 
     A row per task, a column per number of gradient steps, in each panel a line per episode, start and goal.
@@ -22,6 +24,7 @@ def navigation_paths(positions: ArrayLike, mask: ArrayLike, goals: ArrayLike, re
         mask: (tasks, k, episodes, T+1), true where the position was visited; others are not drawn.
         goals: (tasks, 2).
         returns: (tasks, k), undiscounted return, mean over episodes; above each panel.
+        name: whose paths they are; above all.
 
     Raises:
         ValueError: the shapes do not fit together, or there is nothing to draw.
@@ -54,7 +57,7 @@ def navigation_paths(positions: ArrayLike, mask: ArrayLike, goals: ArrayLike, re
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axis.set_major_formatter("{x:g}")
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, title=name)
     return figure
 
 

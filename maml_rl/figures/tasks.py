@@ -1,10 +1,8 @@
 """Returns task by task: before against after adaptation, and over what the tasks are."""
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
+from maml_rl.figures.maps import maps
 from maml_rl.figures.style import (
     BLUE,
     GREY,
@@ -60,8 +59,8 @@ def tasks_of(rows: ArrayLike, name: str = "task") -> Tasks:
 def before_after(returns: Mapping[str, ArrayLike], tasks: ArrayLike, name: str = "task") -> Figure:
     """Draw a point for every held-out task: return before adaptation (x) against that after one step (y).
 
-    Tasks below the diagonal were made worse; their share is written in the panel. Their colour says which they are:
-    that of one number on a scale, one of two values by two colours and markers, an angle on a scale that closes.
+    Tasks below the diagonal were made worse; their share is above the panel. Their colour says which they are: that of
+    one number on a scale, one of two values by two colours and markers, an angle on a scale that closes.
 
     Args:
         returns: for each group (tasks, k), mean over episodes and seeds, after 0, 1, ... steps; a panel each.
@@ -86,9 +85,8 @@ def before_after(returns: Mapping[str, ArrayLike], tasks: ArrayLike, name: str =
         axes.axline((low, low), slope=1, color=GREY, linewidth=0.8, zorder=1)
         scale = _points(axes, before, then, of)
         axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="return before adaptation")
-        axes.set_title(group, loc="left", fontsize=8)
-        worse = f"{100 * np.mean(then < before):.0f} % of tasks worse"
-        axes.text(0.97, 0.03, worse, transform=axes.transAxes, ha="right", va="bottom", fontsize=8)
+        worse = f"{100 * np.mean(then < before):.0f} % of tasks worse (below the line)"
+        axes.set_title(f"{group}\n{worse}", loc="left", fontsize=8)
     grid[0].set_ylabel("return after 1 step")
     if scale is not None:
         figure.colorbar(scale, ax=grid, label=of.name, shrink=0.9)
@@ -115,9 +113,9 @@ def _points(axes: Axes, x: Floats, y: Floats, of: Tasks) -> ScalarMappable | Non
 
 def _two_handles(of: Tasks) -> list[Any]:
     pairs = zip(np.unique(of.values), PAIR, MARKERS, strict=False)
-    return [
-        Line2D([], [], color=colour, marker=marker, linestyle="", label=f"{of.name} = {value:g}")
-        for value, colour, marker in pairs
+    heading = Line2D([], [], linestyle="", label=f"{of.name}:")
+    return [heading] + [
+        Line2D([], [], color=colour, marker=marker, linestyle="", label=f"{value:g}") for value, colour, marker in pairs
     ]
 
 
@@ -126,9 +124,9 @@ def return_by_task(returns: Mapping[str, ArrayLike], tasks: ArrayLike, name: str
     """Draw the return after 0, 1, ... steps over what the task is.
 
     Numbers and angles: a line per k. Two values: the tasks of each value side by side, a column of points per k
-    with a bar at its mean. Points of the plane: a map per k, all on one scale of colours. Others: a dot before and
+    with a bar at its mean. Points of the plane: a map per k. Others: a dot before and
     one after a step, tasks sorted by the return before. A group that took no step, such as an oracle, is grey in
-    the panels of the others (a map: has a row of its own).
+    the panels of the others, and among maps in the last row.
 
     Args:
         returns: for each group (tasks, k), mean over episodes and seeds.
@@ -142,7 +140,7 @@ def return_by_task(returns: Mapping[str, ArrayLike], tasks: ArrayLike, name: str
     at_least_one(values)
     of = tasks_of(tasks, name)
     if of.kind == "plane":
-        return _maps(values, of)
+        return maps(values, of.values, of.name)
     moved = {group: each for group, each in values.items() if each.shape[1] > 1} or values
     still = {group: each[:, 0] for group, each in values.items() if group not in moved}
     draw = {"two": _columns, "other": _sorted}.get(of.kind, _lines)
@@ -202,32 +200,6 @@ def _sorted(axes: Axes, values: Floats, still: Mapping[str, Floats], of: Tasks) 
         yield from axes.plot(x, each[order], color=GREY, marker="_", linestyle="", label=group)
     axes.set_xlabel("tasks, sorted by return before adaptation")
     axes.set_xticks([])
-
-
-def _maps(values: Mapping[str, Floats], of: Tasks) -> Figure:
-    """A row per group, a column per k: goals in the plane, in the colour of their return."""
-    steps = max(each.shape[1] for each in values.values())
-    figure = Figure(figsize=(1.5 * steps + 1.1, 1.9 * len(values) + 0.4), layout="compressed")
-    grid = figure.subplots(len(values), steps, sharex=True, sharey=True, squeeze=False)
-    every = np.concatenate([each.ravel() for each in values.values()])
-    scale = ScalarMappable(Normalize(every.min(), every.max()), matplotlib.colormaps["viridis"])
-    for row, (group, each) in zip(grid, values.items(), strict=True):
-        row[0].set_ylabel(f"{textwrap.fill(group, 24)}\n{of.name}, y", fontsize=8)
-        for k, axes in enumerate(row):
-            if k >= each.shape[1]:
-                axes.set_axis_off()
-                continue
-            axes.scatter(
-                *of.values.T, c=each[:, k], cmap=scale.cmap, norm=scale.norm, s=26, edgecolors=GREY, lw=0.3, zorder=3
-            )
-            axes.set_title(f"{after(k)}\nmean {each[:, k].mean():.1f}", fontsize=8)
-            axes.set_aspect("equal")
-            axes.tick_params(labelsize=7)
-            axes.margins(0.12)
-    for axes in grid[-1]:
-        axes.set_xlabel(f"{of.name}, x", fontsize=8)
-    figure.colorbar(scale, ax=grid, label=RETURN, shrink=0.85)
-    return figure
 
 
 def _checked(returns: Mapping[str, ArrayLike], tasks: ArrayLike) -> dict[str, Floats]:
