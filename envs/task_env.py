@@ -73,8 +73,7 @@ class TaskEnv(ABC):
     map_only: bool = False
     device: torch.device = torch.device("cpu")
     presets: tuple[str, ...] = ()
-    presets: ClassVar[tuple[str, ...]] = ()
-    task_name: ClassVar[str] = "task"
+    task_name: str = "task"
 
     @property
     def discrete(self) -> bool:

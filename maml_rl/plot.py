@@ -65,7 +65,8 @@ def _task_name(config: Config) -> str:
     if len(config.task_ranges) == 1:
         return next(iter(config.task_ranges))
     with contextlib.suppress(InputError, ImportError):
-        return envs.family(config.env).task_name
+        name: str = envs.family(config.env).task_name
+        return name
     return "task"
 
 

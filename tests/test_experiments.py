@@ -1,5 +1,7 @@
 """Every file in experiments/ is a valid configuration, and one iteration of it runs from end to end."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -105,3 +107,9 @@ def test_one_iteration_of_few_shot_learning_runs(
         assert f"validation/{name}/{config.evaluation.steps}" in row
         assert len(mean) == config.evaluation.steps + 1
         assert np.isfinite(mean).all()
+
+
+def test_the_tables_of_the_readme_are_made_from_the_results() -> None:
+    make = str(Path(__file__).parent.parent / "experiments" / "make_readme.py")
+    done = subprocess.run([sys.executable, make, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

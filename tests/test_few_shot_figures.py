@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from envs import InputError
+from maml_rl.figures import save
 from maml_rl.supervised import evaluate, figures, load_learner, meta_train, models
 from maml_rl.supervised.plot import CANDIDATES, PUBLISHED, _one_task, adapted, draw_episode, plot
 
@@ -22,28 +23,14 @@ EVALUATE: Any = importlib.import_module("maml_rl.supervised.evaluate")
 
 
 @pytest.fixture
-def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that was saved, still to be looked into."""
-    found: list[Figure] = []
-    save = figures.save
-
-    def spy(figure: Figure, path: Path) -> Path:
-        found.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(figures, "save", spy)
-    return found
-
-
-@pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
-    """What each figure was given, by its name; nothing is drawn, which takes seconds and is tested above."""
+    """What each figure was given, by its name; an empty one is drawn: drawing takes seconds and is tested above."""
     given: dict[str, tuple[Any, ...]] = {}
 
     def spy(name: str) -> None:
-        def record(*arguments: object) -> object:
+        def record(*arguments: object) -> Figure:
             given[name] = arguments
-            return next(argument for argument in arguments if isinstance(argument, Path))
+            return Figure(figsize=(1, 1))
 
         monkeypatch.setattr(figures, name, record)
 
@@ -52,13 +39,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     return given
 
 
-def seen(path: Path) -> Path:
-    """A picture that is not empty, and its SVG."""
+def seen(figure: Figure, path: Path) -> Figure:
+    """A figure whose picture is not empty, and its SVG."""
+    save(figure, path)
     with Image.open(path) as image:
         assert min(image.size) > 200
         assert len(image.convert("L").getcolors() or range(257)) > 10
     assert "<svg" in path.with_suffix(".svg").read_text()
-    return path
+    return figure
 
 
 def data(line: Any) -> list[list[float]]:
@@ -69,13 +57,13 @@ def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_learning_curve_draws_the_losses(saved: list[Figure], tmp_path: Path) -> None:
+def test_learning_curve_draws_the_losses(tmp_path: Path) -> None:
     rows = [{"iteration": 100.0 * i, "loss": 4.0 / (i + 1)} for i in range(5)]
-    seen(figures.learning_curve({"a": rows, "b": rows[:2]}, tmp_path / "learning.png"))
-    (axes,) = saved[0].axes
+    figure = seen(figures.learning_curve({"a": rows, "b": rows[:2]}), tmp_path / "learning.png")
+    (axes,) = figure.axes
     assert data(axes.lines[0]) == [[row["iteration"] for row in rows], [row["loss"] for row in rows]]
     assert data(axes.lines[2])[1] == [4.0, 2.0]
-    assert legend(saved[0]) == ["a", "b"]
+    assert legend(figure) == ["a", "b"]
     assert axes.get_yscale() == "log"
 
 
@@ -84,42 +72,42 @@ def content(mean: list[float], ci95: list[float] | None, trimmed: list[float]) -
     return {"mean": of, "ci95": ci95 and {"error": ci95}, "trimmed_mean": {"error": trimmed}}
 
 
-def test_adaptation_curve_draws_mean_interval_and_trimmed_mean(saved: list[Figure], tmp_path: Path) -> None:
+def test_adaptation_curve_draws_mean_interval_and_trimmed_mean(tmp_path: Path) -> None:
     found = content([3.0, 1.0, 0.5], [0.5, 0.25, 0.125], [2.5, 0.75, 0.25])
-    seen(figures.adaptation_curve({"run": found}, "error", tmp_path / "x.png", {1: 0.67}))
-    (axes,) = saved[0].axes
+    figure = seen(figures.adaptation_curve({"run": found}, "error", {1: 0.67}), tmp_path / "x.png")
+    (axes,) = figure.axes
     mean, trimmed, published = axes.lines[0], *axes.lines[-2:]
     assert data(mean) == [[0, 1, 2], [3.0, 1.0, 0.5]]
     bars = [segment[:, 1].tolist() for segment in axes.collections[0].get_segments()]  # type: ignore[attr-defined]
     assert bars == [[2.5, 3.5], [0.75, 1.25], [0.375, 0.625]]
     assert data(trimmed)[1] == [2.5, 0.75, 0.25]
     assert data(published) == [[1], [0.67]]
-    assert legend(saved[0]) == ["run", "without the 5 % at each end", "published"]
+    assert legend(figure) == ["run", "without the 5 % at each end", "published"]
     assert axes.get_ylim()[0] == 0
 
 
 def test_an_evaluation_of_one_task_or_one_that_diverged_is_drawn(tmp_path: Path) -> None:
-    seen(figures.adaptation_curve({"one": content([3.0, 1.0], None, [3.0, 1.0])}, "error", tmp_path / "one.png"))
+    seen(figures.adaptation_curve({"one": content([3.0, 1.0], None, [3.0, 1.0])}, "error"), tmp_path / "one.png")
     lost = content([3.0, float("inf")], [0.5, float("nan")], [3.0, 1.0])
-    seen(figures.adaptation_curve({"lost": lost}, "error", tmp_path / "lost.png"))
+    seen(figures.adaptation_curve({"lost": lost}, "error"), tmp_path / "lost.png")
 
 
-def test_fits_have_a_panel_for_each_run(saved: list[Figure], tmp_path: Path) -> None:
+def test_fits_have_a_panel_for_each_run(tmp_path: Path) -> None:
     x, truth = np.linspace(-5, 5, 50), np.sin(np.linspace(-5, 5, 50))
     curves = {0: x * 0, 1: 0.5 * truth, 10: truth}
-    seen(figures.fits(x, {"a": curves, "b": curves}, (x[:5], truth[:5]), truth, tmp_path / "fits.png"))
-    assert [axes.get_title("left") for axes in saved[0].axes] == ["a", "b"]
-    for axes in saved[0].axes:
+    figure = seen(figures.fits(x, {"a": curves, "b": curves}, (x[:5], truth[:5]), truth), tmp_path / "fits.png")
+    assert [axes.get_title("left") for axes in figure.axes] == ["a", "b"]
+    for axes in figure.axes:
         np.testing.assert_array_equal([line.get_ydata() for line in axes.lines[:4]], [truth, *curves.values()])
         assert axes.lines[4].get_marker() == "^"
-    assert legend(saved[0]) == ["the task", "before adaptation", "after 1 step", "after 10 steps", "support examples"]
+    assert legend(figure) == ["the task", "before adaptation", "after 1 step", "after 10 steps", "support examples"]
 
 
-def test_an_episode_marks_what_is_right(saved: list[Figure], tmp_path: Path) -> None:
+def test_an_episode_marks_what_is_right(tmp_path: Path) -> None:
     images = np.random.default_rng(0).random((3, 28, 28))
     guesses = {0: [0, 0, 0], 1: [0, 1, 0]}
-    seen(figures.episode(images, [0, 1, 2], images, [0, 1, 2], guesses, tmp_path / "episode.png"))
-    axes = saved[0].axes
+    figure = seen(figures.episode(images, [0, 1, 2], images, [0, 1, 2], guesses), tmp_path / "episode.png")
+    axes = figure.axes
     np.testing.assert_array_equal(axes[0].images[0].get_array(), 1 - images[0])  # ink is black
     assert [each.get_title() for each in axes] == [f"class {k}" for k in (1, 2, 3)] + [f"is {k}" for k in (1, 2, 3)]
     said = [[text.get_text() for text in each.texts if len(text.get_text()) == 3] for each in axes[3:]]
@@ -139,11 +127,11 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 def test_a_sinusoid_run_gives_three_pictures(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
     result = evaluate(run)
-    paths = plot([run])
+    paths = plot([run]).files
     assert paths == [run / "figures" / f"{name}.png" for name in ("learning_curve", "adaptation_error", "fits")]
     assert drawn["adaptation_curve"][0][str(run)]["mean"] == result.mean
-    assert drawn["adaptation_curve"][3] == PUBLISHED
-    x, panels, support, truth, _ = drawn["fits"]
+    assert drawn["adaptation_curve"][2] == PUBLISHED
+    x, panels, support, truth = drawn["fits"]
     assert (np.diff(x) > 0).all()
     assert [len(part) for part in support] == [5, 5]
     learner, theta = load_learner(run, changes={"shots": 5, "queries": 200})
@@ -175,17 +163,18 @@ def test_the_task_in_the_picture_is_the_one_in_the_middle(run: Path) -> None:
 def test_published_errors_are_of_five_shots(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
     evaluate(run, shots=10)
     plot([run])
-    assert drawn["adaptation_curve"][3] is None
+    assert drawn["adaptation_curve"][2] is None
 
 
 def test_runs_with_other_shots_are_drawn_on_the_same_examples(
     run: Path, tmp_path: Path, drawn: dict[str, tuple[Any, ...]]
 ) -> None:
     other = meta_train(tiny(shots=9), tmp_path / "other", quiet=True)
-    paths = plot([run, other], tmp_path / "pictures")
+    paths, missing = plot([run, other], tmp_path / "pictures")[:2]
+    assert [line.split()[0] for line in missing] == [str(run), str(other)]
     assert [path.name for path in paths] == ["learning_curve.png", "fits.png"]
     assert list(drawn["learning_curve"][0]) == [str(run), str(other)]
-    x, panels, support, _, _ = drawn["fits"]
+    x, panels, support, _ = drawn["fits"]
     assert len(support[0]) == 5
     learner, theta = load_learner(other)
     start = models.predict(learner.module, theta, torch.tensor(x).unsqueeze(-1)).flatten()
@@ -200,11 +189,11 @@ def test_an_omniglot_run_gives_an_episode(tmp_path: Path, drawn: dict[str, tuple
     with pytest.warns(UserWarning, match="does not hold all of Omniglot"):
         run = meta_train(config, tmp_path / "run", quiet=True)
     result = evaluate(run)
-    paths = plot([run])
+    paths = plot([run]).files
     names = ("learning_curve", "adaptation_accuracy", "adaptation_accuracy_one_by_one", "episode")
     assert paths == [run / "figures" / f"{name}.png" for name in names]
-    assert drawn["adaptation_curve"][3] is None
-    support, labels, queries, truths, guesses, _ = drawn["episode"]
+    assert drawn["adaptation_curve"][2] is None
+    support, labels, queries, truths, guesses = drawn["episode"]
     assert (support.shape, labels) == ((2, 28, 28), [0, 1])  # one image of each class
     assert (queries.shape, sorted(truths)) == ((8, 28, 28), [0] * 4 + [1] * 4)
     assert list(guesses) == [0, 1, 2]
@@ -214,7 +203,7 @@ def test_an_omniglot_run_gives_an_episode(tmp_path: Path, drawn: dict[str, tuple
     text = (run / "config.toml").read_text()
     assert "\nsteps = 2\n" in text
     (run / "config.toml").write_text(text.replace("\nsteps = 2\n", "\nsteps = 0\n"))
-    draw_episode(run, tmp_path / "episode.png")
+    draw_episode(run)
     assert list(drawn["episode"][4]) == [0]
 
 
@@ -226,6 +215,7 @@ def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
     (run / "evaluation.json").write_text(json.dumps({"mean": {}})[:-3])
     with pytest.raises(InputError, match=r"evaluation\.json is damaged: .*evaluate the run again"):
         plot([run])
+    (run / "evaluation.json").unlink()
     (run / "metrics.jsonl").write_text("")
     with pytest.raises(InputError, match="run has no finished row of metrics yet: train on with --resume --out"):
         plot([run])

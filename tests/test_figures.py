@@ -1,5 +1,6 @@
 """The figures show the numbers they were given: read back from matplotlib's artists and from the files."""
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,24 +146,26 @@ def test_colours_are_all_different(count: int) -> None:
 
 
 def test_adaptation_curve_draws_mean_and_interval() -> None:
-    published = [-40.4, -11.7, -3.3, -3.2, -3.1]
-    figure = draw.adaptation_curve({"nav": MAML}, published, "Finn et al. 2017")
+    published = Published("Finn et al. 2017", (-40.4, -11.7, -3.3, -3.2, -3.1), random=(-80.0,), oracle=-2.3)
+    figure = draw.adaptation_curve({"nav": MAML}, published)
     (axes,) = figure.axes
     (bars,) = axes.containers
-    np.testing.assert_array_equal(data(bars[0]), [[0, 1, 2, 3], MAML["mean"]])
+    np.testing.assert_array_equal(data(bars[0]), [[0, 1, 2, 3], [value for value, _, _ in MAML]])
     segments = np.array(bars[2][0].get_segments())  # (k, end, xy)
     np.testing.assert_array_equal(segments[:, :, 0], [[k, k] for k in range(4)])
-    np.testing.assert_array_equal(segments[:, :, 1], [[-44, -36], [-14, -10], [-4.5, -3.5], [-3.75, -3.25]])
-    markers = axes.lines[-1]
-    np.testing.assert_array_equal(data(markers), [range(5), published])
+    np.testing.assert_array_equal(segments[:, :, 1], [[-44, -36.5], [-14, -10], [-4.5, -3.5], [-3.75, -3.25]])
+    markers, random, oracle = axes.lines[-3:]
+    np.testing.assert_array_equal(data(markers), [range(5), published.returns])
+    np.testing.assert_array_equal(data(random), [[0], [-80]])
+    assert list(data(oracle)[1]) == [-2.3, -2.3]
     assert (markers.get_marker(), markers.get_linestyle(), markers.get_fillstyle()) == ("D", "None", "none")
-    assert legend(figure) == ["nav", "Finn et al. 2017"]
+    assert legend(figure) == ["nav", *(f"Finn et al. 2017: {name}" for name in ("MAML", "random", "oracle"))]
     assert list(axes.get_xticks()) == [0, 1, 2, 3, 4]
     assert axes.get_xlim() == (-0.3, 4.3)
-    assert axes.get_ylim()[0] < -44
-    assert axes.get_ylim()[1] > -3.1
+    assert axes.get_ylim()[0] < -80
+    assert axes.get_ylim()[1] > -2.3
     assert "gradient steps" in axes.get_xlabel()
-    assert "undiscounted, 95 % interval" in axes.get_ylabel()
+    assert axes.get_ylabel().split("\n")[1:] == ["(undiscounted, interquartile mean,", "95 % interval over tasks)"]
 
 
 def test_runs_stand_apart_and_around_the_step() -> None:
@@ -188,27 +191,27 @@ def test_a_run_without_adaptation_is_a_level() -> None:
 
 
 def test_long_names_make_the_figure_higher_and_hide_nothing() -> None:
+    figures = []
     for count in (1, 9):
         runs = {f"a-long-name-of-a-run-with-all-its-options-{i}": MAML for i in range(count)}
-        draw.adaptation_curve(runs, [-40.0])
+        figures.append(draw.adaptation_curve(runs, Published("Finn et al. 2017", (-40.0,))))
         assert_legend_hides_nothing(figures[-1])
     heights = [figure.axes[0].get_window_extent().height for figure in figures]
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
 
 
 @pytest.mark.parametrize(
-    ("evaluations", "message"),
+    ("curves", "message"),
     [
         ({}, "no run given"),
-        ({"nav": {"mean": [1.0, 2.0], "ci95": [1.0]}}, r"nav: .*\(2,\) and \(1,\)"),
-        ({"nav": {"mean": [1.0]}}, r"nav: .*\(1,\) and \(0,\)"),
-        ({"nav": {"mean": [], "ci95": []}}, "nav: "),
-        ({"nav": {"mean": [[1.0]], "ci95": [[1.0]]}}, "nav: "),
+        ({"good": MAML, "nav": [(1.0, 2.0)]}, r"nav: wanted value, low and high .* \(1, 2\)"),
+        ({"nav": [1.0, 2.0, 3.0]}, r"nav: .*\(3,\)"),
+        ({"nav": []}, "nav: "),
     ],
 )
-def test_adaptation_curve_says_what_is_wrong(evaluations: Any, message: str, tmp_path: Path) -> None:
+def test_adaptation_curve_says_what_is_wrong(curves: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        draw.adaptation_curve(evaluations)
+        draw.adaptation_curve(curves)
 
 
 def navigation() -> dict[str, Any]:
@@ -257,6 +260,7 @@ def test_navigation_paths_draws_what_was_visited() -> None:
 
 def test_navigation_panels_share_limits_that_hold_the_data() -> None:
     figure = draw.navigation_paths(**navigation())
+    figure.draw_without_rendering()
     limits = {(axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) for axes in figure.axes}
     ((left, right), (bottom, top), aspect) = limits.pop()
     assert not limits
@@ -292,7 +296,7 @@ def test_navigation_paths_wants_shapes_that_fit(key: str, change: Callable[[Any]
 
 @pytest.mark.parametrize("name", ["curve", "curve.png", "curve.svg", "nav.v2"])
 def test_both_files_are_written_and_valid(name: str, tmp_path: Path) -> None:
-    written = draw.learning_curve({"nav": [ROWS]}, tmp_path / "figures" / name)
+    written = draw.save(draw.learning_curve({"nav": [ROWS]}), tmp_path / "figures" / name)
     stem = "nav.v2" if name == "nav.v2" else "curve"
     assert written == tmp_path / "figures" / f"{stem}.png"
     assert sorted(file.name for file in written.parent.iterdir()) == [f"{stem}.png", f"{stem}.svg"]
@@ -310,19 +314,20 @@ def test_both_files_are_written_and_valid(name: str, tmp_path: Path) -> None:
 
 def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        draw.adaptation_curve({"nav": MAML}, tmp_path / folder / "x", [-40.0])
+        draw.save(draw.adaptation_curve({"nav": MAML}), tmp_path / folder / "x")
     for name in ("x.png", "x.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_the_style_neither_leaks_nor_depends_on_the_users() -> None:
-    figure = draw.adaptation_curve({"nav": MAML}, tmp_path / "a")
+def test_the_style_neither_leaks_nor_depends_on_the_users(tmp_path: Path) -> None:
+    draw.save(draw.adaptation_curve({"nav": MAML}), tmp_path / "a")
     with matplotlib.rc_context({"axes.spines.top": True, "font.size": 30, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
-        draw.adaptation_curve({"nav": MAML}, tmp_path / "b")
+        figure = draw.adaptation_curve({"nav": MAML})
+        draw.save(figure, tmp_path / "b")
         assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    spines = figures[1].axes[0].spines
+    spines = figure.axes[0].spines
     assert [spines[side].get_visible() for side in ("left", "bottom", "top", "right")] == [
         True,
         True,
@@ -334,3 +339,101 @@ def test_the_style_neither_leaks_nor_depends_on_the_users() -> None:
 def test_pyplot_stays_away() -> None:
     code = "import sys, maml_rl.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_seeds_are_their_mean_in_the_band_of_their_range() -> None:
+    higher = [{**row, "return/1": row["return/1"] + 6.0, "env_steps": row["env_steps"] + 200.0} for row in ROWS]
+    figure = draw.learning_curve({"MAML": [ROWS, higher]}, window=1)
+    (axes,) = figure.axes
+    before, after = axes.lines
+    np.testing.assert_array_equal(data(after), [[1100 + 1000 * i for i in range(10)], [i * i - 27 for i in range(10)]])
+    band = axes.collections[1].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (-30, 57)
+    assert (data(before)[1] == [-40 + i % 3 for i in range(10)]).all()
+    assert axes.get_title(loc="left") == "MAML (2 seeds: mean, range)"
+
+
+def test_a_second_panel_is_over_the_wall_clock() -> None:
+    timed = [{**row, "seconds/sampling": 40.0, "seconds/inner": 5.0, "seconds/outer": 15.0} for row in ROWS]
+    figure = draw.learning_curve({"nav": [timed]}, window=1)
+    steps, minutes = figure.axes
+    np.testing.assert_array_equal(data(minutes.lines[1])[0], range(1, 11))
+    np.testing.assert_array_equal(data(minutes.lines[1])[1], data(steps.lines[1])[1])
+    assert minutes.get_xlabel() == "wall clock (minutes)"
+
+
+RETURNS = {"MAML": [[1.0, 5.0], [2.0, 1.5], [3.0, 9.0], [4.0, 4.0]], "oracle": [[9.0], [9.0], [9.0], [8.0]]}
+
+
+def test_a_point_for_every_task_before_against_after() -> None:
+    figure = draw.before_after(RETURNS, [[0.0], [1.0], [2.0], [3.0]], "goal velocity (m/s)")
+    axes, bar = figure.axes  # the oracle took no step
+    (points,) = axes.collections
+    np.testing.assert_array_equal(points.get_offsets(), RETURNS["MAML"])
+    np.testing.assert_array_equal(points.get_array(), [0, 1, 2, 3])
+    assert bar.get_ylabel() == "goal velocity (m/s)"
+    assert axes.get_title("left") == "MAML\n25 % of tasks worse (below the line)"
+    assert axes.get_xlim() == axes.get_ylim()
+    assert axes.lines[0].get_slope() == 1
+    assert axes.lines[0].get_xy1() == (1, 1)
+
+
+def test_two_kinds_of_tasks_have_two_colours_and_markers() -> None:
+    figure = draw.before_after(RETURNS, [[-1.0], [1.0], [-1.0], [1.0]], "direction")
+    (axes,) = figure.axes
+    backward, forward = axes.collections
+    np.testing.assert_array_equal(backward.get_offsets(), [[1, 5], [3, 9]])
+    np.testing.assert_array_equal(forward.get_offsets(), [[2, 1.5], [4, 4]])
+    assert legend(figure) == ["direction:", "-1", "1"]
+
+
+def test_return_over_a_number() -> None:
+    figure = draw.return_by_task(RETURNS, [[3.0], [1.0], [2.0], [0.0]], "goal velocity (m/s)")
+    (axes,) = figure.axes
+    before, after, oracle = axes.lines
+    np.testing.assert_array_equal(data(before), [[0, 1, 2, 3], [4, 2, 3, 1]])
+    np.testing.assert_array_equal(data(after)[1], [4, 1.5, 9, 5])
+    np.testing.assert_array_equal(data(oracle)[1], [8, 9, 9, 9])
+    assert oracle.get_linestyle() == "--"
+    assert axes.get_xlabel() == "goal velocity (m/s)"
+    assert legend(figure) == ["before adaptation", "after 1 step", "oracle"]
+
+
+def test_return_over_goals_is_on_one_scale_of_colours() -> None:
+    goals = [[0.0, 1.0], [1.0, 0.5], [0.5, -1.0], [-1.0, 0.2]]
+    figure = draw.return_by_task(RETURNS, goals, "goal position")
+    points = [each for axes in figure.axes for each in axes.collections if len(each.get_offsets()) == 4]
+    assert len(points) == 3
+    for each in points:
+        np.testing.assert_array_equal(each.get_offsets(), goals)
+        assert (each.norm.vmin, each.norm.vmax) == (1, 9)
+    np.testing.assert_array_equal([each.get_array() for each in points], [[1, 2, 3, 4], [5, 1.5, 9, 4], [9, 9, 9, 8]])
+
+
+def test_other_tasks_are_sorted_by_their_return_before() -> None:
+    returns = {"MAML": [[3.0, 5.0], [1.0, 2.0], [2.0, 9.0]]}
+    figure = draw.return_by_task(returns, np.zeros((3, 7)))
+    before, after = figure.axes[0].lines
+    np.testing.assert_array_equal(data(before)[1], [1, 2, 3])
+    np.testing.assert_array_equal(data(after)[1], [2, 9, 5])
+
+
+def test_shapes_of_returns_that_do_not_fit_are_named() -> None:
+    for draw_one in (draw.before_after, draw.return_by_task):
+        with pytest.raises(ValueError, match=r"MAML: wanted returns \(tasks, k\) of 3 tasks, got \(4, 2\)"):
+            draw_one(RETURNS, np.zeros((3, 1)))
+
+
+def test_the_optimisation_shows_what_was_logged() -> None:
+    rows = [{"iteration": float(i), "kl/outer": 0.01 / (i + 1), "grad/norm": 1.0 + i, "std/0": 1.0} for i in range(6)]
+    figure = draw.optimisation({"MAML": [rows]})
+    titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
+    assert titles == ["KL of the outer step", "norm of the meta-gradient", "standard deviation"]
+    np.testing.assert_allclose(data(figure.axes[0].lines[-1])[1], [row["kl/outer"] for row in rows])
+
+
+def test_a_picture_in_memory_is_a_png() -> None:
+    content = draw.png(draw.adaptation_curve({"nav": MAML}))
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == "PNG"
+        assert 500 < image.width < 620  # 5.5 inches at 100 dots each

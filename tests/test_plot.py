@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from tiny import tiny
 
@@ -15,8 +16,12 @@ import maml_rl
 from envs import InputError
 from maml_rl import figures, meta_train
 from maml_rl.distributions import Normal
-from maml_rl.plot import latest_evaluation, plot, visited
+from maml_rl.plot import plot, visited
+from maml_rl.runs import latest_evaluation
+from maml_rl.statistics import interquartile_mean
 from maml_rl.types import Trajectory
+
+PICTURES = ("learning_curve", "optimisation", "adaptation_curve", "before_after", "return_by_task", "paths")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +42,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     def spy(name: str) -> None:
         draw = getattr(figures, name)
 
-        def record(*arguments: object) -> Path:
+        def record(*arguments: object) -> Figure:
             given[name] = arguments
             found = draw(*arguments)
-            assert isinstance(found, Path)
+            assert isinstance(found, Figure)
             return found
 
         monkeypatch.setattr(figures, name, record)
@@ -50,19 +55,22 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     return given
 
 
-def test_an_evaluated_navigation_run_gives_three_pictures(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
+def test_an_evaluated_navigation_run_gives_all_pictures(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
     result = maml_rl.evaluate(run)
-    paths = plot([run])
-    assert paths == [run / "figures" / f"{name}.png" for name in ("learning_curve", "adaptation_curve", "paths")]
+    paths, missing, comparison = plot([run])
+    assert paths == [run / "figures" / f"{name}.png" for name in PICTURES]
+    assert not missing
+    assert comparison is not None
     for path in paths:
         with Image.open(path) as image:
             assert min(image.size) > 300
         assert "<svg" in path.with_suffix(".svg").read_text()
-    rows, _ = drawn["learning_curve"]
-    assert [row["iteration"] for row in rows[str(run)]] == [0, 1, 2]
-    evaluations, _, published, _ = drawn["adaptation_curve"]
-    assert evaluations[str(run)]["mean"] == result.mean.tolist()
-    assert published is None  # this run has no preset, and another horizon
+    ((rows,),) = drawn["learning_curve"][0].values()
+    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    (points,) = drawn["adaptation_curve"][0].values()
+    assert [point.value for point in points] == interquartile_mean(result.returns.mean(-1).T).tolist()
+    assert drawn["adaptation_curve"][1] is None  # nothing is published of this horizon
+    assert [point.mean.value for point in comparison.rows[0].points] == pytest.approx(result.mean.tolist())
     positions, mask, goals, returns = (torch.as_tensor(value) for value in drawn["navigation_paths"][:4])
     assert positions.shape == (5, 3, 2, 6, 2)  # tasks, k, episodes, steps and the end, x and y
     assert (positions[:, :, :, 0] == 0).all()
@@ -73,22 +81,41 @@ def test_an_evaluated_navigation_run_gives_three_pictures(run: Path, drawn: dict
     assert returns == pytest.approx(-away.sum(-1).mean(-1), rel=1e-5)
 
 
-def test_several_runs_are_drawn_together(run: Path, tmp_path: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
-    other = meta_train(tiny(env="probes:Target", horizon=1, iterations=1), tmp_path / "other", quiet=True)
-    assert plot([other, run], tmp_path / "pictures") == [
-        tmp_path / "pictures/learning_curve.png"
-    ]  # Target has no paths
-    rows, _ = drawn["learning_curve"]
-    assert list(rows) == [str(other), str(run)]
+def test_seeds_are_drawn_together_and_what_is_missing_is_named(
+    run: Path, tmp_path: Path, drawn: dict[str, tuple[Any, ...]]
+) -> None:
+    other = meta_train(tiny(iterations=2, seed=2), tmp_path / "other", quiet=True)
+    found = plot([other, run], tmp_path / "pictures")
+    assert [path.name for path in found.files] == ["learning_curve.png", "optimisation.png", "paths.png"]
+    assert [len(rows) for rows in drawn["learning_curve"][0]["MAML"]] == [2, 3]
+    assert [line.split()[0] for line in found.missing] == [str(other), str(run)]
+    assert found.missing[0].endswith(f"maml-rl evaluate {other}")
     assert not (run / "figures").exists()
 
 
-def test_the_newest_evaluation_is_drawn(run: Path) -> None:
+def test_runs_of_other_environments_do_not_compare(run: Path, tmp_path: Path) -> None:
+    other = meta_train(tiny(env="probes:Target", horizon=1, iterations=1), tmp_path / "other", quiet=True)
+    with pytest.raises(InputError, match=r"returns compare only within an environment: .*; give runs of one at a time"):
+        plot([other, run], tmp_path / "pictures")
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_a_policy_that_is_not_trained_has_no_curves(tmp_path: Path) -> None:
+    run = meta_train(tiny(method="random"), tmp_path / "random", quiet=True)
+    assert plot([run]).files == []
+    maml_rl.evaluate(run)
+    assert [path.stem for path in plot([run]).files] == ["adaptation_curve", "before_after", "return_by_task"]
+
+
+def test_the_newest_evaluation_of_its_kind_counts(run: Path) -> None:
     assert latest_evaluation(run) is None
-    for age, name in enumerate(("evaluation_2.json", "evaluation.json", "evaluation_3.json")):
-        (run / name).write_text("{}")
-        os.utime(run / name, (1000 - age, 1000 - age))
-    assert latest_evaluation(run) == run / "evaluation_2.json"
+    contents = ({"n": 1}, {"n": 2, "which": "best"}, {"n": 3, "split": "out"}, {"n": 4, "which": "checkpoint"})
+    for age, (name, content) in enumerate(zip(("_2", "", "_3", "_4"), contents, strict=True)):
+        file = run / f"evaluation{name}.json"
+        file.write_text(json.dumps(content))
+        os.utime(file, (1000 - age, 1000 - age))
+    found = [latest_evaluation(run, *kind) for kind in ((), ("best",), ("checkpoint", "out"), ("initial",))]
+    assert [each and each["n"] for each in found] == [1, 2, 3, None]
 
 
 def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
@@ -102,6 +129,7 @@ def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
     (run / "evaluation.json").write_text("[1]")
     with pytest.raises(InputError, match=r"evaluation\.json is not an evaluation of this package"):
         plot([run])
+    (run / "evaluation.json").unlink()
     (run / "metrics.jsonl").write_text("")
     with pytest.raises(InputError, match="run has no finished iteration yet: train on with --resume --out"):
         plot([run])

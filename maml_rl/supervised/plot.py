@@ -100,11 +100,12 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> Pictures:
         InputError: A folder is not a run of few-shot learning, or has nothing to draw yet.
     """
     found = read_runs(runs, FewShotConfig)
-    refuse_untrained(found, "row of metrics")
+    trained = [run for run in found if run.config.method != "random"]
+    refuse_untrained(trained, "row of metrics")
     configs = {run.name: run.config for run in found}
     evaluations = {run.name: run.evaluation for run in found if run.evaluation}
     first = Path(found[0].name)
-    drawn = {"learning_curve": figures.learning_curve({run.name: run.metrics for run in found})}
+    drawn = {"learning_curve": figures.learning_curve({run.name: run.metrics for run in trained})} if trained else {}
     shared = set.intersection(*(set(each["mean"]) for each in evaluations.values())) if evaluations else set()
     sinusoids = all(config.data == "sinusoid" for config in configs.values())
     comparable = sinusoids and all(each["shots"] == PUBLISHED_SHOTS for each in evaluations.values())
