@@ -72,7 +72,7 @@ class Navigation(TaskEnv):
 
     def places(self) -> Tensor:
         """Positions."""
-        return self._position.clone()
+        return self._position
 
     def goals(self, tasks: Tensor) -> Tensor:
         """The tasks."""

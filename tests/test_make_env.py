@@ -514,7 +514,7 @@ def test_defaults_of_the_contract() -> None:
     assert not torch.equal(tasks, env.sample_tasks(4, torch.Generator().manual_seed(0)))
     with pytest.raises(InputError, match="Good has no held-out tasks with split='out': use split='in'"):
         env.held_out_tasks(4, "out")
-    with pytest.raises(InputError, match=r"Good cannot draw itself: define render\(\) to return an RGB array"):
+    with pytest.raises(InputError, match=r"Good cannot draw itself: define render\(index\) to return an RGB array"):
         env.render()
     assert (env.copies, env.max_batch, env.device, env.presets) == (1, None, torch.device("cpu"), ())
     env.close()

@@ -48,7 +48,7 @@ def test_rows_of_methods_and_of_what_was_published() -> None:
     half, whole = Interval(0.5, 0.4, 0.6), Interval(1.0, 1.0, 1.0)
     rows = (
         row("MAML", "maml", point(0, -4.0), point(1, -2.0, half, Interval(0.25, 0.2, 0.3))),
-        row("oracle", "oracle", point(0, 0.0, whole), seeds=1),
+        row("oracle", "oracle", point(0, 0.0, whole), point(1, 0.0, half), seeds=1),
         row("random", "random", point(0, -8.0), point(1, -7.0, Interval(0.0, 0.0, 0.0)), seeds=1),
     )
     known = Published("Paper", (-5.0, -3.0, -1.0), random=(-9.0, -9.0), oracle=0.0)
@@ -56,7 +56,7 @@ def test_rows_of_methods_and_of_what_was_published() -> None:
     assert table.header[4:6] == ("normalised score, 1 step", "gap closed by 1 step")
     maml, oracle, random, paper, paper_random, paper_oracle = (table.rows[i] for i in (0, 1, 2, 3, 5, 4))
     assert maml[4:] == ("0.50 (0.40 to 0.60)", "0.25 (0.20 to 0.30)", "1.5 M", "1.5 min")
-    assert oracle == ("oracle", "1", "0.00 (-1.00 to 1.00)", "", "1.00 (1.00 to 1.00)", "", "1.5 M", "1.5 min")
+    assert oracle == ("oracle", "1", *["0.00 (-1.00 to 1.00)"] * 2, "1.00 (1.00 to 1.00)", "", "1.5 M", "1.5 min")
     assert random[4:] == ("0.00 (0.00 to 0.00)", "", "0", "")  # it was not trained
     # (-3 + 9) / (0 + 9) of the way from random, (-3 + 5) / (0 + 5) of the way from before; a third step is not ours
     assert paper == ("MAML, Paper", "", "-5.00", "-3.00", "0.67", "0.40", "", "")

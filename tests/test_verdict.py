@@ -66,6 +66,11 @@ def test_against_other_methods_and_the_oracle() -> None:
     ]
 
 
+def test_the_oracle_counts_before_any_step() -> None:
+    lines = said(run("maml", [-8, -2]), run("oracle", [0, -7]))
+    assert "After one step MAML is below the oracle by 2.00 (2.00 to 2.00)." in lines
+
+
 def test_a_difference_that_may_be_chance() -> None:
     lines = said(run("maml", [-8, -2]), run("pretrained", [-8, [-1, -3] * 4]))
     (against,) = [line for line in lines if "pretrained" in line]
