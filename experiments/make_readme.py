@@ -47,7 +47,12 @@ def commands(runs: Sequence[Path]) -> Iterator[str]:
 def machines(runs: Sequence[Path]) -> str:
     """Where they ran, and the commits of the code."""
     made = [tomllib.loads((run / "config.toml").read_text())["made_with"] for run in runs]
-    on = sorted({f"{each['machine']['platform']}, {each['machine']['threads']} threads" for each in made})
+    on = sorted(
+        {
+            f"{m['platform']}, {m['threads']} thread{'s' * (m['threads'] > 1)}"
+            for m in (each["machine"] for each in made)
+        }
+    )
     return f"{'; '.join(on)}; commits {', '.join(sorted({each['git_commit'][:7] for each in made}))}."
 
 

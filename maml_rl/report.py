@@ -112,7 +112,7 @@ def _commands(runs: Sequence[Run[Config]]) -> str:
             lines.append(
                 f"maml-rl evaluate {shlex.quote(run.name)} --tasks {len(found['tasks'])} "
                 f"--episodes {len(found['returns'][0][0])} "
-                f"--steps {found['steps']} --split {found['split']} --which {found['which']}"
+                f"--steps {found['steps']} --split {found['split']} --which {found.get('which', 'checkpoint')}"
             )
     return "\n".join([*lines, shlex.join(["maml-rl", "report", *(run.name for run in runs)])])
 

@@ -372,7 +372,7 @@ def test_a_point_for_every_task_before_against_after() -> None:
     np.testing.assert_array_equal(points.get_offsets(), RETURNS["MAML"])
     np.testing.assert_array_equal(points.get_array(), [0, 1, 2, 3])
     assert bar.get_ylabel() == "goal velocity (m/s)"
-    assert axes.get_title("left") == "MAML\n25 % of tasks worse (below the line)"
+    assert axes.get_title("left") == "MAML\n25 % of tasks worse"
     assert axes.get_xlim() == axes.get_ylim()
     assert axes.lines[0].get_slope() == 1
     assert axes.lines[0].get_xy1() == (1, 1)

@@ -85,7 +85,7 @@ def before_after(returns: Mapping[str, ArrayLike], tasks: ArrayLike, name: str =
         axes.axline((low, low), slope=1, color=GREY, linewidth=0.8, zorder=1)
         scale = _points(axes, before, then, of)
         axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="return before adaptation")
-        worse = f"{100 * np.mean(then < before):.0f} % of tasks worse (below the line)"
+        worse = f"{100 * np.mean(then < before):.0f} % of tasks worse"
         axes.set_title(f"{group}\n{worse}", loc="left", fontsize=8)
     grid[0].set_ylabel("return after 1 step")
     if scale is not None:
