@@ -1,6 +1,7 @@
 """One HTML page of some runs, with everything in it: it opens without a network, and can be sent to somebody."""
 
 import base64
+import json
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,13 +62,13 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
+        elif value is not None:
+            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)  # as TOML has it, for these kinds of value
 
 
 def _configurations(runs: Sequence[Run[Config]]) -> tuple[dict[str, list[str]], str]:
     """The keys in which runs differ, with the value of each, and the lines that they share."""
-    each = [dict(_flat(run.config.model_dump())) for run in runs]
+    each = [dict(_flat(run.config.model_dump(mode="json"))) for run in runs]
     keys = dict.fromkeys(key for values in each for key in values)
     columns = {key: [values.get(key, "") for values in each] for key in keys}
     differ = {key: values for key, values in columns.items() if len(set(values)) > 1}
@@ -96,7 +97,8 @@ def _runs(runs: Sequence[Run[Config]]) -> list[tuple[str, ...]]:
         made = run.made_with
         machine = made.get("machine", {})
         gpu = f", {machine['gpu']}" if "gpu" in machine else ""
-        about = f"{machine.get('platform', 'unknown')}, {machine.get('threads', '?')} threads{gpu}"
+        threads = machine.get("threads", "?")
+        about = f"{machine.get('platform', 'unknown')}, {threads} thread{'s' * (threads != 1)}{gpu}"
         packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items())
         done = str(len(run.metrics))
         rows.append((run.name, str(run.config.seed), done, about, str(made.get("git_commit", ""))[:10], packages))

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,10 @@ def test_what_the_page_says(page: Page) -> None:
 
 def test_configurations_and_the_keys_in_which_they_differ(page: Page) -> None:
     differ, _, shared = page.text.partition("Where the runs differ:")[2].partition("What they share:")
-    assert re.search(r"method\s*maml\s*oracle\s*random", differ)
+    assert re.search(r'method\s*"maml"\s*"oracle"\s*"random"', differ)
     assert "policy.hidden" not in differ
-    assert "seed = 1\n" in shared
-    assert "policy.hidden = (8,)\n" in shared or "policy.hidden = [8]\n" in shared
+    config = tomllib.loads(shared.partition("To do it again")[0])
+    assert (config["seed"], config["policy"]["hidden"], config["inner"]["first_order"]) == (1, [8], False)
     assert "\nmethod" not in shared
 
 
