@@ -112,7 +112,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (config.outer.max_kl, config.outer.cg_iterations, config.outer.damping) == (0.01, 10, 1e-5)
     assert (config.outer.backtracks, config.outer.backtrack_ratio, config.outer.fisher_subsample) == (15, 0.8, 5)
     assert config.evaluation.model_dump() == {
-        "tasks": 40, "episodes": 20, "steps": 3, "every": 0, "lr_after_first_step": 0.5
+        "tasks": 40, "episodes": 20, "steps": 3, "every": 0, "film": False, "lr_after_first_step": 0.5
     }  # fmt: skip
 
 
