@@ -13,7 +13,7 @@ import pytest
 from tiny import TINY, Command, files, finish, maml_rl, rows, same_checkpoint, tiny
 
 from envs import InputError
-from maml_rl import Evaluation, check_gradients, checkpoint, evaluate, meta_train
+from maml_rl import check_gradients, checkpoint, evaluate, meta_train
 from maml_rl.config_file import load, to_toml
 from maml_rl.run_folder import read_config
 
@@ -79,15 +79,15 @@ def test_evaluate_passes_its_flags_on(command: Command, folder: Path) -> None:
     flags = ["--tasks", "5", "--steps", "1", "--episodes", "4", "--split", "out", "--which", "best"]
     assert command("evaluate", "run", *flags)[0] == 0
     content = json.loads((folder / "run/evaluation.json").read_text())
-    result, _ = evaluate("run", tasks=5, steps=1, episodes=4, split="out", which="best")
-    assert Evaluation(**content) == result
+    result = evaluate("run", tasks=5, steps=1, episodes=4, split="out", which="best")
+    assert content == json.loads(result.to_json())
 
 
 def test_plot_prints_what_it_drew(command: Command, folder: Path) -> None:
     assert command("train", "small.toml", "--out", "run")[0] == 0
     code, out, _ = command("plot", "run", "--out", "pictures")
     assert code == 0
-    assert out.splitlines() == ["pictures/learning_curve.png", "pictures/paths.png"]
+    assert out.splitlines() == [f"pictures/{name}.png" for name in ("learning_curve", "optimisation", "paths")]
     assert all((folder / line).is_file() for line in out.splitlines())
 
 
@@ -161,7 +161,7 @@ def test_an_environment_that_diverges(folder: Path) -> None:
         (["train", "small.toml", "--out", "small.toml"], r"--out small\.toml is a file: give the name of a folder"),
         (["train", "small.toml", "--out", "small.toml/run"], r"Not a directory: 'small\.toml/run'"),
         (["train", "small.toml", "--out", "."], r"\. is not empty and not a run folder"),
-        (["evaluate"], "Run folder. .required"),
+        (["evaluate"], r"which run\? maml-rl evaluate RUN \[RUN \.\.\.\]"),
         (
             ["evaluate", "nothing"],
             "there is no run folder nothing: train first, with `maml-rl train CONFIG --out nothing`",

@@ -11,6 +11,7 @@ from envs import InputError
 from maml_rl import config_file as configuration
 from maml_rl.config import Config
 from maml_rl.config_file import MAY_DIFFER, load, to_toml
+from maml_rl.few_shot_config import FewShotConfig
 
 VALID = {"env": "navigation"}
 
@@ -112,7 +113,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (config.outer.max_kl, config.outer.cg_iterations, config.outer.damping) == (0.01, 10, 1e-5)
     assert (config.outer.backtracks, config.outer.backtrack_ratio, config.outer.fisher_subsample) == (15, 0.8, 5)
     assert config.evaluation.model_dump() == {
-        "tasks": 40, "episodes": 20, "steps": 3, "every": 0, "lr_after_first_step": 0.5
+        "tasks": 40, "episodes": 20, "steps": 3, "every": 0, "film": False, "lr_after_first_step": 0.5
     }  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 
 def test_what_may_differ_exists() -> None:
-    assert set(Config.model_fields) >= MAY_DIFFER
+    assert {*Config.model_fields, *FewShotConfig.model_fields} >= MAY_DIFFER
 
 
 @pytest.mark.parametrize("content", [b"env = ", b"[policy\n", b'env = "a"\nenv = "b"\n', b'env = "\xff"\n', b"\0"])

@@ -240,7 +240,7 @@ def test_the_half_cheetah_draws_itself(tmp_path: Path) -> None:
             continue
         assert done.returncode == 0, done.stderr
         drawn = json.loads(done.stdout.splitlines()[-1])
-        assert drawn["shape"] == [480, 480, 3]
+        assert drawn["shape"] == [360, 480, 3]
         assert drawn["dtype"] == "uint8"
         assert drawn["colors"] > 100
         assert drawn["small"] == [32, 64, 3]
