@@ -71,7 +71,7 @@ def _evaluate(run: Path, chosen: Evaluate) -> None:
     Console().print(table)
     if result.best is not None:
         print(f"best possible, knowing the task: {result.best:.2f}")
-    if config.method == "pretrained" and len(result.lr):
+    if result.tuned:
         print(f"inner rate of the first step: {result.lr[0]:g}, chosen on training tasks")
     print(f"written: {result.file}")
 
@@ -97,7 +97,10 @@ def _print_comparison(runs: Sequence[Path], which: str, split: str, markdown: bo
     if markdown:
         print(tabulate(comparison).markdown())
         return
-    _print(listed(comparison), f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks, 95 % intervals")
+    of = {"checkpoint": "", "best": ", best parameters", "initial": ", before training"}[which]
+    beyond = " beyond the training distribution" if split == "out" else ""
+    title = f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks{beyond}{of}, 95 % intervals"
+    _print(listed(comparison), title)
     for sentence in sentences(comparison, groups):
         print(f"- {sentence}")
 

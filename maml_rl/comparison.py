@@ -135,6 +135,8 @@ def _points(groups: Sequence[Group]) -> list[tuple[Point, ...]]:
         if low is None or oracle is None or at >= len(whole[low]):
             return None
         top, bottom, goal = whole[i][k], whole[low][at], whole[oracle][0]
+        if goal <= bottom:  # an oracle that has learned less than this has no way to measure
+            return None
         tops, bottoms, goals = means[i][:, k], means[low][:, at], means[oracle][:, 0]
         return ratio(top - bottom, goal - bottom, tops - bottoms, goals - bottoms)
 

@@ -46,6 +46,7 @@ class Evaluation:
     env_steps: int  # environment steps that this evaluation took
     best: float | None  # expected return of the best policy that knows the task, mean over tasks, where it is known
     success: Floats | None  # (tasks, k) share of episodes that succeed; None where nothing reports success
+    tuned: bool = False  # whether the rate was chosen on training tasks
     file: Path | None = None  # where it was written
 
     def mean_success(self) -> Floats | None:
@@ -200,19 +201,21 @@ def evaluate(
     """
     if Path(run).is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
+    if run_folder.read_config(Path(run)).method == "random":
+        which = "checkpoint"  # it has one kind of parameters
     learner, theta = load_learner(run, which)
     try:
         chosen = settings(learner.config, f"evaluate {run}", tasks=tasks, episodes=episodes, steps=steps)
         if tune_lr and learner.rates.learned:
             raise InputError(f"{run} has learned its rates: there is none to tune")
-        tunes = learner.config.method == "pretrained" if tune_lr is None else tune_lr
-        if tunes and chosen.steps:
+        tunes = chosen.steps > 0 and (learner.config.method == "pretrained" if tune_lr is None else tune_lr)
+        if tunes:
             learner = learner.with_rate(tune(learner, theta, chosen.tasks, chosen.episodes))
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()
     iteration = 0 if which == "initial" else checkpoint.load(Path(run) / f"{which}.pt").iteration
-    result = summarise(learner, exploration, held_out, split, lr, which, iteration)
+    result = replace(summarise(learner, exploration, held_out, split, lr, which, iteration), tuned=tunes)
     file = run_folder.free_name(Path(run), "evaluation", ".json")
     file.write_text(result.to_json())
     return replace(result, file=file)

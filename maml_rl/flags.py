@@ -156,8 +156,8 @@ class Compare:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders."""
-    which: Literal["checkpoint", "best"] = "checkpoint"
-    """Evaluations of the last parameters, or of those with the best training return."""
+    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
+    """Evaluations of the last parameters, of those with the best training return, or of those before training."""
     split: Literal["in", "out"] = "in"
     """Evaluations on held-out tasks of the training distribution, or beyond it."""
     markdown: bool = False

@@ -49,7 +49,7 @@ def grouped(runs: Sequence[Run[Config]]) -> list[Group]:
     """Put runs that differ in their seed only together, in the order of their first.
 
     A group is called by its method, and by the keys in which the groups of that method differ, if there are several.
-    Keys in which a resumed run may differ from the one that began, such as iterations, tell nothing apart.
+    Keys in which a resumed run may differ from the one that began tell nothing apart, but for iterations.
 
     Raises:
         InputError: The runs are of different environments, or one seed of a group is there twice.
@@ -57,7 +57,7 @@ def grouped(runs: Sequence[Run[Config]]) -> list[Group]:
     _refuse_other_environments(runs)
     found: dict[tuple[tuple[str, str], ...], list[Run[Config]]] = {}
     for run in runs:
-        keys = _flat(run.config.model_dump(exclude=MAY_DIFFER | {"seed", *ENVIRONMENT}))
+        keys = _flat(run.config.model_dump(exclude=(MAY_DIFFER | {"seed", *ENVIRONMENT}) - {"iterations"}))
         found.setdefault(tuple((key, _said(value)) for key, value in keys), []).append(run)
     groups = []
     for keys_of, members in found.items():

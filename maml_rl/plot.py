@@ -114,7 +114,7 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> Pictures:
     found = read_runs(runs, Config)
     trained = [run for run in found if run.config.method != "random"]
     refuse_untrained(trained, "iteration")
-    groups = grouped(found)
+    groups = sorted(grouped(found), key=lambda group: group.method == "random")  # has no curve: colours stay the same
     comparison = compare_groups(groups) if any(run.evaluation for run in found) else None
     drawn: dict[str, Figure] = {}
     if trained:

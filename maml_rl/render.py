@@ -207,6 +207,11 @@ def gif(learner: Learner, theta: Params) -> bytes:
         return film(scene, Path(folder) / "film.mp4", FPS, quiet=True)[1].read_bytes()
 
 
+def _name(which: str, split: str) -> str:
+    """What a film is called: adaptation, and of what, where not of the last parameters on tasks of training's kind."""
+    return "-".join(["adaptation", *([which] if which != "checkpoint" else []), *([split] if split != "in" else [])])
+
+
 def render(
     run: Path | str,
     steps: int | None = None,
@@ -234,7 +239,8 @@ def render(
         fps: Frames a second, one for each control step.
 
     Returns:
-        adaptation.mp4, adaptation.gif and the last frame as adaptation.png, numbered where there are some already.
+        adaptation.mp4, adaptation.gif and the last frame as adaptation.png, numbered where there are some already; for
+        other parameters or another split adaptation-best.mp4, adaptation-out.mp4 ...
 
     Raises:
         InputError: The run cannot be read, a number is out of range, or the environment cannot be drawn.
@@ -251,6 +257,6 @@ def render(
         with closing(environments(learner.config, copies=1, drawn=True)[0]) as env:
             check(env, chosen, split)
             scene = adapt(learner, env, theta, chosen, split)
-            return film(scene, run_folder.free_name(target, "adaptation", ".mp4", ".gif", ".png"), fps)
+            return film(scene, run_folder.free_name(target, _name(which, split), ".mp4", ".gif", ".png"), fps)
     finally:
         learner.close()

@@ -34,7 +34,8 @@ CAPTIONS = {
 FILM = "held-out tasks, one a row, before adaptation and after each gradient step."
 
 TABLE_NOTE = (
-    "The oracle is told the task, and random is a policy that was not trained. "
+    "The oracle is told the task, random is a policy that was not trained, and pretrained adapts at the best of five "
+    "rates, tried on training tasks. "
     "Mean return over held-out tasks and seeds. The normalised score is 0 for random parameters after as many steps "
     "and 1 for the oracle before any; the gap closed is the share of the way from the return before adaptation to the "
     "oracle's. Environment steps and wall clock are those of training, a seed's mean."
@@ -114,19 +115,23 @@ def _commands(runs: Sequence[Run[Config]]) -> str:
             lines.append(
                 f"maml-rl evaluate {shlex.quote(run.name)} --tasks {len(found['tasks'])} "
                 f"--episodes {len(found['returns'][0][0])} "
-                f"--steps {found['steps']} --split {found['split']} --which {found.get('which', 'checkpoint')}"
+                f"--steps {found['steps']} --split {found['split']} --which {found.get('which', 'checkpoint')} "
+                f"--tune-lr {str(found.get('tuned', False)).lower()}"
             )
     return "\n".join([*lines, shlex.join(["maml-rl", "report", *(run.name for run in runs)])])
 
 
-def _tables(runs: Sequence[Path | str], comparison: Comparison | None) -> list[tuple[str, Table]]:
-    """Of the last parameters; and of the best ones and on tasks beyond the distribution, where these were evaluated."""
-    tables = [("", tabulate(comparison))] if comparison else []
+def _tables(runs: Sequence[Path | str], comparison: Comparison | None) -> tuple[list[tuple[str, Table]], list[str]]:
+    """Of the last parameters; of the best ones and beyond the distribution where these compare; and why not."""
+    tables, missing = [("", tabulate(comparison))] if comparison else [], []
     for heading, (which, split) in OTHER_EVALUATIONS.items():
         groups = grouped(read_runs(runs, Config, which, split))
         if any(run.evaluation for group in groups if group.method != "random" for run in group.runs):
-            tables.append((heading, tabulate(compare_groups(groups))))
-    return tables
+            try:
+                tables.append((heading, tabulate(compare_groups(groups))))
+            except InputError as error:
+                missing.append(f"{heading}: {error}")
+    return tables, missing
 
 
 def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[str]]:
@@ -136,7 +141,9 @@ def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[st
         if group.method != "maml":
             continue
         run = Path(group.runs[0].name)
-        files = sorted(run.glob("videos/*.mp4"), key=lambda file: file.stat().st_mtime_ns)
+        # Not those of other parameters or another split: adaptation-best.mp4.
+        files = sorted(run.glob("videos/adaptation*.mp4"), key=lambda file: file.stat().st_mtime_ns)
+        files = [file for file in files if "-" not in file.stem]
         if not files and draw:
             try:
                 files = [file for file in render(run) if file.suffix == ".mp4"]
@@ -172,6 +179,7 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
         figures = [_embed(drawn[name], caption) for name, caption in CAPTIONS.items() if name in drawn]
     comparison = pictures.comparison
     shown, missing = _films(groups, films)
+    tables, others = _tables(runs, comparison)
     differences, shared = _configurations(found)
     config = found[0].config
     parts = [config.env, f"preset {config.preset}", f"{config.horizon} steps", f"{len(found)} runs"]
@@ -182,8 +190,8 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
         title=f"{config.env}: {', '.join(group.label for group in groups)}",
         subtitle=", ".join(parts),
         words=sentences(comparison, groups) if comparison else [],
-        missing=[*pictures.missing, *missing],
-        tables=_tables(runs, comparison),
+        missing=[*pictures.missing, *missing, *others],
+        tables=tables,
         table_note=TABLE_NOTE,
         films=shown,
         figures=figures,

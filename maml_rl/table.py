@@ -31,7 +31,7 @@ def with_range(found: Interval | None) -> str:
     if found is None or math.isnan(found.value):
         return ""
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
-        return f"{number(found.value)} (any)"
+        return f"{number(found.value)} (unknown)"
     return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
 
 

@@ -27,8 +27,9 @@ def _seeds(row: Row) -> str:
 
 
 def share_worse(returns: Floats) -> float:
-    """Share of tasks with a lower return after one step than before, from (seeds, tasks, k); mean over seeds."""
-    return float((returns[..., 1] < returns[..., 0]).mean())
+    """Share of tasks with a lower return after one step than before, each the mean of its seeds; (seeds, tasks, k)."""
+    before, after = returns.mean(0)[:, :2].T
+    return float((after < before).mean())
 
 
 def _adaptation(row: Row, returns: Floats, tasks: int) -> Iterator[str]:
@@ -49,6 +50,7 @@ def _adaptation(row: Row, returns: Floats, tasks: int) -> Iterator[str]:
 
 def _against(row: Row, returns: Floats, other: Row, others: Floats, steps: int) -> str:
     oracle = other.method == "oracle"
+    when = "After one step" if steps == 1 else f"After {steps} steps"
     k = 0 if oracle else steps
     ours, theirs = resample([returns[..., steps], others[..., k]], mean)
     difference = overall(returns[..., steps], mean) - overall(others[..., k], mean)
@@ -59,9 +61,9 @@ def _against(row: Row, returns: Floats, other: Row, others: Floats, steps: int) 
     elif found.high < 0:
         said = f"is below {against}"
     else:
-        return f"After one step {row.label} cannot be told from {against}: difference {_range(found)}."
+        return f"{when} {row.label} cannot be told from {against}: difference {_range(found)}."
     size = Interval(abs(found.value), *sorted((abs(found.low), abs(found.high))))
-    return f"After one step {row.label} {said} by {_range(size)}."
+    return f"{when} {row.label} {said} by {_range(size)}."
 
 
 def _gap(point: Point, comparison: Comparison, label: str) -> Iterator[str]:
@@ -84,12 +86,10 @@ def sentences(comparison: Comparison, groups: Sequence[Group]) -> list[str]:
     said: list[str] = []
     for row in adapts:
         said += _adaptation(row, found[row.label], len(comparison.tasks))
-        rivals = [other for other in comparison.rows if other.method != "maml"]
-        said += [
-            _against(row, found[row.label], other, found[other.label], 1)
-            for other in rivals
-            if other.method == "oracle" or len(other.points) > 1
-        ]
+        for other in (each for each in comparison.rows if each.method != "maml"):
+            last = min(len(row.points), len(row.points if other.method == "oracle" else other.points)) - 1
+            steps = sorted({1, last}) if last else []
+            said += [_against(row, found[row.label], other, found[other.label], k) for k in steps]
         said += _gap(row.points[1], comparison, row.label)
     few = sorted({len(row.seeds) for row in comparison.rows if row.method != "random"})
     if few and few[0] == 1:

@@ -89,7 +89,7 @@ def test_seeds_are_one_group_with_the_shortest_label(tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path / "a1", [0.0, 1.0], seed=1),
         write_run(tmp_path / "b1", [0.0, 5.0], seed=1, inner={"estimator": "dice"}),
-        write_run(tmp_path / "a2", [0.0, 3.0], seed=2, iterations=7, threads=2),
+        write_run(tmp_path / "a2", [0.0, 3.0], seed=2, threads=2),
     ]
     groups = grouped(read_runs(runs, Config))
     assert [group.label for group in groups] == ["MAML, inner.estimator = log_prob", "MAML, inner.estimator = dice"]

@@ -84,10 +84,10 @@ def test_an_evaluated_navigation_run_gives_all_pictures(run: Path, drawn: dict[s
 def test_seeds_are_drawn_together_and_what_is_missing_is_named(
     run: Path, tmp_path: Path, drawn: dict[str, tuple[Any, ...]]
 ) -> None:
-    other = meta_train(tiny(iterations=2, seed=2), tmp_path / "other", quiet=True)
+    other = meta_train(tiny(iterations=3, seed=2), tmp_path / "other", quiet=True)
     found = plot([other, run], tmp_path / "pictures")
     assert [path.name for path in found.files] == ["learning_curve.png", "optimisation.png", "paths.png"]
-    assert [len(rows) for rows in drawn["learning_curve"][0]["MAML"]] == [2, 3]
+    assert [len(rows) for rows in drawn["learning_curve"][0]["MAML"]] == [3, 3]
     assert [line.split()[0] for line in found.missing] == [str(other), str(run)]
     assert found.missing[0].endswith(f"maml-rl evaluate {other}")
     assert not (run / "figures").exists()

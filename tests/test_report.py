@@ -153,13 +153,14 @@ def test_configurations_and_the_keys_in_which_they_differ(page: Page) -> None:
 
 def test_the_commands_that_do_it_again(page: Page) -> None:
     commands = page.text.partition("To do it again")[2].strip().splitlines()
+    plain = "--split in --which checkpoint --tune-lr false"
     assert commands == [
         f"# {NAMES['maml']} was trained from Python",
-        f"maml-rl evaluate '{NAMES['maml']}' --tasks 3 --episodes 2 --steps 2 --split in --which checkpoint",
+        f"maml-rl evaluate '{NAMES['maml']}' --tasks 3 --episodes 2 --steps 2 {plain}",
         'maml-rl train "<b>"',
-        f"maml-rl evaluate '{NAMES['oracle']}' --tasks 3 --episodes 2 --steps 0 --split in --which checkpoint",
+        f"maml-rl evaluate '{NAMES['oracle']}' --tasks 3 --episodes 2 --steps 0 {plain}",
         "# random was trained from Python",
-        "maml-rl evaluate random --tasks 3 --episodes 2 --steps 2 --split in --which checkpoint",
+        f"maml-rl evaluate random --tasks 3 --episodes 2 --steps 2 {plain}",
         f"maml-rl report '{NAMES['maml']}' '{NAMES['oracle']}' random",
     ]
 

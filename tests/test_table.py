@@ -25,7 +25,7 @@ def test_numbers_as_a_reader_wants_them() -> None:
         ["0.00", "-9.99", "10.0", "-100.0", "999.9", "1234"]
     )
     assert with_range(Interval(-1, -2, 3)) == "-1.00 (-2.00 to 3.00)"
-    assert with_range(Interval(0.5, -math.inf, math.inf)) == "0.50 (any)"
+    assert with_range(Interval(0.5, -math.inf, math.inf)) == "0.50 (unknown)"
     assert with_range(Interval(math.nan, 0, 1)) == with_range(None) == ""
     assert [count(steps) for steps in (0, 999, 1000, 7_240_000, 2.5e9)] == ["0", "999", "1 k", "7.24 M", "2.5 G"]
     assert [clock(seconds) for seconds in (3, 90, 5399, 5400, 90_061)] == (

@@ -96,6 +96,6 @@ def test_methods_that_do_not_adapt_have_no_verdict() -> None:
     assert said(run("random", [0, 0])) == []
 
 
-def test_the_share_that_became_worse_counts_tasks_of_every_seed() -> None:
-    returns = np.array([[[0.0, -1.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 0.0]]])
-    assert share_worse(returns) == pytest.approx(1 / 4)  # as good as before is not worse
+def test_the_share_that_became_worse_counts_tasks_by_the_mean_of_their_seeds() -> None:
+    returns = np.array([[[0.0, -1.0], [0.0, 1.0], [0.0, -3.0]], [[0.0, 1.0], [0.0, -4.0], [0.0, 1.0]]])
+    assert share_worse(returns) == pytest.approx(2 / 3)  # as good as before is not worse

@@ -203,6 +203,10 @@ def evaluate(
     chosen = of_kind(
         parse(first.model_dump() | {"evaluation": section}, f"evaluate {run}"), FewShotConfig, str(run)
     ).evaluation
+    if shots is not None and ":" in first.data:
+        raise InputError(
+            f"--shots {shots} with data = {first.data!r}: your own data have the shots that they are made with"
+        )
     support = chosen.shots or first.shots
     learner, theta = load_learner(run, which, {"shots": support})
     if tune_lr and learner.rates.learned:

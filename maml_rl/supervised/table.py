@@ -32,6 +32,9 @@ def tabulate(runs: Sequence[Path | str]) -> Table:
     found = [run for run in read_runs(runs, FewShotConfig) if run.evaluation]
     if not found:
         raise InputError(f"nothing is evaluated yet: maml-rl evaluate {runs[0]}")
+    data = {run.config.data for run in found}
+    if len(data) > 1:
+        raise InputError(f"errors compare only on the same data: these runs are of {' and '.join(sorted(data))}")
     steps = [k for k in STEPS if all(k < len(next(iter((run.evaluation or {})["mean"].values()))) for run in found)]
     rows = []
     for run in found:
