@@ -133,7 +133,7 @@ def strip(paths: Floats, goal: Floats | None, limits: Floats, size: Box) -> Imag
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two numbers: at most six, multiples of 1, 2 or 5 times a power of ten."""
+    """Round numbers between two numbers: at most seven, multiples of 1, 2 or 5 times a power of ten."""
     least = (high - low) / 6
     power = 10.0 ** np.floor(np.log10(least))
     apart = next(float(n * power) for n in (1, 2, 5, 10) if n * power >= least)

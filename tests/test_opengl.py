@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,11 @@ except InputError as error:
 """
 
 
-def drawing(**variables: str) -> "subprocess.Popen[str]":
+def drawing(code: str = DRAW, **variables: str) -> "subprocess.Popen[str]":
     """A process that draws without a display, with no other variables of OpenGL than these."""
     kept = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")}
     environment = kept | {"PYTHONPATH": str(ROOT)} | variables
-    return subprocess.Popen([sys.executable, "-c", DRAW], env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MuJoCo draws without a display by itself")
@@ -46,3 +47,15 @@ def test_without_a_display() -> None:
         assert "install the Debian package libegl1 or libosmesa6" in unset
         pytest.skip(unset)
     assert unset == "drawn 48 64 3 0 True\n"  # red in the middle
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MuJoCo draws without a display by itself")
+def test_without_egl() -> None:
+    # PyOpenGL, told to use another platform, lets MuJoCo load neither; then OSMesa alone, as if it was installed since.
+    code = f"{DRAW}\nimport os\nos.environ['PYOPENGL_PLATFORM'] = 'osmesa'\n{DRAW}"
+    refusal = (
+        "refused: MuJoCo cannot draw here: there is no display, and neither EGL nor OSMesa works without one; install "
+        "the Debian package libegl1 or libosmesa6"
+    )
+    out, _ = drawing(code, PYOPENGL_PLATFORM="glx").communicate(timeout=60)
+    assert out.splitlines() == [refusal, "drawn 48 64 3 0 True" if find_library("OSMesa") else refusal]

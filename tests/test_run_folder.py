@@ -17,7 +17,7 @@ from envs import InputError
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config import Config
 from maml_rl.config_file import to_toml
-from maml_rl.run_folder import RunFolder, made_with, read_config, read_metrics
+from maml_rl.run_folder import RunFolder, free_name, made_with, read_config, read_metrics
 
 CONFIG = tiny()
 ABOUT = {"python": "3"}
@@ -31,6 +31,15 @@ def write(run: Path, content: bytes) -> Path:
 
 def lines(*rows: Any) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def test_a_free_name_is_free_under_all_its_suffixes(tmp_path: Path) -> None:
+    assert free_name(tmp_path, "film", ".mp4", ".gif") == tmp_path / "film.mp4"
+    (tmp_path / "film.gif").touch()
+    assert free_name(tmp_path, "film", ".mp4", ".gif") == tmp_path / "film_2.mp4"
+    assert free_name(tmp_path, "film", ".mp4") == tmp_path / "film.mp4"
+    (tmp_path / "film_2.mp4").touch()
+    assert free_name(tmp_path, "film", ".mp4", ".gif") == tmp_path / "film_3.mp4"
 
 
 def test_read_metrics_gives_the_rows(tmp_path: Path) -> None:
