@@ -201,7 +201,7 @@ def evaluate(
     """
     if Path(run).is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
-    if run_folder.read_config(Path(run)).method == "random":
+    if Path(run).exists() and run_folder.read_config(Path(run)).method == "random":
         which = "checkpoint"  # it has one kind of parameters
     learner, theta = load_learner(run, which)
     try:
