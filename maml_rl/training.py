@@ -96,6 +96,21 @@ def _stop_requests() -> Iterator[list[int]]:
             signal.signal(number, old)
 
 
+@contextmanager
+def _keeping(folder: RunFolder, state: Checkpoint, iteration: int) -> Iterator[None]:
+    """Say of a failure in which iteration it was, and where the state before it is."""
+    try:
+        yield
+    except FloatingPointError as error:
+        folder.save("failed.pt", state)
+        kept = folder.path / "failed.pt"
+        raise FloatingPointError(f"iteration {iteration}: {error}; the state before it is in {kept}") from error
+    except WorkerError as error:
+        raise WorkerError(
+            f"iteration {iteration}: {error}\nwhat came before is saved; continue with --resume --out {folder.path}"
+        ) from error
+
+
 def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder; the learner is closed at the end.
 
@@ -128,21 +143,11 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
             for iteration in range(state.iteration, iterations, stride):
                 done = iteration + stride
                 pictures: Pictures = {}
-                try:
+                with _keeping(folder, state, iteration):
                     theta, outer, row = trainee.iterate(state.theta, state.outer, iteration)
                     if every and done % every == 0:
                         found, pictures = trainee.evaluate(theta)
                         row |= found
-                except FloatingPointError as error:
-                    folder.save("failed.pt", state)
-                    kept = folder.path / "failed.pt"
-                    raise FloatingPointError(
-                        f"iteration {iteration}: {error}; the state before it is in {kept}"
-                    ) from error
-                except WorkerError as error:
-                    raise WorkerError(
-                        f"iteration {iteration}: {error}\nwhat came before is saved; continue with --resume --out {out}"
-                    ) from error
                 score, message = trainee.progress(row)
                 env_steps = state.env_steps + int(row.get("env_steps", 0))
                 best_return = max(score, state.best_return)
