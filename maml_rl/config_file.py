@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +55,25 @@ def parse(values: dict[str, Any], source: str) -> AnyConfig:
         return (FewShotConfig if "data" in values else Config).model_validate(values)
     except ValidationError as error:
         raise explain(error, source) from None
+
+
+def dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a table and of those in it, such as "inner.lr", with its value."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def with_evaluation(config: Kind, where: str, **given: int | None) -> Kind:
+    """The configuration with those [evaluation] settings that are given in their place.
+
+    Raises:
+        InputError: A number is out of range; ``where`` says whose.
+    """
+    section = config.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
+    return of_kind(parse(config.model_dump() | {"evaluation": section}, where), type(config), where)
 
 
 def of_kind(config: AnyConfig, kind: type[Kind], source: str) -> Kind:

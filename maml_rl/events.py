@@ -1,26 +1,17 @@
 """What a run shows in TensorBoard: scalars, hyper-parameters, pictures and films."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from maml_rl.config_file import AnyConfig
+from maml_rl.config_file import AnyConfig, dotted
 
 SCORES = ("return/", "success/", "loss", "evaluation/", "validation/")
 """Beginnings of the names of metrics that runs are compared by."""
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield f"{prefix}{key}", value if isinstance(value, bool | int | float) else str(value)
 
 
 class Events:
@@ -37,7 +28,9 @@ class Events:
     def hyper_parameters(self, config: AnyConfig, row: Mapping[str, float]) -> None:
         """Every key of the configuration, for the HPARAMS tab, beside those scalars of a row that are ``SCORES``."""
         scores = {name: value for name, value in row.items() if name.startswith(SCORES)}
-        for summary in hparams(dict(_flat(config.model_dump(mode="json"))), scores):
+        keys = dotted(config.model_dump(mode="json", exclude_none=True))
+        simple = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in keys}
+        for summary in hparams(simple, scores):
             self._writer._get_file_writer().add_summary(summary)
 
     def scalars(self, row: Mapping[str, float], iteration: int) -> None:

@@ -1,11 +1,11 @@
 """Groups of runs that differ in their seed only, with the shortest labels that tell them apart."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from envs import InputError
 from maml_rl.config import Config
-from maml_rl.config_file import MAY_DIFFER
+from maml_rl.config_file import MAY_DIFFER, dotted
 from maml_rl.runs import Run
 
 METHODS = {"maml": "MAML", "pretrained": "pretrained", "oracle": "oracle", "random": "random"}
@@ -21,14 +21,6 @@ class Group(NamedTuple):
     label: str  # the shortest that tells it from the other groups
     method: str
     runs: tuple[Run[Config], ...]
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _refuse_other_environments(runs: Sequence[Run[Config]]) -> None:
@@ -57,7 +49,7 @@ def grouped(runs: Sequence[Run[Config]]) -> list[Group]:
     _refuse_other_environments(runs)
     found: dict[tuple[tuple[str, str], ...], list[Run[Config]]] = {}
     for run in runs:
-        keys = _flat(run.config.model_dump(exclude=(MAY_DIFFER | {"seed", *ENVIRONMENT}) - {"iterations"}))
+        keys = dotted(run.config.model_dump(exclude=(MAY_DIFFER | {"seed", *ENVIRONMENT}) - {"iterations"}))
         found.setdefault(tuple((key, _said(value)) for key, value in keys), []).append(run)
     groups = []
     for keys_of, members in found.items():

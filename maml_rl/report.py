@@ -4,9 +4,9 @@ import base64
 import json
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 
@@ -14,6 +14,7 @@ from envs import InputError
 from maml_rl import run_folder
 from maml_rl.comparison import Comparison, compare_groups, seconds
 from maml_rl.config import Config
+from maml_rl.config_file import dotted
 from maml_rl.groups import Group, grouped
 from maml_rl.plot import plot
 from maml_rl.render import render
@@ -59,17 +60,11 @@ def _embed(file: Path, caption: str) -> Embedded:
     return Embedded(base64.b64encode(file.read_bytes()).decode(), caption)
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)  # as TOML has it, for these kinds of value
-
-
 def _configurations(runs: Sequence[Run[Config]]) -> tuple[dict[str, list[str]], str]:
     """The keys in which runs differ, with the value of each, and the lines that they share."""
-    each = [dict(_flat(run.config.model_dump(mode="json"))) for run in runs]
+    tables = [dotted(run.config.model_dump(mode="json", exclude_none=True)) for run in runs]
+    # JSON writes these kinds of value as TOML does.
+    each = [{key: json.dumps(value, ensure_ascii=False) for key, value in table} for table in tables]
     keys = dict.fromkeys(key for values in each for key in values)
     columns = {key: [values.get(key, "") for values in each] for key in keys}
     differ = {key: values for key, values in columns.items() if len(set(values)) > 1}
