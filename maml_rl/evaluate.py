@@ -15,7 +15,7 @@ from envs import InputError
 from maml_rl import checkpoint, run_folder
 from maml_rl.config import Config
 from maml_rl.config import Evaluation as EvaluationSettings
-from maml_rl.config_file import of_kind, parse, parse_toml
+from maml_rl.config_file import of_kind, parse_toml, with_evaluation
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.meta import Exploration
 from maml_rl.rates import PREFIX
@@ -145,9 +145,9 @@ def settings(config: Config, where: str, **given: int | None) -> EvaluationSetti
     Raises:
         InputError: A number is out of range; ``where`` says whose.
     """
-    section = config.evaluation.model_dump() | ({"steps": 0} if config.method == "oracle" else {})
-    section |= {key: n for key, n in given.items() if n is not None}
-    return of_kind(parse(config.model_dump() | {"evaluation": section}, where), Config, where).evaluation
+    if config.method == "oracle" and given.get("steps") is None:
+        given["steps"] = 0
+    return with_evaluation(config, where, **given).evaluation
 
 
 def load_learner(run: Path | str, which: str = "checkpoint", device: str | None = None) -> tuple[Learner, Params]:
@@ -165,6 +165,7 @@ def load_learner(run: Path | str, which: str = "checkpoint", device: str | None 
     if not path.exists():
         raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
     folder = run_folder.read_config(path) if path.is_dir() else None
+    which = run_folder.parameters_of(folder, which) if folder else which
     saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path)
     config = of_kind(folder or parse_toml(saved.config, str(path)), Config, str(path))
     learner = build(config.model_copy(update={"device": device or config.device}))
@@ -201,9 +202,8 @@ def evaluate(
     """
     if Path(run).is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
-    if Path(run).exists() and run_folder.read_config(Path(run)).method == "random":
-        which = "checkpoint"  # it has one kind of parameters
     learner, theta = load_learner(run, which)
+    which = run_folder.parameters_of(learner.config, which)
     try:
         chosen = settings(learner.config, f"evaluate {run}", tasks=tasks, episodes=episodes, steps=steps)
         if tune_lr and learner.rates.learned:

@@ -73,6 +73,11 @@ def read_config(run: Path) -> AnyConfig:
     return parse(_read_toml(run / "config.toml")["config"], f"{run / 'config.toml'}")
 
 
+def parameters_of(config: AnyConfig, which: str) -> str:
+    """Which parameters of a run are meant: what is not trained has those of its checkpoint alone."""
+    return "checkpoint" if config.method == "random" else which
+
+
 def read_made_with(run: Path) -> dict[str, Any]:
     """Versions, commit and hardware that a run folder was made with; empty if it does not say."""
     return dict(_read_toml(run / "config.toml").get("made_with", {}))

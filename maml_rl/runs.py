@@ -68,13 +68,12 @@ def read_runs(
     found = []
     for folder in dict.fromkeys(map(Path, folders)):
         config = of_kind(run_folder.read_config(folder), kind, str(folder))
-        of = "checkpoint" if config.method == "random" else which
         found.append(
             Run(
                 str(folder),
                 config,
                 run_folder.read_metrics(folder),
-                latest_evaluation(folder, of, split),
+                latest_evaluation(folder, run_folder.parameters_of(config, which), split),
                 run_folder.read_made_with(folder),
             )
         )

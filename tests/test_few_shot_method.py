@@ -183,6 +183,7 @@ def test_a_random_model_is_the_initial_one(data: dict[str, Any], tmp_path: Path)
     assert {name: content for name, content in files(run).items() if not name.startswith("events")} == before
     with pytest.raises(InputError, match="already holds a run"):
         meta_train(config, run, quiet=True)
+    assert evaluate(run, which="best").which == "checkpoint"  # it has one kind of parameters
 
 
 @pytest.mark.parametrize(

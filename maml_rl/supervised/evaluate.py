@@ -13,7 +13,7 @@ from torch import Tensor
 
 from envs import InputError
 from maml_rl import checkpoint, run_folder
-from maml_rl.config_file import of_kind, parse
+from maml_rl.config_file import of_kind, parse, with_evaluation
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.parallel import side_by_side
 from maml_rl.supervised import models
@@ -167,6 +167,7 @@ def load_learner(
     """
     path = Path(run)
     config = of_kind(run_folder.read_config(path), FewShotConfig, str(path))
+    which = run_folder.parameters_of(config, which)
     saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt")
     values = config.model_dump() | dict(changes or {})
     learner = build(of_kind(parse(values, str(path)), FewShotConfig, str(path)))
@@ -198,11 +199,8 @@ def evaluate(
         InputError: The run cannot be read, or a number is out of range.
     """
     first = of_kind(run_folder.read_config(Path(run)), FewShotConfig, str(run))
-    given = {"tasks": tasks, "steps": steps, "shots": shots}
-    section = first.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
-    chosen = of_kind(
-        parse(first.model_dump() | {"evaluation": section}, f"evaluate {run}"), FewShotConfig, str(run)
-    ).evaluation
+    which = run_folder.parameters_of(first, which)
+    chosen = with_evaluation(first, f"evaluate {run}", tasks=tasks, steps=steps, shots=shots).evaluation
     if shots is not None and ":" in first.data:
         raise InputError(
             f"--shots {shots} with data = {first.data!r}: your own data have the shots that they are made with"
