@@ -114,7 +114,8 @@ def _refuse_other_evaluations(runs: Sequence[Run[Config]]) -> None:
 def _hardware(run: Run[Config]) -> str:
     machine = run.made_with.get("machine", {})
     parts = [machine.get("platform"), machine.get("gpu")]
-    parts += [f"{machine[key]} {key}" for key in ("cores", "threads") if key in machine]
+    counts = {one: machine.get(f"{one}s") for one in ("core", "thread")}
+    parts += [f"{count} {one}{'s' * (count != 1)}" for one, count in counts.items() if count]
     return ", ".join(str(part) for part in parts if part) or "unknown"
 
 

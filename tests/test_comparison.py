@@ -9,7 +9,7 @@ import pytest
 import tomli_w
 
 from envs import InputError
-from maml_rl.comparison import compare
+from maml_rl.comparison import compare, compare_groups, returns_of
 from maml_rl.config import Config
 from maml_rl.groups import grouped
 from maml_rl.runs import read_runs
@@ -26,9 +26,10 @@ def write_run(
     config = {"env": "navigation", "preset": "finn2017", "horizon": 100, "seed": seed} | keys
     about = {"machine": {"platform": "Linux x86_64", "cores": 2, "threads": 1}}
     (folder / "config.toml").write_text(tomli_w.dumps({"made_with": about, "config": config}))
-    row = {"iteration": 0, "env_steps": 1000 * seed, "return/0": 0.0, "seconds/sampling": 2.0, "seconds/outer": 1.0}
+    spent = {"return/0": 0.0, "seconds/sampling": 1.0, "seconds/outer": 0.5}
+    rows = [{"iteration": i, "env_steps": 500 * seed * (i + 1)} | spent for i in range(2)]
     trained = keys.get("method") != "random"
-    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n" if trained else "")
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * trained))
     if evaluated:
         write_evaluation(folder, returns, spread)
     return folder
@@ -131,6 +132,92 @@ def test_final_and_best_parameters_are_compared_apart(tmp_path: Path) -> None:
 def test_runs_that_are_not_evaluated_are_left_out(tmp_path: Path) -> None:
     runs = [*four(tmp_path), write_run(tmp_path / "later", [], seed=2, evaluated=False)]
     assert compare(runs).rows[0].seeds == (1,)
+
+
+def test_what_the_tasks_make_all_groups_share_is_not_in_a_score(tmp_path: Path) -> None:
+    """All three rise and fall by 50 with the task, so MAML is 0.6 of the way whatever tasks are drawn."""
+    runs = [
+        write_run(tmp_path / "maml", [0.0, 6.0], spread=50.0),
+        write_run(tmp_path / "oracle", [10.0], spread=50.0, method="oracle"),
+        write_run(tmp_path / "random", [-5.0, 0.0], spread=50.0, method="random"),
+    ]
+    point = compare(runs).rows[0].points[1]
+    assert point.mean.high - point.mean.low > 30
+    assert point.normalised == pytest.approx((0.6, 0.6, 0.6))
+    assert point.gap_closed == pytest.approx((0.6, 0.6, 0.6))
+
+
+def test_an_oracle_counts_before_any_step(tmp_path: Path) -> None:
+    oracle = write_run(tmp_path / "oracle", [10.0, 99.0], method="oracle")
+    (row, _) = compare([write_run(tmp_path / "maml", [0.0, 5.0]), oracle]).rows
+    assert row.points[1].gap_closed == Interval(0.5, 0.5, 0.5)
+
+
+def test_two_groups_of_a_method_are_not_one_scale(tmp_path: Path) -> None:
+    runs = [*four(tmp_path), write_run(tmp_path / "wide", [-1.0], method="oracle", policy={"hidden": [8]})]
+    assert all(point.gap_closed is None for row in compare(runs).rows for point in row.points)
+
+
+def test_what_is_not_finite_is_nothing_in_json(tmp_path: Path) -> None:
+    maml = write_run(tmp_path / "maml", [-1.0, 0.0], spread=5.0)
+    runs = [maml, write_run(tmp_path / "oracle", [0.0], method="oracle", spread=-5.0)]
+    assert compare(runs).rows[0].points[1].gap_closed == pytest.approx((1, -np.inf, np.inf))
+    content = json.loads(json.dumps(compare(runs).as_json(), allow_nan=False))
+    assert content["rows"][0]["points"][1]["gap_closed"] == {"value": pytest.approx(1), "low": None, "high": None}
+    write_evaluation(maml, [0.0, 3.0])
+    content = json.loads(json.dumps(compare(runs).as_json(), allow_nan=False))
+    assert content["rows"][0]["points"][1]["gap_closed"] is None  # this oracle is no better than where it starts
+    assert content["rows"][0]["seeds"] == [1]
+    assert content["published"]["oracle"] == -2.29
+
+
+def test_other_parameters_are_refused_but_of_a_policy_that_is_not_trained(tmp_path: Path) -> None:
+    groups = grouped(read_runs(four(tmp_path), Config))
+    for group, which in zip(groups, ("best", "best", "best", "checkpoint"), strict=True):
+        group.runs[0].evaluation["which"] = which
+    assert len(compare_groups(groups).rows) == 4
+    groups[1].runs[0].evaluation["which"] = "checkpoint"
+    with pytest.raises(
+        InputError, match=r"maml is evaluated with --which best, .*pretrained with --which checkpoint; "
+    ):
+        compare_groups(groups)
+    groups[1].runs[0].evaluation["split"] = "out"
+    with pytest.raises(InputError, match=r"on 8 tasks of split 'in', .*pretrained on 8 tasks of split 'out'; evaluate"):
+        compare_groups(groups)
+
+
+def test_seeds_with_more_steps_than_others_are_cut_to_what_all_have(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a", [1.0, 2.0, 9.0]), write_run(tmp_path / "b", [3.0, 4.0], seed=2)]
+    (group,) = grouped(read_runs(runs, Config))
+    assert returns_of(group).shape == (2, TASKS, 2)
+    assert [point.mean.value for point in compare(runs).rows[0].points] == [2, 3]
+
+
+def test_the_middle_half_and_the_mean_differ(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [0.0])
+    values = [-100.0, -50.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    content = json.loads((run / "evaluation.json").read_text())
+    content["returns"] = [[[value - 1, value + 1]] for value in values]  # two episodes
+    (run / "evaluation.json").write_text(json.dumps(content))
+    (point,) = compare([run]).rows[0].points
+    assert (point.iqm.value, point.mean.value) == (2.5, sum(values) / 8)
+    assert point.mean.low < point.iqm.low
+
+
+def test_what_a_run_took_and_on_what(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"s{seed}", [0.0], seed=seed) for seed in (1, 2)]
+    content = tomli_w.dumps({"config": {"env": "navigation", "preset": "finn2017", "horizon": 100, "seed": 2}})
+    (runs[1] / "config.toml").write_text(content)
+    (row,) = compare(runs).rows
+    assert (row.env_steps, row.seconds, row.seeds, row.runs) == (1500, 3, (1, 2), tuple(map(str, runs)))
+    assert row.hardware == ("Linux x86_64, 2 cores, 1 thread", "unknown")
+
+
+def test_published_values_are_of_tasks_inside_the_distribution(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [0.0])
+    write_evaluation(run, [0.0], name="_2", split="out")
+    assert compare([run]).published is not None
+    assert compare([run], split="out").published is None
 
 
 def test_a_ratio_whose_denominator_may_be_nothing_may_be_anything() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from artists import data, legend, overlapping
 from few_shot import tiny, write_omniglot
 from matplotlib.figure import Figure
 from PIL import Image
@@ -49,20 +50,12 @@ def seen(figure: Figure, path: Path) -> Figure:
     return figure
 
 
-def data(line: Any) -> list[list[float]]:
-    return [np.asarray(line.get_xdata(), float).tolist(), np.asarray(line.get_ydata(), float).tolist()]
-
-
-def legend(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
 def test_learning_curve_draws_the_losses(tmp_path: Path) -> None:
     rows = [{"iteration": 100.0 * i, "loss": 4.0 / (i + 1)} for i in range(5)]
     figure = seen(figures.learning_curve({"a": rows, "b": rows[:2]}), tmp_path / "learning.png")
     (axes,) = figure.axes
-    assert data(axes.lines[0]) == [[row["iteration"] for row in rows], [row["loss"] for row in rows]]
-    assert data(axes.lines[2])[1] == [4.0, 2.0]
+    assert data(axes.lines[0]).tolist() == [[row["iteration"] for row in rows], [row["loss"] for row in rows]]
+    assert data(axes.lines[2])[1].tolist() == [4.0, 2.0]
     assert legend(figure) == ["a", "b"]
     assert axes.get_yscale() == "log"
 
@@ -77,12 +70,12 @@ def test_adaptation_curve_draws_mean_interval_and_trimmed_mean(tmp_path: Path) -
     figure = seen(figures.adaptation_curve({"run": found}, "error", {1: 0.67}), tmp_path / "x.png")
     (axes,) = figure.axes
     mean, trimmed, published = axes.lines[0], *axes.lines[-2:]
-    assert data(mean) == [[0, 1, 2], [3.0, 1.0, 0.5]]
+    assert data(mean).tolist() == [[0, 1, 2], [3.0, 1.0, 0.5]]
     bars = [segment[:, 1].tolist() for segment in axes.collections[0].get_segments()]  # type: ignore[attr-defined]
     assert bars == [[2.5, 3.5], [0.75, 1.25], [0.375, 0.625]]
-    assert data(trimmed)[1] == [2.5, 0.75, 0.25]
-    assert data(published) == [[1], [0.67]]
-    assert legend(figure) == ["run", "without the 5 % at each end", "published"]
+    assert data(trimmed)[1].tolist() == [2.5, 0.75, 0.25]
+    assert data(published).tolist() == [[1], [0.67]]
+    assert legend(figure) == ["run", "mean without the 5 % of tasks at each end", "Finn et al. 2017: MAML"]
     assert axes.get_ylim()[0] == 0
 
 
@@ -100,6 +93,7 @@ def test_fits_have_a_panel_for_each_run(tmp_path: Path) -> None:
     for axes in figure.axes:
         np.testing.assert_array_equal([line.get_ydata() for line in axes.lines[:4]], [truth, *curves.values()])
         assert axes.lines[4].get_marker() == "^"
+    assert not overlapping(figures.fits(x, dict.fromkeys(("a" * 60, "b" * 60), curves), (x[:5], truth[:5]), truth))
     assert legend(figure) == ["the task", "before adaptation", "after 1 step", "after 10 steps", "support examples"]
 
 

@@ -11,13 +11,14 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from artists import data, legend, overlapping
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from PIL import Image
 
 from maml_rl import figures as draw
 from maml_rl.figures import style
 from maml_rl.figures.curves import moving_average
+from maml_rl.figures.optimisation import PANELS
 from maml_rl.published import Published
 
 ROWS = [
@@ -26,23 +27,6 @@ ROWS = [
 ]
 MAML = [(-40.0, -44.0, -36.5), (-12.0, -14.0, -10.0), (-4.0, -4.5, -3.5), (-3.5, -3.75, -3.25)]
 ORACLE = [(-2.5, -3.0, -2.0)]
-
-
-def data(line: Any) -> np.ndarray:
-    return np.stack([np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)])
-
-
-def legend(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-def assert_legend_hides_nothing(figure: Figure) -> None:
-    figure.draw_without_rendering()
-    box = figure.legends[0].get_window_extent()
-    assert box.width > 0
-    assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
-    assert figure.bbox.x0 <= box.x0
-    assert box.x1 <= figure.bbox.x1
 
 
 def test_learning_curve_draws_the_rows() -> None:
@@ -102,7 +86,7 @@ def test_several_runs_have_a_colour_each_and_a_style_per_step() -> None:
         *dashes[3:],
     ]
     assert len({handle.get_color() for handle in handles}) == 3
-    assert_legend_hides_nothing(figure)
+    assert not overlapping(figure)
 
 
 def test_rows_without_a_key_are_left_out_of_its_line() -> None:
@@ -195,7 +179,7 @@ def test_long_names_make_the_figure_higher_and_hide_nothing() -> None:
     for count in (1, 9):
         runs = {f"a-long-name-of-a-run-with-all-its-options-{i}": MAML for i in range(count)}
         figures.append(draw.adaptation_curve(runs, Published("Finn et al. 2017", (-40.0,))))
-        assert_legend_hides_nothing(figures[-1])
+        assert not overlapping(figures[-1])
     heights = [figure.axes[0].get_window_extent().height for figure in figures]
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
 
@@ -255,7 +239,7 @@ def test_navigation_paths_draws_what_was_visited() -> None:
     ]
     assert [axes.get_xlabel() for axes in grid[1]] == ["x position"] * 2
     assert legend(figure) == ["episode", "start", "goal"]
-    assert_legend_hides_nothing(figure)
+    assert not overlapping(figure)
 
 
 def test_navigation_panels_share_limits_that_hold_the_data() -> None:
@@ -362,74 +346,66 @@ def test_a_second_panel_is_over_the_wall_clock() -> None:
     assert minutes.get_xlabel() == "wall clock (minutes)"
 
 
-RETURNS = {"MAML": [[1.0, 5.0], [2.0, 1.5], [3.0, 9.0], [4.0, 4.0]], "oracle": [[9.0], [9.0], [9.0], [8.0]]}
-
-
-def test_a_point_for_every_task_before_against_after() -> None:
-    figure = draw.before_after(RETURNS, [[0.0], [1.0], [2.0], [3.0]], "goal velocity (m/s)")
-    axes, bar = figure.axes  # the oracle took no step
-    (points,) = axes.collections
-    np.testing.assert_array_equal(points.get_offsets(), RETURNS["MAML"])
-    np.testing.assert_array_equal(points.get_array(), [0, 1, 2, 3])
-    assert bar.get_ylabel() == "goal velocity (m/s)"
-    assert axes.get_title("left") == "MAML\n25 % of tasks worse"
-    assert axes.get_xlim() == axes.get_ylim()
-    assert axes.lines[0].get_slope() == 1
-    assert axes.lines[0].get_xy1() == (1, 1)
-
-
-def test_two_kinds_of_tasks_have_two_colours_and_markers() -> None:
-    figure = draw.before_after(RETURNS, [[-1.0], [1.0], [-1.0], [1.0]], "direction")
-    (axes,) = figure.axes
-    backward, forward = axes.collections
-    np.testing.assert_array_equal(backward.get_offsets(), [[1, 5], [3, 9]])
-    np.testing.assert_array_equal(forward.get_offsets(), [[2, 1.5], [4, 4]])
-    assert legend(figure) == ["direction:", "-1", "1"]
-
-
-def test_return_over_a_number() -> None:
-    figure = draw.return_by_task(RETURNS, [[3.0], [1.0], [2.0], [0.0]], "goal velocity (m/s)")
-    (axes,) = figure.axes
-    before, after, oracle = axes.lines
-    np.testing.assert_array_equal(data(before), [[0, 1, 2, 3], [4, 2, 3, 1]])
-    np.testing.assert_array_equal(data(after)[1], [4, 1.5, 9, 5])
-    np.testing.assert_array_equal(data(oracle)[1], [8, 9, 9, 9])
-    assert oracle.get_linestyle() == "--"
-    assert axes.get_xlabel() == "goal velocity (m/s)"
-    assert legend(figure) == ["before adaptation", "after 1 step", "oracle"]
-
-
-def test_return_over_goals_is_on_one_scale_of_colours() -> None:
-    goals = [[0.0, 1.0], [1.0, 0.5], [0.5, -1.0], [-1.0, 0.2]]
-    figure = draw.return_by_task(RETURNS, goals, "goal position")
-    points = [each for axes in figure.axes for each in axes.collections if len(each.get_offsets()) == 4]
-    assert len(points) == 3
-    for each in points:
-        np.testing.assert_array_equal(each.get_offsets(), goals)
-        assert (each.norm.vmin, each.norm.vmax) == (1, 9)
-    np.testing.assert_array_equal([each.get_array() for each in points], [[1, 2, 3, 4], [5, 1.5, 9, 4], [9, 9, 9, 8]])
-
-
-def test_other_tasks_are_sorted_by_their_return_before() -> None:
-    returns = {"MAML": [[3.0, 5.0], [1.0, 2.0], [2.0, 9.0]]}
-    figure = draw.return_by_task(returns, np.zeros((3, 7)))
-    before, after = figure.axes[0].lines
-    np.testing.assert_array_equal(data(before)[1], [1, 2, 3])
-    np.testing.assert_array_equal(data(after)[1], [2, 9, 5])
-
-
-def test_shapes_of_returns_that_do_not_fit_are_named() -> None:
-    for draw_one in (draw.before_after, draw.return_by_task):
-        with pytest.raises(ValueError, match=r"MAML: wanted returns \(tasks, k\) of 3 tasks, got \(4, 2\)"):
-            draw_one(RETURNS, np.zeros((3, 1)))
+def log(**keys: Callable[[int], float]) -> list[dict[str, float]]:
+    """Six rows of metrics; keys with __ for the slash."""
+    return [{"iteration": float(i)} | {key.replace("__", "/"): f(i) for key, f in keys.items()} for i in range(6)]
 
 
 def test_the_optimisation_shows_what_was_logged() -> None:
-    rows = [{"iteration": float(i), "kl/outer": 0.01 / (i + 1), "grad/norm": 1.0 + i, "std/0": 1.0} for i in range(6)]
+    rows = log(kl__outer=lambda i: 0.01 / (i + 1), grad__norm=lambda i: 1.0 + i, std__0=lambda i: 1.0)
     figure = draw.optimisation({"MAML": [rows]})
     titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
     assert titles == ["KL of the outer step", "norm of the meta-gradient", "standard deviation"]
     np.testing.assert_allclose(data(figure.axes[0].lines[-1])[1], [row["kl/outer"] for row in rows])
+    assert [axes.get_xlabel() for axes in figure.axes] == ["iteration"] * 3
+    with pytest.raises(ValueError, match="nothing to draw: none of kl/outer, "):
+        draw.optimisation({"MAML": [[{"iteration": 0.0, "return/0": 1.0}]]})
+
+
+def test_the_optimisation_of_seeds_and_groups() -> None:
+    one, other = log(grad__norm=lambda i: 1.0 + i), log(grad__norm=lambda i: 3.0 + i)
+    deep = log(std__0=lambda i: 1.0, std__1=lambda i: 0.5, std__2=lambda i: 0.25)
+    figure = draw.optimisation({"MAML": [one, other], "deep": [deep]})
+    norm, std = figure.axes
+    (mean,), (band,) = norm.lines, norm.collections
+    assert data(mean)[1].tolist() == [2, 3, 4, 5, 6, 7]
+    assert (band.get_paths()[0].vertices[:, 1].min(), band.get_paths()[0].vertices[:, 1].max()) == (1, 8)
+    assert [data(line)[1][0] for line in std.lines] == [1, 0.5, 0.25]
+    assert len({str(line._unscaled_dash_pattern) for line in std.lines}) == 3
+    assert legend(figure)[:2] == ["MAML (2 seeds: mean, range)", "deep"]
+    assert legend(figure)[2:] == ["before adaptation", "after 1 step", "after 2 steps"]
+    assert std.lines[0].get_color() != mean.get_color()
+
+
+def test_a_logarithmic_scale_where_values_are_above_nothing_and_far_apart() -> None:
+    cases = {(1, 20): "log", (1, 9): "linear", (0, 20): "linear", (-1, 20): "linear"}
+    for (low, high), scale in cases.items():
+        rows = log(grad__norm=lambda i, low=low, high=high: low + (high - low) * i / 5)
+        (axes,) = draw.optimisation({"MAML": [rows]}).axes
+        assert axes.get_yscale() == scale
+    (axes,) = draw.optimisation({"MAML": [log(share_worse=lambda i: 0.5, return__1=lambda i: 0.0)]}).axes
+    assert axes.get_ylim() == (-0.05, 1.05)
+
+
+def test_what_only_adaptation_moves_is_not_drawn_of_a_run_without() -> None:
+    """Training logs a KL and a share of 0 where no step is taken; drawn, they would be praise."""
+    still = log(kl__inner=lambda i: 0.0, share_worse=lambda i: 0.0, kl__outer=lambda i: 0.01)
+    moving = log(return__1=lambda i: 1.0, kl__inner=lambda i: 2.0, share_worse=lambda i: 0.25, kl__outer=lambda i: 0.01)
+    figure = draw.optimisation({"pretrained": [still], "MAML": [moving]})
+    lines = {axes.get_title(): [data(line)[1][0] for line in axes.lines] for axes in figure.axes}
+    assert lines == {
+        "KL of the outer step": [0.01, 0.01],
+        "KL of the inner steps": [2],
+        "share of tasks made worse": [0.25],
+    }
+
+
+def test_no_text_of_the_optimisation_lies_on_another() -> None:
+    every = {f"{panel.key}/0" if panel.each_step else panel.key for panel in PANELS}
+    rows = [{"iteration": 10.0 * i, "return/1": 0.0} | dict.fromkeys(every, 10.0**-i) for i in range(50)]
+    figure = draw.optimisation({"MAML, inner.estimator = log_prob": [rows] * 2, "pretrained": [rows]})
+    assert len(figure.axes) == len(PANELS)
+    assert not overlapping(figure)
 
 
 def test_a_picture_in_memory_is_a_png() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -15,8 +16,9 @@ from tiny import tiny
 import maml_rl
 from envs import InputError
 from maml_rl import figures, meta_train
+from maml_rl.config import Config
 from maml_rl.distributions import Normal
-from maml_rl.plot import plot, visited
+from maml_rl.plot import _task_name, plot, visited
 from maml_rl.runs import latest_evaluation
 from maml_rl.statistics import interquartile_mean
 from maml_rl.types import Trajectory
@@ -32,6 +34,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "run")
+
+
+def evaluated(folder: Path, returns: list[list[float]], **keys: Any) -> None:
+    """A run folder whose evaluation has these returns (tasks, k), one episode each; its parameters are not there."""
+    folder.mkdir()
+    config = {"env": "half-cheetah-vel", "preset": "finn2017"} | keys
+    (folder / "config.toml").write_text(tomli_w.dumps({"config": config}))
+    (folder / "metrics.jsonl").write_text('{"iteration": 0, "env_steps": 5, "return/0": 1.0, "kl/outer": 0.01}\n')
+    tasks = [[float(i)] for i in range(len(returns))]
+    content = {"tasks": tasks, "returns": [[[value] for value in row] for row in returns], "split": "in"}
+    (folder / "evaluation.json").write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -53,6 +66,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     for name in ("learning_curve", "adaptation_curve", "navigation_paths"):
         spy(name)
     return given
+
+
+@pytest.fixture
+def unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing takes seconds, and is tested in test_figures."""
+    monkeypatch.setattr(figures, "save", lambda figure, path: path)
 
 
 def test_an_evaluated_navigation_run_gives_all_pictures(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
@@ -116,6 +135,48 @@ def test_the_newest_evaluation_of_its_kind_counts(run: Path) -> None:
         os.utime(file, (1000 - age, 1000 - age))
     found = [latest_evaluation(run, *kind) for kind in ((), ("best",), ("checkpoint", "out"), ("initial",))]
     assert [each and each["n"] for each in found] == [1, 2, 3, None]
+
+
+def test_axes_say_what_a_task_is(run: Path) -> None:
+    def said(**keys: Any) -> str:
+        return _task_name(Config.model_validate(keys))
+
+    assert [said(env=name) for name in ("navigation", "ant-vel", "ant-goal", "humanoid-dir", "bandit")] == [
+        "goal position",
+        "goal velocity (m/s)",
+        "goal position (m)",
+        "direction",
+        "task",
+    ]
+    assert said(env="walker-dir") == "direction (1: forward, -1: backward)"
+    assert said(env="gymnasium:Pendulum-v1", task_ranges={"g": (5.0, 15.0)}) == "g"
+    assert said(env="gymnasium:Pendulum-v1", task_ranges={"g": (5.0, 15.0), "m": (1.0, 2.0)}) == "task"
+    assert said(env="not_here:Env") == "task"  # a run is drawn without its code
+
+
+@pytest.mark.usefixtures("unwritten")
+def test_the_average_is_that_of_what_is_published(tmp_path: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
+    for seed in (1, 2):
+        evaluated(tmp_path / f"s{seed}", [[0.0, 1.0]] * 7 + [[-80.0, -79.0]], seed=seed, horizon=200)
+    evaluated(tmp_path / "oracle", [[2.0, 2.0]] * 8, method="oracle", horizon=200)
+    evaluated(tmp_path / "short", [[0.0, 1.0]] * 7 + [[-80.0, -79.0]], horizon=50)
+    plot([tmp_path / "s1", tmp_path / "s2", tmp_path / "oracle"])
+    curves, known, average, over = drawn["adaptation_curve"]
+    assert [point.value for point in curves["MAML (2 seeds)"]] == [-10, -9]
+    assert [point.value for point in curves["oracle (1 seed)"]] == [2]  # what a step does to an oracle is no curve
+    assert known.source == "Finn et al. 2017"
+    assert (average, over) == ("mean", "seeds and tasks")
+    plot([tmp_path / "short"])
+    curves, known, average, over = drawn["adaptation_curve"]
+    assert [point.value for point in curves["MAML (1 seed)"]] == [0, 1]
+    assert (known, average, over) == (None, "interquartile mean", "tasks")
+
+
+@pytest.mark.usefixtures("unwritten")
+def test_paths_say_whose_they_are(run: Path, tmp_path: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
+    random = meta_train(tiny(method="random"), tmp_path / "random", quiet=True)
+    plot([random, run], tmp_path / "pictures")
+    assert drawn["navigation_paths"][4] == "MAML, seed 1"
 
 
 def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:

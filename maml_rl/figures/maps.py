@@ -27,7 +27,7 @@ def _placed(values: Mapping[str, Floats], columns: int) -> Iterator[Map]:
     moved = {group: each for group, each in values.items() if each.shape[1] > 1}
     for row, (group, each) in enumerate(moved.items()):
         for k, returns in enumerate(each.T):
-            yield Map(row, k, after(k), returns, "" if k else textwrap.fill(group, 24) + "\n")
+            yield Map(row, k, after(k), returns, "" if k else textwrap.fill(group, 24))
     still = [(group, each[:, 0]) for group, each in values.items() if group not in moved]
     for i, (group, returns) in enumerate(still):
         yield Map(len(moved) + i // columns, i % columns, textwrap.fill(group, 24), returns)
@@ -57,12 +57,11 @@ def maps(values: Mapping[str, Floats], goals: Floats, name: str) -> Figure:
         axes.set_aspect("equal")
         axes.margins(0.12)
         axes.tick_params(labelsize=7, labelbottom=lowest[each.column] == each.row)
-        if each.column == 0:
-            axes.set_ylabel(f"{each.group}{name}, y", fontsize=8)
-        if lowest[each.column] == each.row:
-            axes.set_xlabel(f"{name}, x", fontsize=8)
+        axes.set_ylabel(each.group, fontsize=8)
     for row, column in {*np.ndindex(rows, columns)} - {(each.row, each.column) for each in placed}:
         grid[row, column].remove()
+    figure.supxlabel(f"{name}, x", fontsize=9)
+    figure.supylabel(f"{name}, y", fontsize=9)
     free = placed[-1].column + 1
     if free < columns:
         room = figure.add_subplot(grid[0, 0].get_gridspec()[-1, free:])

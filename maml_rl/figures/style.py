@@ -5,6 +5,7 @@ with colour-vision deficiency; markers and line styles repeat them.
 """
 
 import io
+import textwrap
 from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,15 @@ def legend(figure: Figure, handles: list[Any]) -> None:
     rows = -(-len(handles) // columns)
     figure.set_figheight(figure.get_figheight() + 0.17 * rows)
     figure.legend(handles=handles, loc="outside upper center", ncols=-(-len(handles) // rows))
+
+
+def heading(axes: Axes, name: str, below: str = "") -> None:
+    """Title axes at their left with a name, in lines that fit between its neighbours, and a line ``below`` it."""
+    figure, grid = axes.get_figure(root=True), axes.get_gridspec()
+    assert figure is not None
+    assert grid is not None
+    lines = textwrap.wrap(name, int(12 * figure.get_figwidth() / grid.ncols))
+    axes.set_title("\n".join([*lines, *[below] * bool(below)]), loc="left", fontsize=8)
 
 
 def dashes(k: int) -> tuple[float, Sequence[float]] | None:

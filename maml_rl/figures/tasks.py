@@ -17,16 +17,20 @@ from maml_rl.figures.style import (
     GREY,
     MARKERS,
     RETURN,
+    SIZE,
     Floats,
     after,
     at_least_one,
     colours_for,
+    heading,
     legend,
     panels,
     style,
 )
 
 PAIR = (BLUE, "#D55E00")
+STILL = (("--", "_"), (":", "x"), ("-.", "+"))
+"""Line and marker of groups that took no step."""
 
 
 class Tasks(NamedTuple):
@@ -75,6 +79,7 @@ def before_after(returns: Mapping[str, ArrayLike], tasks: ArrayLike, name: str =
     of = tasks_of(tasks, name)
     alone = len(values) == 1
     figure, grid = panels(len(values), columns=3, height=3.2 if alone else 2.1)
+    figure.set_figwidth(4.2 if alone else SIZE[0])
     every = np.concatenate([each[:, :2] for each in values.values()])
     low, high = every.min(), every.max()
     margin = 0.06 * (high - low) or 1.0
@@ -84,10 +89,12 @@ def before_after(returns: Mapping[str, ArrayLike], tasks: ArrayLike, name: str =
         before, then = each[:, 0], each[:, 1]
         axes.axline((low, low), slope=1, color=GREY, linewidth=0.8, zorder=1)
         scale = _points(axes, before, then, of)
-        axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="return before adaptation")
-        worse = f"{100 * np.mean(then < before):.0f} % of tasks worse"
-        axes.set_title(f"{group}\n{worse}", loc="left", fontsize=8)
-    grid[0].set_ylabel("return after 1 step")
+        axes.set(xlim=limits, ylim=limits)
+        corner: dict[str, Any] = {"ha": "right", "va": "bottom", "transform": axes.transAxes, "fontsize": 8}
+        axes.text(0.97, 0.03, "worse", **corner, color=GREY, zorder=1)
+        heading(axes, group, f"{100 * np.mean(then < before):.0f} % of tasks worse")
+    figure.supxlabel("return before adaptation", fontsize=9)
+    figure.supylabel("return after 1 step", fontsize=9)
     if scale is not None:
         figure.colorbar(scale, ax=grid, label=of.name, shrink=0.9)
     if of.kind == "two":
@@ -113,8 +120,8 @@ def _points(axes: Axes, x: Floats, y: Floats, of: Tasks) -> ScalarMappable | Non
 
 def _two_handles(of: Tasks) -> list[Any]:
     pairs = zip(np.unique(of.values), PAIR, MARKERS, strict=False)
-    heading = Line2D([], [], linestyle="", label=f"{of.name}:")
-    return [heading] + [
+    said = Line2D([], [], linestyle="", label=f"{of.name}:")
+    return [said] + [
         Line2D([], [], color=colour, marker=marker, linestyle="", label=f"{value:g}") for value, colour, marker in pairs
     ]
 
@@ -148,11 +155,9 @@ def return_by_task(returns: Mapping[str, ArrayLike], tasks: ArrayLike, name: str
     handles: dict[str, Any] = {}
     for axes, (group, each) in zip(grid, moved.items(), strict=True):
         handles |= {str(handle.get_label()): handle for handle in draw(axes, each, still, of)}
-        axes.set_title(group, loc="left", fontsize=8)
-        if of.kind != "other":
-            axes.set_xlabel(of.name)
-    for axes in grid[::3]:
-        axes.set_ylabel(RETURN)
+        heading(axes, group)
+    figure.supxlabel("tasks, sorted by return before adaptation" if of.kind == "other" else of.name, fontsize=9)
+    figure.supylabel(RETURN, fontsize=9)
     legend(figure, list(handles.values()))
     return figure
 
@@ -164,8 +169,9 @@ def _lines(axes: Axes, values: Floats, still: Mapping[str, Floats], of: Tasks) -
         yield from axes.plot(
             x, y, color=colours[k], marker=MARKERS[k % len(MARKERS)], markersize=3, linewidth=0.9, label=after(k)
         )
-    for group, each in still.items():
-        yield from axes.plot(x, each[order], color=GREY, linestyle="--", linewidth=0.9, label=group)
+    for i, (group, each) in enumerate(still.items()):
+        dash = STILL[i % len(STILL)][0]
+        yield from axes.plot(x, each[order], color=GREY, linestyle=dash, linewidth=0.9, label=group)
     if of.kind == "circle":
         axes.set_xticks([-180, -90, 0, 90, 180])
 
@@ -196,9 +202,9 @@ def _sorted(axes: Axes, values: Floats, still: Mapping[str, Floats], of: Tasks) 
         axes.vlines(x, series[0][1], series[1][1], color="#CCCCCC", linewidth=0.9, zorder=1)
     for (label, y), colour, marker in zip(series, PAIR, MARKERS, strict=False):
         yield from axes.plot(x, y, color=colour, marker=marker, linestyle="", markersize=3.5, label=label)
-    for group, each in still.items():
-        yield from axes.plot(x, each[order], color=GREY, marker="_", linestyle="", label=group)
-    axes.set_xlabel("tasks, sorted by return before adaptation")
+    for i, (group, each) in enumerate(still.items()):
+        marker = STILL[i % len(STILL)][1]
+        yield from axes.plot(x, each[order], color=GREY, marker=marker, linestyle="", label=group)
     axes.set_xticks([])
 
 

@@ -17,6 +17,7 @@ from maml_rl.figures.style import (
     Floats,
     after,
     colours_for,
+    heading,
     legend,
     logarithmic,
     style,
@@ -28,7 +29,9 @@ RIGHT, WRONG = "#009E73", "#D55E00"
 
 @style
 def learning_curve(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Draw the query loss after adaptation over the iterations of training, and its moving average.
+    """Draw the query loss over the iterations of training, and its moving average.
+
+    It is the loss after adaptation, where the method adapts in training.
 
     Args:
         metrics: Rows of metrics.jsonl for each run.
@@ -42,7 +45,7 @@ def learning_curve(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
         axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
         axes.plot(x, moving_average(y, max(1, len(y) // 20)), color=colour)
         handles.append(Line2D([], [], color=colour, label=name))
-    axes.set(xlabel="iteration", ylabel="query loss after adaptation")
+    axes.set(xlabel="iteration", ylabel="query loss in training\n(after adaptation, where the method adapts)")
     logarithmic(axes)
     legend(figure, handles)
     return figure
@@ -59,7 +62,7 @@ def adaptation_curve(
     Args:
         evaluations: Content of evaluation.json for each run.
         measure: "error", "accuracy" or "accuracy_one_by_one".
-        published: What was published, by the number of steps.
+        published: What the MAML paper has, by the number of steps.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
@@ -74,11 +77,11 @@ def adaptation_curve(
         if measure == "error":
             axes.plot(at, found["trimmed_mean"][measure], color=colour, linestyle=":", zorder=2)
     if measure == "error":
-        handles.append(Line2D([], [], color=GREY, linestyle=":", label="without the 5 % at each end"))
+        handles.append(Line2D([], [], color=GREY, linestyle=":", label="mean without the 5 % of tasks at each end"))
         axes.set_ylim(bottom=0)
     if published:
-        marks = axes.plot(list(published), list(published.values()), "kD", fillstyle="none", ms=7, label="published")
-        handles += marks
+        said = "Finn et al. 2017: MAML"
+        handles += axes.plot(list(published), list(published.values()), "kD", fillstyle="none", ms=7, label=said)
     axes.set(xlabel="gradient steps on the new task", ylabel=f"{MEASURES[measure]}\n(held-out tasks, 95 % interval)")
     legend(figure, handles)
     return figure
@@ -104,7 +107,7 @@ def fits(
         for (k, y), colour, dash in zip(curves.items(), OKABE_ITO, (":", "--", "-"), strict=False):
             handles += axes.plot(x, y, color=colour, linestyle=dash, label=after(k))
         handles += axes.plot(*support, "k^", label="support examples")
-        axes.set_title(name, loc="left")
+        heading(axes, name)
         axes.set(xlabel="x")
     grid[0].set_ylabel("y")
     legend(figure, handles)
