@@ -1,6 +1,5 @@
 """MujocoTask: a MuJoCo model and four pure functions make a TaskEnv."""
 
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs import opengl, random
+from envs.cores import cores
 from envs.physics.cpu import CpuPhysics
 from envs.task_env import Step, TaskEnv
 
@@ -53,7 +53,7 @@ class MujocoTask(TaskEnv):
             range.
         noise: Distribution of the start state.
         horizon: Control steps in an episode.
-        threads: Threads of each copy's simulator; 0 for all cores.
+        threads: Threads of each copy's simulator; 0 for all cores, or with torchrun its rank's share.
         start: Positions that the noise of the start state is added to; None for the model's default.
     """
 
@@ -78,7 +78,7 @@ class MujocoTask(TaskEnv):
         self._action_scale = action_scale
         self._noise = noise
         # Every copy gets all cores: while the policy of one works, the simulator of the other can use them all.
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or cores()
         low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).unbind(-1)
         self._control_middle, self._control_half = (high + low) / 2, (high - low) / 2
         self._start = torch.tensor(model.qpos0 if start is None else start, dtype=torch.float64)

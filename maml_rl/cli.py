@@ -1,5 +1,6 @@
 """The command line: each command is a thin layer over a Python call."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,11 @@ CONFIG is a TOML file or one of: {experiments}
 EXIT_BAD_INPUT = 2
 
 
+def _is_main() -> bool:
+    """Whether this is the one of torchrun's processes that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def train(arguments: Sequence[str]) -> None:
     """``maml-rl train CONFIG ...``."""
 
@@ -55,7 +61,8 @@ def train(arguments: Sequence[str]) -> None:
         from maml_rl.train import meta_train
 
         run = meta_train(chosen.config, out, chosen.resume)
-    print(f"trained: {run}\nnext:    maml-rl evaluate {run}; maml-rl plot {run}; tensorboard --logdir {run}")
+    if _is_main():
+        print(f"trained: {run}\nnext:    maml-rl evaluate {run}; maml-rl plot {run}; tensorboard --logdir {run}")
 
 
 def environments(arguments: Sequence[str]) -> None:
@@ -82,7 +89,11 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def main() -> None:
-    """Run a command; exit with 0, 2 for bad input, or 128 + the signal that stopped it."""
+    """Run a command; exit with 0, 2 for bad input, or 128 + the signal that stopped it.
+
+    Of torchrun's ranks, 0 says what all have to say and exits with its code. The others then exit with 0, as torchrun
+    would end rank 0 in the middle of that if they failed first.
+    """
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
         "evaluate": evaluate,
@@ -103,6 +114,7 @@ def main() -> None:
         return
     if name not in commands:
         _fail(InputError(f"there is no command {name!r}\n{usage}"))
+    from maml_rl.distributed import Echo
     from maml_rl.training import Stopped
 
     try:
@@ -112,8 +124,11 @@ def main() -> None:
     except WorkerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except Echo:
+        return
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(128 + stopped.signum)
+        if _is_main():
+            print(stopped, file=sys.stderr)
+            sys.exit(128 + stopped.signum)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.func import vmap
 
+from maml_rl import distributed
 from maml_rl.adapt import Loss
 from maml_rl.parallel import side_by_side, task_slices
 from maml_rl.policies import Policy
@@ -147,7 +148,8 @@ def fisher_vector_product(
 
     def product(vector: Params) -> Params:
         sums = side_by_side(lambda part: part(vector), products)
-        mean: Params = map_tensors(lambda *parts: sum(parts[1:], parts[0]) / tasks, *sums)
-        return mean
+        own: Params = map_tensors(lambda *parts: sum(parts[1:], parts[0]) / tasks, *sums)
+        pooled: Params = distributed.mean(own, tasks)
+        return pooled
 
     return product

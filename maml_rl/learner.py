@@ -1,6 +1,5 @@
 """A configuration made real: its environments, policy and losses; how they sample, adapt and are seeded."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -11,6 +10,8 @@ from torch import Tensor
 
 import envs
 from envs import InputError, TaskEnv, ToldTask, random
+from envs.cores import cores
+from maml_rl import distributed
 from maml_rl.adapt import Loss
 from maml_rl.config import Config
 from maml_rl.losses import inner_loss
@@ -70,12 +71,12 @@ class Learner:
         """The same, with another inner rate for what adapts."""
         return replace(self, rates=replace(self.rates, lr=lr))
 
-    def sample(self, params: Params, tasks: Tensor, episodes: int, key: Tensor) -> Trajectory:
-        """Episodes of each task with its own parameters; task k's noise follows from the key and k alone."""
-        return sample(self.envs, self.policy, params, tasks, episodes, key)
+    def sample(self, params: Params, tasks: Tensor, episodes: int, key: Tensor, first: int = 0) -> Trajectory:
+        """Episodes of each task with its own parameters; task k's noise follows from the key and first + k alone."""
+        return sample(self.envs, self.policy, params, tasks, episodes, key, first)
 
     def explore(
-        self, theta: Params, tasks: Tensor, episodes: int, key: Tensor, factors: Sequence[float]
+        self, theta: Params, tasks: Tensor, episodes: int, key: Tensor, factors: Sequence[float], first: int = 0
     ) -> Exploration:
         """Sample and adapt in turn, one inner step for each factor on theta's rate; see ``meta.explore``."""
         config = self.config
@@ -89,7 +90,7 @@ class Learner:
             normalise_advantages=config.normalise_advantages,
         )
         return explore(
-            lambda params, k: self.sample(params, tasks, episodes, random.fold(key, k)),
+            lambda params, k: self.sample(params, tasks, episodes, random.fold(key, k), first),
             prepare,
             self.loss,
             params,
@@ -98,10 +99,11 @@ class Learner:
         )
 
     def explore_training(self, theta: Params, iteration: int) -> Exploration:
-        """Sample and adapt to the tasks of an iteration, with the rate as it is."""
-        config = self.config
+        """Sample and adapt to this rank's tasks of an iteration, with the rate as it is."""
+        config, own = self.config, distributed.share(self.config.tasks)
         key, factors = self.key(Purpose.TRAINING, iteration), [1.0] * config.trained_steps
-        return self.explore(theta, self.training_tasks(iteration), config.trained_episodes, key, factors)
+        tasks = self.training_tasks(iteration)[own]
+        return self.explore(theta, tasks, config.trained_episodes, key, factors, own.start)
 
     def objective(self, exploration: Exploration) -> MetaObjective:
         """The meta-objective on what was explored."""
@@ -109,8 +111,8 @@ class Learner:
         credit = None
         if config.outer.exploration:
             reached = exploration.trajectories[-1].returns().mean(-1)
-            spread = reached.std(correction=0) + 1e-8
-            credit = config.outer.exploration * (reached - reached.mean()) / spread
+            every = distributed.gather(reached, config.tasks)
+            credit = config.outer.exploration * (reached - every.mean()) / (every.std(correction=0) + 1e-8)
         return MetaObjective(
             self.policy,
             self.loss,
@@ -147,9 +149,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def set_up(device: str, threads: int) -> torch.device:
-    """The device of a configuration, with torch given its threads (0: all cores) and the allocator its memory."""
-    chosen = choose_device(device)
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    """This rank's device, with torch given its threads (0: its share of the cores) and the allocator its memory.
+
+    Raises:
+        InputError: There is no such device, or not one for each rank.
+    """
+    chosen = distributed.local_device(choose_device(device))
+    torch.set_num_threads(threads or cores())
     keep_freed_memory()
     return chosen
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from maml_rl import distributed
 from maml_rl.adapt import Loss, adapt, inner_step
 from maml_rl.baselines import BASELINES
 from maml_rl.losses import before_step, surrogate
@@ -155,7 +156,7 @@ class MetaObjective:
     credit: Tensor | None = None
 
     def on_slice(self, theta: Params, rows: slice) -> Terms:
-        """The terms summed over a slice of tasks, divided by the number of all tasks."""
+        """The terms summed over a slice of tasks, divided by the number of all tasks of this rank."""
         start, lr = self.rates.split(theta)
 
         def one_task(pre: Sequence[Batch], post: Batch, credit: Tensor) -> Terms:
@@ -184,7 +185,7 @@ class MetaObjective:
             return torch.stack(self.on_slice(theta, rows))
 
         slices = side_by_side(values_slice, task_slices(self.batches[-1].weights))
-        objective, kl, inner_kl = torch.stack(slices).sum(0).tolist()
+        objective, kl, inner_kl = distributed.mean(torch.stack(slices).sum(0), self._tasks).tolist()
         return objective, kl, inner_kl
 
     def gradient(self, theta: Params) -> tuple[float, Params]:
@@ -201,7 +202,8 @@ class MetaObjective:
             return objective.detach(), dict(zip(leaves, gradient, strict=True))
 
         slices = side_by_side(gradient_slice, task_slices(self.batches[-1].weights))
-        total, gradient = map_tensors(lambda *parts: torch.stack(parts).sum(0), *slices)
+        own = map_tensors(lambda *parts: torch.stack(parts).sum(0), *slices)
+        total, gradient = distributed.mean(own, self._tasks)
         where = [name for name, value in gradient.items() if not bool(value.isfinite().all())]
         if where:
             raise FloatingPointError(f"the meta-gradient of {', '.join(where)} is NaN or infinite")

@@ -108,6 +108,7 @@ def rollout(
     tasks: Tensor,
     noise: Tensor,
     seeds: Tensor,
+    first: int = 0,
 ) -> Trajectory:
     """Run B episodes of each of K tasks, each task with parameters of its own.
 
@@ -122,6 +123,7 @@ def rollout(
         tasks: (K, *task_shape).
         noise: (K, B, T, act) standard normal; its T is the number of steps.
         seeds: (K, B) int64, for the start states.
+        first: What errors call the first of these tasks.
 
     Raises:
         FloatingPointError: An action, reward or observation of a live step is NaN or infinite.
@@ -145,33 +147,38 @@ def rollout(
     for copy, share in enumerate(shares):
         for (rows, columns), part in zip(waves[copy :: len(envs)], share, strict=True):
             map_tensors(lambda whole, piece, at=(rows, columns): whole[at].copy_(piece), trajectory, part)
-    _check_finite(trajectory)
+    _check_finite(trajectory, first)
     return trajectory
 
 
 def sample(
-    envs: Sequence[TaskEnv], policy: Policy, params: Params, tasks: Tensor, episodes: int, key: Tensor
+    envs: Sequence[TaskEnv], policy: Policy, params: Params, tasks: Tensor, episodes: int, key: Tensor, first: int = 0
 ) -> Trajectory:
-    """``rollout`` with noise and start states that follow from a key, the task's index and the episode's alone."""
-    noise, seeds = draw(envs[0], policy, params, len(tasks), episodes, key)
-    return rollout(envs, policy, params, tasks, noise, seeds)
+    """``rollout`` with noise and start states that follow from a key, the task's index and the episode's alone.
+
+    ``first`` is the index of the first of these tasks.
+    """
+    noise, seeds = draw(envs[0], policy, params, len(tasks), episodes, key, first)
+    return rollout(envs, policy, params, tasks, noise, seeds, first)
 
 
-def draw(env: TaskEnv, policy: Policy, params: Params, tasks: int, episodes: int, key: Tensor) -> tuple[Tensor, Tensor]:
-    """The noise (K, B, T, act) and seeds (K, B) of ``rollout`` that follow from a key."""
-    seeds = random.fold(key, torch.arange(tasks, device=key.device)).unsqueeze(-1)
+def draw(
+    env: TaskEnv, policy: Policy, params: Params, tasks: int, episodes: int, key: Tensor, first: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The noise (K, B, T, act) and seeds (K, B) of ``rollout`` that follow from a key, for tasks from the first on."""
+    seeds = random.fold(key, torch.arange(first, first + tasks, device=key.device)).unsqueeze(-1)
     seeds = random.fold(seeds, torch.arange(episodes, device=key.device))
     noise = random.normal(random.fold(seeds, 0), (env.horizon, policy.actions)).to(next(iter(params.values())))
     return noise, random.fold(seeds, 1)
 
 
-def _check_finite(trajectory: Trajectory) -> None:
+def _check_finite(trajectory: Trajectory, first: int) -> None:
     for name in ("observations", "actions", "rewards"):
         value = getattr(trajectory, name)
         bad = ~value.isfinite().reshape(*trajectory.mask.shape, -1).all(-1) & trajectory.mask
         if bad.any():
             task, episode, step = bad.nonzero()[bad.nonzero()[:, 2].argmin()].tolist()
             raise FloatingPointError(
-                f"{name} of task {task}, episode {episode}, step {step} (all counted from 0) hold "
+                f"{name} of task {first + task}, episode {episode}, step {step} (all counted from 0) hold "
                 f"{value[task, episode, step].flatten().tolist()}: the environment or the policy diverged"
             )

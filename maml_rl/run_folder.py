@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,24 @@ def _compare(run: Path, before: AnyConfig, now: AnyConfig) -> None:
         raise InputError(f"{run} was trained with another configuration; give another --out, or mend\n  {differ}")
 
 
+class Elsewhere:
+    """The run folder where another rank writes it."""
+
+    checkpoint: Checkpoint | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def log(self, row: dict[str, float], pictures: Mapping[str, bytes]) -> None:
+        """Leave it to the other."""
+
+    def save(self, name: str, state: Checkpoint) -> None:
+        """Leave it to the other."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class RunFolder:
     """An open run folder: locked, with its metrics and TensorBoard events.
 
@@ -216,8 +234,8 @@ class RunFolder:
         temporary.write_text(text)
         temporary.replace(self.path / name)
 
-    def log(self, row: dict[str, float]) -> None:
-        """Append a row to metrics.jsonl and to the TensorBoard events."""
+    def log(self, row: dict[str, float], pictures: Mapping[str, bytes]) -> None:
+        """Append a row to metrics.jsonl and to the TensorBoard events, which also take pictures by their names."""
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
@@ -225,6 +243,8 @@ class RunFolder:
         if iteration == 0:
             self.events.hyper_parameters(self._config, row)
         self.events.scalars({name: value for name, value in row.items() if name != "iteration"}, iteration)
+        for name, encoded in pictures.items():
+            self.events.picture(name, encoded, iteration)
 
     def save(self, name: str, state: Checkpoint) -> None:
         """Save a checkpoint; checkpoint.pt keeps the one before it."""

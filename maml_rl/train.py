@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from maml_rl import distributed
 from maml_rl.config import Config
 from maml_rl.diagnostics import compare_gradients
 from maml_rl.distributions import Normal
@@ -53,16 +54,17 @@ def meta_iteration(learner: Learner, theta: Params, state: Params, iteration: in
     """
     config = learner.config
     began = time.perf_counter()
-    exploration = learner.explore_training(theta, iteration)
-    row = describe(learner, exploration)
+    exploration = distributed.agreed(lambda: learner.explore_training(theta, iteration))
+    live = sum(int(trajectory.mask.sum()) for trajectory in exploration.trajectories)
+    own = describe(learner, exploration) | {"env_steps": live}
+    row = distributed.mean_row(own, len(exploration.batches[0].weights), sums=("env_steps",))
     explored = time.perf_counter()
     objective = learner.objective(exploration)
     moved, state, log = OUTER[config.outer.name](theta, state, exploration, objective, config.outer)
     outer = time.perf_counter() - explored
     sampling = exploration.sampling_seconds
     seconds = {"sampling": sampling, "inner": explored - began - sampling, "outer": outer}
-    live = sum(int(trajectory.mask.sum()) for trajectory in exploration.trajectories)
-    row |= log | {"env_steps": live} | {f"seconds/{name}": value for name, value in seconds.items()}
+    row |= log | {f"seconds/{name}": value for name, value in seconds.items()}
     every = config.compare_gradients
     if every and (iteration + 1) % every == 0:
         row |= compare_gradients(learner, theta, exploration)

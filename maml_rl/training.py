@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -11,10 +12,11 @@ from typing import Protocol
 import torch
 
 from envs import WorkerError
+from maml_rl import distributed
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import AnyConfig, to_toml
 from maml_rl.progress import ProgressLine
-from maml_rl.run_folder import RunFolder, made_with
+from maml_rl.run_folder import Elsewhere, RunFolder, made_with
 from maml_rl.types import Params, map_tensors
 
 Log = dict[str, float]
@@ -75,15 +77,20 @@ class Stopped(Exception):  # noqa: N818  a request that was met, and not an erro
 
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying from them; a second SIGINT interrupts at once."""
+    """Collect SIGINT and SIGTERM instead of dying from them; a second one interrupts at once.
+
+    Not so under torchrun, which passes on what a scheduler may have sent to its ranks as well.
+    """
     received: list[int] = []
 
     def handler(signum: int, frame: FrameType | None) -> None:
-        if received:
+        alone = distributed.size() == 1
+        if received and alone:
             raise KeyboardInterrupt
+        if not received and distributed.is_main():
+            name, more = signal.Signals(signum).name, "; once more stops at once" if alone else ""
+            os.write(2, f"\n{name}: stopping after this iteration{more}\n".encode())
         received.append(signum)
-        name = signal.Signals(signum).name
-        os.write(2, f"\n{name}: stopping after this iteration; once more stops at once\n".encode())
 
     try:
         before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -97,7 +104,7 @@ def _stop_requests() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _keeping(folder: RunFolder, state: Checkpoint, iteration: int) -> Iterator[None]:
+def _keeping(folder: RunFolder | Elsewhere, state: Checkpoint, iteration: int) -> Iterator[None]:
     """Say of a failure in which iteration it was, and where the state before it is."""
     try:
         yield
@@ -109,6 +116,14 @@ def _keeping(folder: RunFolder, state: Checkpoint, iteration: int) -> Iterator[N
         raise WorkerError(
             f"iteration {iteration}: {error}\nwhat came before is saved; continue with --resume --out {folder.path}"
         ) from error
+
+
+def _start(learner: Learns, folder: RunFolder | Elsewhere) -> Checkpoint:
+    """The state to go on from, the same on every rank."""
+    found = distributed.from_main(folder.checkpoint)
+    state = found or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "", {})
+    theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
+    return state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
 
 
 def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
@@ -128,37 +143,48 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
         FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
         WorkerError: A process that steps environments is lost; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
+        Echo: Under torchrun, on ranks other than 0, where rank 0 raises one of these.
     """
     learner, stride = trainee.learner, trainee.stride
     config, every = learner.config, learner.config.evaluation.every
     iterations = 0 if config.method == "random" else config.iterations
     about = made_with(torch.get_num_threads(), learner.device)
-    with closing(learner), closing(RunFolder(Path(out), config, resume, about)) as folder, _stop_requests() as stop:
-        state = folder.checkpoint or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "", {})
-        theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
-        state = state._replace(theta=theta, outer=outer, config=to_toml(config))
+
+    def open_folder() -> RunFolder | Elsewhere:
+        return RunFolder(Path(out), config, resume, about) if distributed.is_main() else Elsewhere(Path(out))
+
+    def evaluate(theta: Params) -> tuple[Log, Pictures]:
+        return trainee.evaluate(theta) if distributed.is_main() else ({}, {})
+
+    with (
+        closing(learner),
+        distributed.joined(learner.device, config.tasks),
+        closing(distributed.agreed(open_folder)) as folder,
+        _stop_requests() as stop,
+    ):
+        state = _start(learner, folder)
         if not iterations and folder.checkpoint is None:
             folder.save("checkpoint.pt", state)
-        with ProgressLine(trainee.label, iterations, state.iteration, quiet) as progress:
+        with ProgressLine(trainee.label, iterations, state.iteration, quiet or not distributed.is_main()) as progress:
             for iteration in range(state.iteration, iterations, stride):
                 done = iteration + stride
                 pictures: Pictures = {}
                 with _keeping(folder, state, iteration):
                     theta, outer, row = trainee.iterate(state.theta, state.outer, iteration)
                     if every and done % every == 0:
-                        found, pictures = trainee.evaluate(theta)
+                        found, pictures = distributed.agreed(partial(evaluate, theta))
                         row |= found
                 score, message = trainee.progress(row)
                 env_steps = state.env_steps + int(row.get("env_steps", 0))
                 best_return = max(score, state.best_return)
                 before, state = state, Checkpoint(theta, done, env_steps, best_return, state.config, outer)
-                folder.log({"iteration": iteration} | row | ({"env_steps": env_steps} if "env_steps" in row else {}))
-                for name, encoded in pictures.items():
-                    folder.events.picture(name, encoded, iteration)
+                logged = {"iteration": iteration} | row | ({"env_steps": env_steps} if "env_steps" in row else {})
+                folder.log(logged, pictures)
                 if score > before.best_return:
                     folder.save("best.pt", before)
                 folder.save("checkpoint.pt", state)
                 progress.advance(message, stride)
-                if stop and state.iteration < iterations:
-                    raise Stopped(stop[0], folder.path)
+                signum = distributed.any_rank(stop[0] if stop else 0)
+                if signum and state.iteration < iterations:
+                    raise Stopped(signum, folder.path)
     return folder.path

@@ -16,6 +16,7 @@ LAYERS = (
         "ascent",
         "checkpoint",
         "config_file",
+        "distributed",
         "events",
         "groups",
         "parallel",

@@ -85,7 +85,7 @@ def run(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     with opened(path) as folder:
         for i in range(5):
-            folder.log({"iteration": i, "return/0": 1.5 * i})
+            folder.log({"iteration": i, "return/0": 1.5 * i}, {})
             if i < 3:
                 folder.save("checkpoint.pt", state(i + 1))
     return path
@@ -207,21 +207,21 @@ def test_metrics_are_cut_back_to_the_checkpoint(torn: str, run: Path) -> None:
     metrics.write_text(whole + torn)
     with opened(run) as folder:
         assert metrics.read_text().splitlines() == whole.splitlines()[:3]
-        folder.log({"iteration": 3, "return/0": -1.0})
+        folder.log({"iteration": 3, "return/0": -1.0}, {})
     assert [row["return/0"] for row in read_metrics(run)] == [0.0, 1.5, 3.0, -1.0]
 
 
 def test_a_row_whose_newline_is_missing_is_kept_whole(run: Path) -> None:
     (run / "metrics.jsonl").write_text("\n".join((run / "metrics.jsonl").read_text().splitlines()[:3]))
     with opened(run) as folder:
-        folder.log({"iteration": 3})
+        folder.log({"iteration": 3}, {})
     assert [row["iteration"] for row in read_metrics(run)] == [0, 1, 2, 3]
 
 
 def test_tensorboard_shows_what_metrics_jsonl_holds(run: Path) -> None:
     assert scalars(run, "return/0") == [(i, 1.5 * i) for i in range(5)]
     with opened(run) as folder:
-        folder.log({"iteration": 3, "return/0": -1.0})
+        folder.log({"iteration": 3, "return/0": -1.0}, {})
     assert scalars(run, "return/0") == [(0, 0.0), (1, 1.5), (2, 3.0), (3, -1.0)]
 
 
@@ -238,7 +238,7 @@ def test_a_run_without_a_checkpoint_begins_again(run: Path) -> None:
     (run / "checkpoint_previous.pt").unlink(missing_ok=True)
     with opened(run) as folder:
         assert folder.checkpoint is None
-        folder.log({"iteration": 0, "return/0": 9.0})
+        folder.log({"iteration": 0, "return/0": 9.0}, {})
     assert read_metrics(run) == [{"iteration": 0.0, "return/0": 9.0}]
     assert scalars(run, "return/0") == [(0, 9.0)]
 

@@ -9,6 +9,7 @@ from torch.func import vmap
 from torch.nn import functional
 
 from envs import InputError
+from maml_rl import distributed
 from maml_rl.adapt import adapt, inner_step
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.learner import Purpose, key, set_up
@@ -67,7 +68,7 @@ class FewShotLearner:
         return theta | {name: new[name] for name in models.head(self.module)}
 
     def training_tasks(self, iteration: int) -> TaskBatch:
-        """The tasks of an iteration; to pretrain a classifier, as many examples of all classes at once."""
+        """This rank's tasks of an iteration; to pretrain a classifier, as many examples of all classes at once."""
         config, generator = self.config, self._generator(Purpose.TASKS, iteration)
         if self.trained is not self.module:
             size = config.ways * (config.shots + config.queries)
@@ -75,7 +76,8 @@ class FewShotLearner:
             drawn = TaskBatch(examples, examples)
         else:
             drawn = self.data.sample_tasks(config.tasks, generator)
-        batch: TaskBatch = map_tensors(lambda x: x.to(self.device), drawn)
+        own = distributed.share(config.tasks)
+        batch: TaskBatch = map_tensors(lambda x: x[own].to(self.device), drawn)
         return batch
 
     def loss(self, params: Params, examples: Examples) -> Tensor:
@@ -125,7 +127,8 @@ class FewShotLearner:
 
         chosen = reptile if self.config.outer.name == "reptile" else of_slice
         sums = side_by_side(chosen, self.slices(batch))
-        loss, gradient = map_tensors(lambda *parts: sum(parts) / len(batch.query.targets), *sums)
+        count = len(batch.query.targets)
+        loss, gradient = distributed.mean(map_tensors(lambda *parts: sum(parts) / count, *sums), count)
         if not bool(torch.stack([value.isfinite().all() for value in (loss, *gradient.values())]).all()):
             raise FloatingPointError("the meta-gradient is NaN or infinite")
         return loss, gradient
