@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from typing import ClassVar
 
 import gymnasium
@@ -80,4 +81,44 @@ class Signals(Probe):
         observation = super().reset(tasks, seeds)
         for number in self.plan.get(self.resets, ()):
             os.kill(os.getpid(), number)
+        return observation
+
+
+class Numbered(Probe):
+    """Tasks are 0, 1, 2 ...: a rank's own are told from others'."""
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.arange(count, dtype=torch.float32).unsqueeze(-1)
+
+
+class Diverging(Numbered):
+    """Task 2 gives NaN from the second iteration on (the contract's check is reset 1)."""
+
+    def reward(self, action: Tensor) -> Tensor:
+        return torch.where((self.task == 2) & (self.resets >= 4), float("nan"), super().reward(action))
+
+
+class Struck(Probe):
+    """With STRIKE = "KILL 6 1" in the environment, rank 1 kills itself at its sixth reset, before any restart.
+
+    With TERM it and torchrun, its parent, are asked to end, and it waits until torchrun has passed that on.
+    """
+
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        observation = super().reset(tasks, seeds)
+        name, *where = os.environ.get("STRIKE", "no").split()
+        ranks = [os.environ.get(key) for key in ("RANK", "TORCHELASTIC_RESTART_COUNT")]
+        if where != [str(self.resets), ranks[0]] or ranks[1] != "0":
+            return observation
+        if name == "KILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        passed_on: list[int] = []
+        handler = signal.getsignal(signal.SIGTERM)
+        assert callable(handler)
+        signal.signal(signal.SIGTERM, lambda number, frame: (passed_on.append(number), handler(number, frame)))
+        for asked in (os.getpid(), os.getppid()):
+            os.kill(asked, signal.SIGTERM)
+        while len(passed_on) < 2:
+            time.sleep(0.01)
+        signal.signal(signal.SIGTERM, handler)
         return observation

@@ -1,0 +1,356 @@
+"""Several ranks give what one gives, and end together: whole, stopped, killed, refused or failed."""
+
+import json
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import few_shot
+import filelock
+import pytest
+import tomli_w
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ranks import Ended, command, launch, torchrun
+from tiny import rows, same_checkpoint, tiny
+from torch.distributed import TCPStore
+
+from envs import InputError, WorkerError
+from envs.cores import cores
+from maml_rl import checkpoint, distributed, meta_train
+from maml_rl.learner import build
+from maml_rl.meta import Exploration
+from maml_rl.outer import OUTER
+from maml_rl.train import describe
+from maml_rl.types import map_tensors
+
+CPU = torch.device("cpu")
+TASKS = 5
+OUTER_STEPS: dict[str, dict[str, Any]] = {
+    "trpo": {"outer": {"name": "trpo", "damping": 0.1, "fisher_subsample": 1}, "inner": {"learn_lr": True}},
+    "promp": {"outer": {"name": "promp", "epochs": 3}},
+    "adam": {"outer": {"name": "adam", "exploration": 0.5}, "inner": {"estimator": "dice"}},
+}
+FEW_SHOT: dict[str, dict[str, Any]] = {
+    "sinusoid": {},
+    "pretrained": {"data": "few_shot:Blobs", "ways": 3, "shots": 2, "queries": 3, "method": "pretrained"},
+    "reptile": {"outer": {"name": "reptile", "lr": 0.1}},
+}
+
+
+def _one_step(name: str) -> dict[str, Any]:
+    """The data, gradient and next theta of an outer step in float64, as this rank has them."""
+    learner = build(tiny(tasks=TASKS, episodes=3, horizon=6, seed=4, **OUTER_STEPS[name]))
+    theta = {key: value.double() for key, value in learner.initial_params().items()}
+    found: Exploration = learner.explore_training(theta, 0)
+    objective = learner.objective(found)
+    moved, state, log = OUTER[name](theta, {}, found, objective, learner.config.outer)
+    _, gradient = objective.gradient(theta)
+    row = distributed.mean_row(
+        describe(learner, found) | {"env_steps": 7}, len(found.chain[0]["log_std"]), ("env_steps",)
+    )
+    own = [(each.observations, each.actions, each.rewards) for each in found.trajectories]
+    return {
+        "own": own, "gradient": gradient, "start": theta, "moved": moved, "state": state, "log": log, "row": row,
+    }  # fmt: skip
+
+
+def _few_shot_step(name: str) -> dict[str, Any]:
+    learner = few_shot.learner_of(tasks=TASKS, **FEW_SHOT[name])
+    theta, batch = few_shot.problem(learner)
+    loss, gradient = learner.gradient(theta, batch)
+    return {"own": [tuple(batch.query)], "gradient": gradient | {"loss": loss}}
+
+
+def _steps() -> dict[str, dict[str, Any]]:
+    return {name: _one_step(name) for name in OUTER_STEPS} | {name: _few_shot_step(name) for name in FEW_SHOT}
+
+
+def save_steps(folder: Path) -> None:
+    """Every step of this file, as each rank finds it, in a file of its own."""
+    with distributed.joined(CPU, TASKS):
+        torch.save(_steps(), folder / f"{distributed.rank()}.pt")
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, dict[str, Any]]:
+    return _steps()
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def each_rank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("steps")
+    ended = launch(folder, request.param, save_steps, folder)
+    assert ended.code == 0, ended.err
+    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    same = []
+    map_tensors(lambda a, b: same.append(torch.equal(a, b)), one, other)
+    return bool(same) and all(same)
+
+
+def _close(one: Any, other: Any, tolerance: float) -> None:
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(
+            value, other[key], rtol=tolerance, atol=tolerance, msg=lambda m, key=key: f"{key}: {m}"
+        )
+
+
+@pytest.mark.parametrize("name", [*OUTER_STEPS, *FEW_SHOT])
+def test_ranks_share_the_data_of_one_and_take_its_step(
+    name: str, alone: dict[str, dict[str, Any]], each_rank: list[dict[str, Any]]
+) -> None:
+    one, several = alone[name], [found[name] for found in each_rank]
+    whole = map_tensors(lambda *parts: torch.cat(parts), *(found["own"] for found in several))
+    assert _equal(one["own"], whole)
+    for found in several:
+        _close(found["gradient"], one["gradient"], 1e-12)
+        assert _equal(found["gradient"], several[0]["gradient"])  # so that ranks stay together
+        if "moved" in one:
+            _close(found["moved"], one["moved"], 1e-6)
+            _close(found["state"], one["state"], 1e-6)
+            _close(found["log"], one["log"], 1e-6)
+            _close(found["row"], one["row"] | {"env_steps": 7.0 * len(several)}, 1e-6)
+            assert _equal(found["moved"], several[0]["moved"])
+            assert not _equal(found["moved"], one["start"])
+
+
+CONFIG: dict[str, Any] = {
+    "env": "probes:Struck",
+    "horizon": 3,
+    "tasks": 3,
+    "episodes": 2,
+    "iterations": 6,
+    "threads": 1,
+    "policy": {"hidden": [8]},
+    "outer": {"damping": 0.1},
+    "evaluation": {"tasks": 2, "episodes": 2, "steps": 1, "every": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs")
+    for name, changes in {
+        "config": {},
+        "diverging": {"env": "probes:Diverging"},
+        "two": {"tasks": 2},
+    }.items():
+        (path / f"{name}.toml").write_text(tomli_w.dumps(CONFIG | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> tuple[Path, Ended]:
+    """A run of two ranks that nothing happens to."""
+    ended = _train(folder, 2, "config", "run")
+    assert ended.code == 0, ended.err
+    return folder / "run", ended
+
+
+def _train(folder: Path, ranks: int, config: str, out: str, *more: str) -> Ended:
+    train = ("train", folder / f"{config}.toml", "--out", folder / out, *more)
+    return launch(folder / f"{out}.log", ranks, command, *train)
+
+
+def _same(one: Path, other: Path) -> None:
+    assert [json.loads(line)["iteration"] for line in (other / "metrics.jsonl").read_text().splitlines()] == list(
+        range(6)
+    )
+    assert rows(one) == rows(other)
+    for name in ("checkpoint.pt", "checkpoint_previous.pt", "best.pt"):
+        assert same_checkpoint(one / name, other / name), name
+
+
+def test_one_run_folder_with_the_numbers_of_one_rank(run: tuple[Path, Ended], folder: Path, tmp_path: Path) -> None:
+    path, ended = run
+    assert ended.out.count("trained: ") == ended.err.count("probes:Struck 6/6") == 1
+    alone = meta_train(tiny(**CONFIG), tmp_path / "alone", quiet=True)
+    assert {each.name for each in alone.iterdir()} - {"lock"} >= {"best.pt", "checkpoint.pt", "metrics.jsonl"}
+    assert len(list(path.glob("events*"))) == 1
+    ours, theirs = rows(path), rows(alone)
+    assert [row.keys() for row in ours] == [row.keys() for row in theirs]
+    assert [row["env_steps"] for row in ours] == [36 * (k + 1) for k in range(6)]  # 2 rollouts of 3 x 2 x 3 steps
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+    assert ours[0]["return/0"] == pytest.approx(theirs[0]["return/0"], rel=1e-6)
+
+
+def test_a_stopped_run_goes_on_where_it_was_with_as_many_ranks_or_others(run: tuple[Path, Ended], folder: Path) -> None:
+    train = ("-m", "maml_rl", "train", "config.toml", "--out", "stopped")
+    stopped = torchrun(folder, *train, strike="TERM 6 0")
+    assert stopped.code != 0
+    assert stopped.err.count("SIGTERM: stopping after this iteration") == 1
+    assert stopped.err.count("stopped by SIGTERM; continue with --resume --out") == 1
+    assert checkpoint.load(folder / "stopped/checkpoint.pt").iteration == 3
+    assert len(rows(folder / "stopped")) == 3
+    alone = shutil.copytree(folder / "stopped", folder / "alone")
+    ended = _train(folder, 2, "config", "stopped", "--resume")
+    assert ended.code == 0, ended.err
+    _same(run[0], folder / "stopped")
+    meta_train(tiny(**CONFIG), alone, resume=True, quiet=True)
+    for a, b in zip(rows(alone), rows(run[0]), strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+
+
+def test_a_killed_rank_is_started_again_and_changes_nothing(run: tuple[Path, Ended], folder: Path) -> None:
+    train = ("--max-restarts", "1", "-m", "maml_rl", "train", "config.toml", "--out", "killed", "--resume")
+    ended = torchrun(folder, *train, strike="KILL 6 1")
+    assert ended.code == 0, ended.err
+    assert ended.out.count("trained: killed\n") == ended.err.count("probes:Struck 6/6") == 1
+    assert ended.err.count("error: iteration 2: another rank is gone") == 1
+    assert "continue with --resume --out" in ended.err
+    _same(run[0], folder / "killed")
+
+
+def test_a_folder_that_cannot_be_used_is_refused_once(run: tuple[Path, Ended], folder: Path) -> None:
+    ended = _train(folder, 2, "config", "run")
+    assert ended.code != 0
+    assert ended.err.count("error:") == ended.err.count("already holds a run: continue it with --resume") == 1
+    assert "exitcode  : 2" in ended.err
+    with filelock.FileLock(folder / "run/lock"):
+        ended = _train(folder, 2, "config", "run", "--resume")
+    assert ended.code != 0
+    assert ended.err.count("error:") == ended.err.count("is in use by another process") == 1
+
+
+def test_more_ranks_than_tasks_are_refused_in_words(folder: Path) -> None:
+    ended = _train(folder, 3, "two", "many")
+    assert ended.code != 0
+    assert ended.err.count("error:") == ended.err.count("tasks = 2 for 3 ranks: give at least one task for each") == 1
+    assert not (folder / "many").exists()
+
+
+def test_what_fails_on_one_rank_ends_all_with_its_message(folder: Path) -> None:
+    ended = _train(folder, 2, "diverging", "failed")
+    assert ended.code != 0
+    assert ended.err.count("error:") == 1
+    assert "error: iteration 1: rewards of task 2, episode 0, step 0" in ended.err  # of rank 1
+    before, failed = (checkpoint.load(folder / "failed" / name) for name in ("checkpoint.pt", "failed.pt"))
+    assert before.iteration == failed.iteration == 1
+    assert len(rows(folder / "failed")) == 1
+
+
+def _fails_on_1() -> int:
+    if distributed.rank():
+        raise KeyError("lost")
+    return 0
+
+
+def _fails_on_both() -> int:
+    raise InputError(f"of rank {distributed.rank()}")
+
+
+def several(folder: Path) -> None:
+    """Runs one after the other in the same ranks, and every function that they share numbers by."""
+    number = int(os.environ["RANK"])
+    meta_train(tiny(**CONFIG | {"method": "random"}), folder / "random", quiet=True)
+    for seed in (1, 2):
+        meta_train(tiny(**CONFIG | {"seed": seed}), folder / f"seed{seed}", quiet=True)
+        assert checkpoint.load(folder / f"seed{seed}/checkpoint.pt").iteration == 6  # on every rank
+    with pytest.raises(distributed.Echo if number else InputError, match="already holds a run"):
+        meta_train(tiny(**CONFIG), folder / "random", quiet=True)
+    with distributed.joined(CPU, 2):
+        mixed = [torch.tensor([number], dtype=torch.float32), torch.tensor(1 / 3 + number, dtype=torch.float64)]
+        mean = distributed.mean(mixed, tasks=1 + 2 * number)  # weights 1/4 and 3/4
+        assert [value.dtype for value in mean] == [torch.float32, torch.float64]
+        assert [value.tolist() for value in mean] == [[0.75], pytest.approx(1 / 3 + 0.75, rel=1e-15)]
+        row = {"mean": 4.0 * number, "sum": 1.0 + number}
+        assert distributed.mean_row(row, 1 + 2 * number, ("sum",)) == {"mean": 3.0, "sum": 3.0}
+        assert distributed.from_main({"rank": number}) == {"rank": 0}
+        assert distributed.any_rank(5 * number) == 5
+        assert distributed.gather(torch.tensor([[number + 1.0]] * (1 + number)), 3).tolist() == [[1.0], [2.0], [2.0]]
+        assert distributed.agreed(lambda: number) == number
+        with pytest.raises(KeyError if number else WorkerError, match="lost" if number else "rank 1: KeyError: 'lost'"):
+            distributed.agreed(_fails_on_1)
+        with pytest.raises(distributed.Echo if number else InputError, match="of rank 0"):
+            distributed.agreed(_fails_on_both)
+        assert distributed.any_rank(number) == 1  # nobody is a call ahead
+
+
+def test_runs_follow_each_other_in_the_same_ranks(folder: Path) -> None:
+    ended = launch(folder / "several", 2, several, folder)
+    assert ended.code == 0, ended.err
+    assert checkpoint.load(folder / "random/checkpoint.pt").iteration == 0
+    alone = build(tiny(**CONFIG)).initial_params()
+    assert all(
+        torch.equal(value, alone[k]) for k, value in checkpoint.load(folder / "random/checkpoint.pt").theta.items()
+    )
+    assert not same_checkpoint(folder / "seed1/checkpoint.pt", folder / "seed2/checkpoint.pt")
+
+
+@given(count=st.integers(0, 300), ranks=st.integers(1, 64))
+def test_every_task_is_of_one_rank(count: int, ranks: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "size", lambda: ranks)
+        shares = []
+        for rank in range(ranks):
+            patch.setattr(distributed, "rank", lambda rank=rank: rank)
+            shares.append(range(count)[distributed.share(count)])
+    assert [task for share in shares for task in share] == list(range(count))
+    assert {len(share) for share in shares} <= {count // ranks, -(-count // ranks)}
+
+
+def test_the_same_ranks_meet_again_in_a_store_that_forgets_nothing() -> None:
+    """As after a restart: whoever comes first must not take what was said before for this time's."""
+    patience = timedelta(seconds=20)
+    server = TCPStore("localhost", 0, None, True, patience, wait_for_workers=False)
+
+    def meet(number: int, delay: float) -> str:
+        store = TCPStore("localhost", server.port, None, False, patience, wait_for_workers=False)
+        time.sleep(delay)
+        return distributed._meeting(store, number, 3)
+
+    names = []
+    with ThreadPoolExecutor(3) as threads:
+        for delays in ((0, 0, 0), (0.2, 0, 0), (0, 0.2, 0), (0.1, 0, 0.2)):
+            found = set(threads.map(meet, range(3), delays))
+            assert len(found) == 1
+            names += found
+    assert len(set(names)) == 4
+
+
+def test_alone_everything_is_its_own() -> None:
+    value, row = torch.ones(2, 3), {"return/0": 1.0}
+    assert distributed.share(7) == slice(0, 7)
+    assert distributed.mean(value, 2) is value
+    assert distributed.mean_row(row, 2, ("return/0",)) is row
+    assert distributed.gather(value, 2) is value
+    assert distributed.any_rank(15) == 15
+    assert distributed.from_main(value) is value
+    assert distributed.agreed(lambda: value) is value
+    with pytest.raises(KeyError, match="lost"):
+        distributed.agreed(lambda: {}["lost"])
+    with distributed.joined(CPU, 1):
+        assert (distributed.size(), distributed.rank(), distributed.is_main()) == (1, 0, True)
+
+
+def test_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert cores() == 8
+    for ranks, share in ((2, 4), (3, 2), (16, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+        assert cores() == share
+
+
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    assert distributed.local_device(gpu) == gpu
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert distributed.local_device(gpu) == torch.device("cuda", 1)
+    assert distributed.local_device(CPU) == CPU
+    with pytest.raises(InputError, match="device = 'cuda:0' for 2 ranks: with device = 'cuda' each takes"):
+        distributed.local_device(torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="for 2 ranks on a machine with 1 GPUs: start one rank for each"):
+        distributed.local_device(gpu)
