@@ -1,6 +1,7 @@
 """A user's own environment: a class by "module:Class", gymnasium's by "gymnasium:ID", Meta-World's by its name."""
 
 import importlib
+import importlib.util
 import inspect
 import sys
 from functools import partial
@@ -41,6 +42,21 @@ def import_own(module_name: str, where: str) -> ModuleType:
             f"{where}: no module {module_name!r} in {Path.cwd()} or the installed packages; "
             "run where the file is, or install it"
         ) from error
+
+
+def announce_import(name: str, source: Path) -> None:
+    """Say on standard error which module "module:Class" is about to run, and who names it.
+
+    A configuration is a user's own; a run folder may be anybody's.
+    """
+    module, colon, _ = name.partition(":")
+    package = module.partition(".")[0]
+    if not colon or name.startswith((BY_ID, BY_METAWORLD)) or not package.isidentifier() or module in sys.modules:
+        return
+    _current_folder_first()
+    found = importlib.util.find_spec(package)
+    where = f" from {found.origin}" if found and found.origin else ""
+    print(f"{source} names code that is not of this package: importing {module}{where}", file=sys.stderr)
 
 
 def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:

@@ -2,14 +2,13 @@
 
 import hashlib
 import io
-import os
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from envs import InputError
+from maml_rl.files import write
 from maml_rl.types import Params
 
 MAGIC = b"maml_rl checkpoint"
@@ -28,7 +27,7 @@ class Checkpoint(NamedTuple):
 
 
 def save(path: Path, checkpoint: Checkpoint, keep_previous: bool = False) -> None:
-    """Write to a temporary file, sync it, and rename it into place.
+    """Write it whole or not at all.
 
     Layout: a line "maml_rl checkpoint <version> <sha256>", then the bytes of ``torch.save``.
 
@@ -38,29 +37,16 @@ def save(path: Path, checkpoint: Checkpoint, keep_previous: bool = False) -> Non
         keep_previous: Keep the file that is replaced as ``<stem>_previous<suffix>``.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written; the message names the file. An earlier
-            checkpoint is intact.
+        OSError: The disk is full or the folder cannot be written; the message names the file and the bytes. An
+            earlier checkpoint is intact.
     """
     buffer = io.BytesIO()
     torch.save(checkpoint._asdict(), buffer)
     payload = buffer.getvalue()
     header = b"%s %d %s\n" % (MAGIC, VERSION, hashlib.sha256(payload).hexdigest().encode())
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(header + payload)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            previous = path.with_stem(path.stem + "_previous")
-            copy = path.with_suffix(".copy")
-            shutil.copyfile(path, copy)
-            copy.replace(previous)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        size = len(header) + len(payload)
-        raise OSError(error.errno, f"cannot save a checkpoint of {size} bytes: {error.strerror}", str(path)) from error
+    if keep_previous and path.exists():
+        write(path.with_stem(path.stem + "_previous"), path.read_bytes())
+    write(path, header + payload)
 
 
 def load(path: Path) -> Checkpoint:

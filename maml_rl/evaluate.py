@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs import InputError
+from envs.own import announce_import
 from maml_rl import checkpoint, run_folder
 from maml_rl.config import Config
 from maml_rl.config import Evaluation as EvaluationSettings
 from maml_rl.config_file import of_kind, parse_toml, with_evaluation
+from maml_rl.files import write
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.meta import Exploration
 from maml_rl.rates import PREFIX
@@ -168,6 +170,7 @@ def load_learner(run: Path | str, which: str = "checkpoint", device: str | None 
     which = run_folder.parameters_of(folder, which) if folder else which
     saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path)
     config = of_kind(folder or parse_toml(saved.config, str(path)), Config, str(path))
+    announce_import(config.env, path)
     learner = build(config.model_copy(update={"device": device or config.device}))
     theta = learner.initial_params() if which == "initial" else saved.theta
     return learner, {name: value.to(learner.device) for name, value in theta.items()}
@@ -217,5 +220,5 @@ def evaluate(
     iteration = 0 if which == "initial" else checkpoint.load(Path(run) / f"{which}.pt").iteration
     result = replace(summarise(learner, exploration, held_out, split, lr, which, iteration), tuned=tunes)
     file = run_folder.free_name(Path(run), "evaluation", ".json")
-    file.write_text(result.to_json())
+    write(file, result.to_json())
     return replace(result, file=file)

@@ -15,6 +15,7 @@ from maml_rl import run_folder
 from maml_rl.comparison import Comparison, compare_groups, seconds
 from maml_rl.config import Config
 from maml_rl.config_file import dotted
+from maml_rl.files import write
 from maml_rl.groups import Group, grouped
 from maml_rl.plot import plot
 from maml_rl.render import render
@@ -198,5 +199,5 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
         commands=_commands(found),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
+    write(target, text)
     return target

@@ -21,6 +21,7 @@ from maml_rl import checkpoint
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import MAY_DIFFER, AnyConfig, parse
 from maml_rl.events import Events
+from maml_rl.files import append, write
 
 PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
 
@@ -208,9 +209,9 @@ class RunFolder:
 
     def _begin(self, config: AnyConfig, about: dict[str, Any], has_run: bool) -> None:
         text = tomli_w.dumps({"made_with": about, "config": config.model_dump(mode="json", exclude_none=True)})
-        self._replace("config.toml", text)
+        write(self.path / "config.toml", text)
+        (self.path / "metrics.jsonl").touch()
         start = self.checkpoint.iteration if self.checkpoint else 0
-        self._metrics = (self.path / "metrics.jsonl").open("a")
         self.events = Events(self.path, start if has_run else None)
 
     def _open(self, config: AnyConfig, has_run: bool) -> Checkpoint | None:
@@ -221,24 +222,17 @@ class RunFolder:
             previous = self.path / "checkpoint_previous.pt"
             if previous.exists():
                 raise InputError(f"{self.path} has lost its checkpoint.pt: rename {previous} to it to go on from there")
-            self._replace("metrics.jsonl", "")
+            write(self.path / "metrics.jsonl", "")
             return None
         found = checkpoint.load(self.path / "checkpoint.pt")
         kept = sum(row["iteration"] < found.iteration for row in read_metrics(self.path))
         lines = (self.path / "metrics.jsonl").read_text(errors="replace").split("\n")
-        self._replace("metrics.jsonl", "".join(f"{line}\n" for line in lines[:kept]))
+        write(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in lines[:kept]))
         return found
-
-    def _replace(self, name: str, text: str) -> None:
-        temporary = self.path / f"{name}.tmp"
-        temporary.write_text(text)
-        temporary.replace(self.path / name)
 
     def log(self, row: dict[str, float], pictures: Mapping[str, bytes]) -> None:
         """Append a row to metrics.jsonl and to the TensorBoard events, which also take pictures by their names."""
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
-        os.fsync(self._metrics.fileno())
+        append(self.path / "metrics.jsonl", json.dumps(row) + "\n")
         iteration = int(row["iteration"])
         if iteration == 0:
             self.events.hyper_parameters(self._config, row)
@@ -252,6 +246,5 @@ class RunFolder:
 
     def close(self) -> None:
         """Flush everything and let others in."""
-        self._metrics.close()
         self.events.close()
         self._lock.release()

@@ -18,6 +18,7 @@ LAYERS = (
         "config_file",
         "distributed",
         "events",
+        "files",
         "groups",
         "parallel",
         "perceptron",

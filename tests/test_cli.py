@@ -271,10 +271,10 @@ def test_an_experiment_is_trained_by_its_name(command: Command, folder: Path) ->
 def test_a_full_disk_names_the_file(command: Command, folder: Path) -> None:
     assert command("train", "small.toml", "--out", "run")[0] == 0
     whole = (folder / "run/checkpoint.pt").read_bytes()
-    (folder / "run/checkpoint.tmp").symlink_to("/dev/full")
+    (folder / "run/checkpoint.pt.tmp").symlink_to("/dev/full")
     code, _, err = command("train", "small.toml", "--out", "run", "--resume", "--iterations", "3")
     assert code == 2
-    assert re.search(r"cannot save a checkpoint of \d+ bytes: No space left on device: 'run/checkpoint\.pt'", err)
+    assert re.search(r"cannot write \d+ bytes: No space left on device: 'run/checkpoint\.pt'", err)
     assert (folder / "run/checkpoint.pt").read_bytes() == whole
 
 

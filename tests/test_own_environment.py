@@ -7,10 +7,12 @@ from pathlib import Path
 
 import films
 import pytest
+from few_shot import tiny as few_shot_tiny
 from test_readme import BLOCKS as README_BLOCKS
 from tiny import Command, tiny
 
 from maml_rl import meta_train, render
+from maml_rl.supervised import meta_train as few_shot_train
 
 TEXT = (Path(__file__).parent.parent / "docs/own_environment.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -73,3 +75,26 @@ def test_links_and_names_lead_somewhere() -> None:
     for path in re.findall(r"`([\w/]+/\w+\.py)`", TEXT):
         assert (Path(__file__).parent.parent / path).exists()
     assert any("reach" in text for _, text in README_BLOCKS)
+
+
+@pytest.mark.parametrize("kind", ["environment", "few-shot data"])
+def test_a_run_folder_that_names_code_says_so_before_it_runs(
+    kind: str, command: Command, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run folder may be anybody's; the module lies where the command is given."""
+    (folder / "probing.py").write_text(
+        "import sys\nfrom few_shot import Blobs\nfrom probes import Probe\nprint('here', file=sys.stderr)\n"
+    )
+    if kind == "environment":
+        meta_train(tiny(env="probing:Probe"), folder / "run", quiet=True)
+    else:
+        config = few_shot_tiny(data="probing:Blobs", ways=3, shots=2, queries=3)
+        few_shot_train(config, folder / "run", quiet=True)
+    capsys.readouterr()
+    del sys.modules["probing"]
+    said = f"run names code that is not of this package: importing probing from {folder}/probing.py"
+    for expected in ([said, "here"], []):  # what runs already is not said again
+        code, _, err = command("evaluate", "run", "--steps", "1")
+        assert code == 0, err
+        assert err.splitlines() == expected
+    del sys.modules["probing"]

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from maml_rl.files import write
+
 Floats = NDArray[np.float64]
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#555555"
@@ -68,8 +70,10 @@ def save(figure: Figure, path: Path | str) -> Path:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once and not for each file, which takes most of the time
     box = figure.get_tightbbox().padded(MARGIN)
-    figure.savefig(f"{stem}.svg", metadata={"Date": None}, bbox_inches=box)
-    figure.savefig(f"{stem}.png", bbox_inches=box)
+    for kind, metadata in (("svg", {"Date": None}), ("png", {})):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, bbox_inches=box, metadata=metadata)
+        write(Path(f"{stem}.{kind}"), content.getvalue())
     figure.set_layout_engine(engine)
     return Path(f"{stem}.png")
 

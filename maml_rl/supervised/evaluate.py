@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs import InputError
+from envs.own import announce_import
 from maml_rl import checkpoint, run_folder
 from maml_rl.config_file import of_kind, parse, with_evaluation
 from maml_rl.few_shot_config import FewShotConfig
+from maml_rl.files import write
 from maml_rl.parallel import side_by_side
 from maml_rl.supervised import models
 from maml_rl.supervised.learner import FewShotLearner, build
@@ -169,6 +171,7 @@ def load_learner(
     config = of_kind(run_folder.read_config(path), FewShotConfig, str(path))
     which = run_folder.parameters_of(config, which)
     saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt")
+    announce_import(config.data, path)
     values = config.model_dump() | dict(changes or {})
     learner = build(of_kind(parse(values, str(path)), FewShotConfig, str(path)))
     theta = learner.initial_params() if which == "initial" else saved.theta
@@ -216,5 +219,5 @@ def evaluate(
     iteration = 0 if which == "initial" else checkpoint.load(Path(run) / f"{which}.pt").iteration
     result = summarise(values, references, lr, support, which, iteration)
     file = run_folder.free_name(Path(run), "evaluation", ".json")
-    file.write_text(result.to_json())
+    write(file, result.to_json())
     return result._replace(file=file)
