@@ -96,6 +96,7 @@ class Learner:
             params,
             len(tasks),
             [scaled(lr, factor) for factor in factors],
+            first,
         )
 
     def explore_training(self, theta: Params, iteration: int) -> Exploration:
@@ -121,6 +122,7 @@ class Learner:
             config.inner.first_order,
             whole_episodes=config.inner.estimator == "dice",
             credit=credit,
+            first=distributed.share(config.tasks).start,
         )
 
     def close(self) -> None:

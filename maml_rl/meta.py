@@ -67,6 +67,7 @@ def explore(
     params: Params,
     tasks: int,
     rates: Sequence[Rate],
+    first: int = 0,
 ) -> Exploration:
     """Sample and adapt in turn, with fresh episodes for every inner step (MAML paper, algorithm 3).
 
@@ -77,6 +78,10 @@ def explore(
         params: Where every task starts.
         tasks: K.
         rates: The rate of each inner step, in order.
+        first: What errors call the first of these tasks.
+
+    Raises:
+        FloatingPointError: An inner step gives NaN or infinity.
     """
     chain, trajectories, batches, seconds = [stack(params, tasks)], [], [], 0.0
     for k in range(len(rates) + 1):
@@ -86,6 +91,13 @@ def explore(
         batches.append(prepare(trajectories[-1]))
         if k < len(rates):
             chain.append(adapt_stacked(loss, chain[-1], [batches[-1]], rates[k]))
+            finite = torch.stack([value.isfinite().flatten(1).all(-1) for value in chain[-1].values()]).all(0)
+            if not finite.all():
+                task = first + int(finite.logical_not().nonzero()[0])
+                raise FloatingPointError(
+                    f"inner step {k} (counted from 0) takes parameters of task {task} to NaN or infinity: "
+                    "look for huge rewards, or lower inner.lr"
+                )
     return Exploration(chain, trajectories, batches, seconds)
 
 
@@ -143,6 +155,7 @@ class MetaObjective:
             None computes neither.
         credit: (K,) times mean(exp(log pi - log pi_old)) over the live steps of each inner step is added for each
             task: the E-MAML term, which credits exploration with what adaptation made of it (Stadie et al. 2018).
+        first: What errors call the first of these tasks.
     """
 
     policy: Policy
@@ -154,6 +167,7 @@ class MetaObjective:
     clip: float | None = None
     inner_kl: float | None = None
     credit: Tensor | None = None
+    first: int = 0
 
     def on_slice(self, theta: Params, rows: slice) -> Terms:
         """The terms summed over a slice of tasks, divided by the number of all tasks of this rank."""
@@ -201,10 +215,26 @@ class MetaObjective:
             gradient = torch.autograd.grad(objective, list(leaves.values()), materialize_grads=True)
             return objective.detach(), dict(zip(leaves, gradient, strict=True))
 
-        slices = side_by_side(gradient_slice, task_slices(self.batches[-1].weights))
-        own = map_tensors(lambda *parts: torch.stack(parts).sum(0), *slices)
-        total, gradient = distributed.mean(own, self._tasks)
-        where = [name for name, value in gradient.items() if not bool(value.isfinite().all())]
-        if where:
-            raise FloatingPointError(f"the meta-gradient of {', '.join(where)} is NaN or infinite")
+        def of_this_rank() -> tuple[Tensor, Params]:
+            slices = side_by_side(gradient_slice, task_slices(self.batches[-1].weights))
+            summed: tuple[Tensor, Params] = map_tensors(lambda *parts: torch.stack(parts).sum(0), *slices)
+            check_gradient(summed[1], lambda task: gradient_slice(slice(task, task + 1))[1], self._tasks, self.first)
+            return summed
+
+        total, gradient = distributed.mean(distributed.agreed(of_this_rank), self._tasks)
         return float(total), gradient
+
+
+def check_gradient(total: Params, of_task: Callable[[int], Params], tasks: int, first: int = 0) -> None:
+    """Refuse a meta-gradient that is not finite, and find the task that makes it so.
+
+    Raises:
+        FloatingPointError: It is not finite.
+    """
+
+    def bad(gradient: Params) -> list[str]:
+        return [name for name, value in gradient.items() if not bool(value.isfinite().all())]
+
+    if names := bad(total):
+        task = next((first + task for task in range(tasks) if bad(of_task(task))), "all together")
+        raise FloatingPointError(f"the meta-gradient of task {task} is NaN or infinite in {', '.join(names)}")

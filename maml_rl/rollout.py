@@ -173,12 +173,23 @@ def draw(
 
 
 def _check_finite(trajectory: Trajectory, first: int) -> None:
-    for name in ("observations", "actions", "rewards"):
-        value = getattr(trajectory, name)
-        bad = ~value.isfinite().reshape(*trajectory.mask.shape, -1).all(-1) & trajectory.mask
-        if bad.any():
-            task, episode, step = bad.nonzero()[bad.nonzero()[:, 2].argmin()].tolist()
-            raise FloatingPointError(
-                f"{name} of task {first + task}, episode {episode}, step {step} (all counted from 0) hold "
-                f"{value[task, episode, step].flatten().tolist()}: the environment or the policy diverged"
-            )
+    """Name what was NaN or infinite first: in time, and in a step in the order of what is seen, done and got."""
+    values = {name: getattr(trajectory, name) for name in ("observations", "actions", "rewards")}
+    bad = [~value.isfinite().reshape(*trajectory.mask.shape, -1).all(-1) for value in values.values()]
+    found = torch.stack(bad, -1) & trajectory.mask.unsqueeze(-1)
+    if not found.any():
+        return
+    step, kind, task, episode = min(
+        (step, kind, task, episode) for task, episode, step, kind in found.nonzero().tolist()
+    )
+    name, value = list(values.items())[kind]
+    later = [*trajectory.observations[task, episode, step + 1 :], trajectory.final_observations[task, episode]]
+    causes = {
+        "observations": "the environment gave it",
+        "actions": "the policy's parameters or what it makes of its input diverged",
+        "rewards": "the environment gave it" if later[0].isfinite().all() else "the state of the simulation diverged",
+    }
+    raise FloatingPointError(
+        f"{name} of task {first + task}, episode {episode}, step {step} (all counted from 0) hold "
+        f"{value[task, episode, step].flatten().tolist()}: {causes[name]}"
+    )

@@ -83,7 +83,7 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
     theta, exploration, objective = problem()
     broken = objective.batches[1]._replace(advantages=torch.full_like(objective.batches[1].advantages, torch.nan))
     poisoned = MetaObjective(POLICY, objective.loss, [objective.batches[0], broken], Rates(0.1), False)
-    with pytest.raises(FloatingPointError, match=r"meta-gradient of 0\.weight"):
+    with pytest.raises(FloatingPointError, match=r"meta-gradient of task 0 is NaN or infinite in 0\.weight"):
         trpo(theta, {}, exploration, poisoned, Outer())
 
 

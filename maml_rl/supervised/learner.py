@@ -13,6 +13,7 @@ from maml_rl import distributed
 from maml_rl.adapt import adapt, inner_step
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.learner import Purpose, key, set_up
+from maml_rl.meta import check_gradient
 from maml_rl.parallel import side_by_side
 from maml_rl.rates import Rates
 from maml_rl.supervised import models
@@ -126,12 +127,20 @@ class FewShotLearner:
             return total
 
         chosen = reptile if self.config.outer.name == "reptile" else of_slice
-        sums = side_by_side(chosen, self.slices(batch))
         count = len(batch.query.targets)
-        loss, gradient = distributed.mean(map_tensors(lambda *parts: sum(parts) / count, *sums), count)
-        if not bool(torch.stack([value.isfinite().all() for value in (loss, *gradient.values())]).all()):
-            raise FloatingPointError("the meta-gradient is NaN or infinite")
-        return loss, gradient
+
+        def of_task(task: int) -> Params:
+            loss, gradient = chosen(map_tensors(lambda x: x[task : task + 1], batch))
+            return gradient | {"loss": loss}
+
+        def of_this_rank() -> tuple[Tensor, Params]:
+            sums = side_by_side(chosen, self.slices(batch))
+            loss, gradient = map_tensors(lambda *parts: sum(parts) / count, *sums)
+            check_gradient(gradient | {"loss": loss}, of_task, count, distributed.share(self.config.tasks).start)
+            return loss, gradient
+
+        found: tuple[Tensor, Params] = distributed.mean(distributed.agreed(of_this_rank), count)
+        return found
 
     @property
     def _one_by_one(self) -> bool:
