@@ -1,6 +1,7 @@
 """The command line: each command is a thin layer over a Python call."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -130,5 +131,5 @@ def main() -> None:
         if _is_main():
             print(stopped, file=sys.stderr)
             sys.exit(128 + stopped.signum)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:  # training says by which signal
+        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))

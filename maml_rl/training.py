@@ -86,7 +86,7 @@ def _stop_requests() -> Iterator[list[int]]:
     def handler(signum: int, frame: FrameType | None) -> None:
         alone = distributed.size() == 1
         if received and alone:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(signum)
         if not received and distributed.is_main():
             name, more = signal.Signals(signum).name, "; once more stops at once" if alone else ""
             os.write(2, f"\n{name}: stopping after this iteration{more}\n".encode())

@@ -1,8 +1,10 @@
 """Environments with a known answer, or a known fault: ``env = "probes:Target"`` in a configuration."""
 
 import os
+import resource
 import signal
 import time
+from pathlib import Path
 from typing import ClassVar
 
 import gymnasium
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from envs import Step, TaskEnv
+from envs.half_cheetah import HalfCheetahDirection
 
 
 class Probe(TaskEnv):
@@ -122,3 +125,44 @@ class Struck(Probe):
             time.sleep(0.01)
         signal.signal(signal.SIGTERM, handler)
         return observation
+
+
+class Falls(HalfCheetahDirection):
+    """MuJoCo's own half-cheetah: of task 1, forward, a world loses its state in the third step of iteration 1."""
+
+    def __init__(self) -> None:
+        super().__init__(threads=1)
+        self.resets, self.now = 0, 0
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
+        return (torch.arange(count) % 2 * 2.0 - 1).unsqueeze(-1)
+
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        self.resets, self.now, self.forward = self.resets + 1, 0, (tasks[:, 0] == 1).nonzero()
+        return super().reset(tasks, seeds)
+
+    def step(self, action: Tensor) -> Step:
+        if self.now == 2 and self.resets >= 4 and len(self.forward):
+            self.state.qvel[self.forward[0], 3] = float("inf")
+        self.now += 1
+        return super().step(action)
+
+
+class Huge(Numbered):
+    """Rewards of task 1 are so large that no gradient holds them."""
+
+    def reward(self, action: Tensor) -> Tensor:
+        return torch.where(self.task == 1, 1e38, super().reward(action)) * action[:, 0]
+
+
+class Metered(Probe):
+    """Counts what its process holds at every reset, into METER: bytes in memory, threads, open files, sockets."""
+
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        files = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        sockets = sum(name.startswith("socket:") for name in files)
+        held = (pages * resource.getpagesize(), len(os.listdir("/proc/self/task")), len(files), sockets)
+        with Path(os.environ["METER"]).open("a") as file:
+            file.write(f"{' '.join(map(str, held))}\n")
+        return super().reset(tasks, seeds)

@@ -176,7 +176,7 @@ def test_a_crash_between_log_and_checkpoint_is_mended(run: Path, config: Config,
     broken = meta_train(config.model_copy(update={"iterations": 2}), tmp_path / "broken", quiet=True)
     with (broken / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 2, "return/0": 1000.0, "env_steps": 5}\n{"iteration": 3, "retu')
-    (broken / "checkpoint.tmp").write_bytes(b"half")
+    (broken / "checkpoint.pt.tmp").write_bytes(b"half")
     meta_train(config, broken, resume=True, quiet=True)
     assert same_checkpoint(run / "checkpoint.pt", broken / "checkpoint.pt")
     assert rows(run) == rows(broken)
@@ -270,11 +270,13 @@ def test_a_signal_stops_after_the_iteration(
     assert rows(whole) == rows(tmp_path / "run")
 
 
-def test_a_second_signal_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(env="probes:Signals", horizon=3, iterations=4)
-    monkeypatch.setattr(probes.Signals, "plan", {4: (signal.SIGINT, signal.SIGINT)})
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(probes.Signals, "plan", {4: (signal.SIGINT, number)})
+    with pytest.raises(KeyboardInterrupt) as caught:
         meta_train(config, tmp_path / "run", quiet=True)
+    assert caught.value.args == (number,)
     assert checkpoint.load(tmp_path / "run/checkpoint.pt").iteration == 1
     monkeypatch.setattr(probes.Signals, "plan", {})
     meta_train(config, tmp_path / "run", resume=True, quiet=True)

@@ -43,10 +43,10 @@ def maml_rl(*arguments: str | Path, cwd: Path, **more: Any) -> subprocess.Popen[
     return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes, **more)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
     try:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=seconds)
     finally:
         process.kill()
     return process.returncode, out, err
@@ -65,8 +65,9 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 
 def same_checkpoint(one: Path, other: Path) -> bool:
-    """Bit for bit the same parameters, counters and best return."""
+    """Bit for bit the same parameters, state of the outer optimiser, counters and best return."""
     a, b = checkpoint.load(one), checkpoint.load(other)
     counters = (a.iteration, a.env_steps, a.best_return) == (b.iteration, b.env_steps, b.best_return)
-    same = [torch.equal(a.theta[name], b.theta[name]) for name in a.theta]
-    return counters and a.theta.keys() == b.theta.keys() and all(same)
+    states = ((a.theta, b.theta), (a.outer, b.outer))
+    same = [x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in states]
+    return counters and all(same)
