@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,9 +12,6 @@ from maml_rl import config_file
 from maml_rl.config import Config
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.flags import Compare, Evaluate, Plot, Render, Report, parse
-
-if TYPE_CHECKING:
-    from maml_rl.table import Table as Cells
 
 
 def _few_shot(arguments: Sequence[str | Path]) -> bool:
@@ -76,15 +71,6 @@ def _evaluate(run: Path, chosen: Evaluate) -> None:
     print(f"written: {result.file}")
 
 
-def _print(cells: "Cells", title: str) -> None:
-    table = Table(title=title, box=SIMPLE_HEAD, padding=0, collapse_padding=True)
-    for i, column in enumerate(cells.header):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
-    for row in cells.rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
 def _print_comparison(runs: Sequence[Path], which: str, split: str, markdown: bool = False) -> None:
     from maml_rl.comparison import compare_groups
     from maml_rl.groups import grouped
@@ -100,7 +86,7 @@ def _print_comparison(runs: Sequence[Path], which: str, split: str, markdown: bo
     of = {"checkpoint": "", "best": ", best parameters", "initial": ", before training"}[which]
     beyond = " beyond the training distribution" if split == "out" else ""
     title = f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks{beyond}{of}, 95 % intervals"
-    _print(listed(comparison), title)
+    listed(comparison).show(title)
     for sentence in sentences(comparison, groups):
         print(f"- {sentence}")
 
@@ -116,7 +102,7 @@ def compare(arguments: Sequence[str]) -> None:
         if chosen.markdown:
             print(found.markdown())
         else:
-            _print(found, "few-shot learning on held-out tasks, 95 % intervals")
+            found.show("few-shot learning on held-out tasks, 95 % intervals")
         return
     _print_comparison(chosen.runs, chosen.which, chosen.split, chosen.markdown)
 

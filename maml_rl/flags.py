@@ -44,10 +44,10 @@ class TrainFewShot:
 
 @dataclass(frozen=True)
 class EvaluateFewShot:
-    """Adapt to held-out tasks and print the error or the accuracy after each gradient step."""
+    """Adapt to held-out tasks and print the error or accuracy after each gradient step; several runs are compared."""
 
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
     tasks: int | None = None
     """Held-out tasks; None: the configuration's number."""
     steps: int | None = None

@@ -4,6 +4,10 @@ import math
 from datetime import timedelta
 from typing import NamedTuple
 
+import rich.table
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+
 from maml_rl.comparison import Comparison, Row
 from maml_rl.groups import METHODS
 from maml_rl.statistics import Interval
@@ -19,6 +23,15 @@ class Table(NamedTuple):
         """As a table in Markdown."""
         lines = [self.header, tuple("---" for _ in self.header), *self.rows]
         return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+    def show(self, title: str) -> None:
+        """Print it on the terminal."""
+        table = rich.table.Table(title=title, box=SIMPLE_HEAD, padding=0, collapse_padding=True)
+        for i, column in enumerate(self.header):
+            table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        Console().print(table)
 
 
 def number(value: float) -> str:

@@ -16,6 +16,7 @@ from tiny import Command, files, finish, maml_rl
 from maml_rl import checkpoint
 from maml_rl.config_file import to_toml
 from maml_rl.run_folder import read_config
+from maml_rl.supervised import load_learner
 from maml_rl.supervised.table import shown
 
 OWN = """
@@ -140,6 +141,11 @@ def test_data_of_ones_own(command: Command, folder: Path) -> None:
     code, out, _ = command("evaluate", "run", "--tasks", "3")
     assert code == 0
     assert "predicting 0" not in out
+    assert "run: 3 held-out tasks, rate 0.01" in out  # how many shots is not known
+    assert json.loads((folder / "run/evaluation.json").read_text())["shots"] is None
+    code, _, err = command("evaluate", "run", "--shots", "3")
+    assert code == 2
+    assert "--shots 3 with data = 'my_lines:Lines'" in err
     assert [Path(line).name for line in command("plot", "run")[1].splitlines()] == [
         "learning_curve.png", "adaptation_error.png"
     ]  # fmt: skip
@@ -251,3 +257,43 @@ def test_the_error_of_a_task_that_diverged_is_short() -> None:
         "6e+06",
         "infinite",
     ]
+
+
+SIZED = """
+import torch
+from maml_rl.supervised import LabelledTasks
+
+def made(shots, ways):
+    labels = torch.arange(30).repeat_interleave(8)
+    examples = torch.nn.functional.one_hot(labels, 30).float()
+    return LabelledTasks(examples, labels, ways, shots, queries=1)
+"""
+
+
+def test_own_data_go_by_the_sizes_that_they_take(command: Command, folder: Path) -> None:
+    (folder / "sized.py").write_text(SIZED)
+    few = ["--data", "sized:made", "--ways", "3", "--shots", "2", "--queries", "4"]
+    assert command("train", "small.toml", "--out", "run", *few)[0] == 0
+    assert checkpoint.load(folder / "run/checkpoint.pt").theta["3.bias"].shape == (3,)
+    code, out, err = command("evaluate", "run", "--tasks", "3", "--shots", "5")
+    assert code == 0, err
+    assert "3 held-out tasks, 5 shots" in out
+    learner, _ = load_learner(folder / "run", changes={"shots": 5})
+    batch = learner.training_tasks(0)
+    assert (batch.support.targets.shape[1], batch.query.targets.shape[1]) == (15, 3)
+
+
+def test_several_runs_are_evaluated_and_compared(command: Command, folder: Path) -> None:
+    for name, seed in (("one", "1"), ("two", "2"), ("again", "2")):
+        assert command("train", "small.toml", "--out", name, "--seed", seed)[0] == 0
+    code, out, _ = command("evaluate", "one", "two", "--tasks", "4", "--steps", "1")
+    assert code == 0
+    assert out.count("written: ") == 2
+    table = out[out.index("few-shot learning on held-out tasks") :]
+    assert re.findall(r"maml, seed \d", re.sub(r"\s+", " ", table)) == ["maml, seed 1", "maml, seed 2"]
+    code, out, _ = command("evaluate", "two", "again", "--tasks", "4", "--steps", "1")
+    table = out[out.index("few-shot learning on held-out tasks") :]
+    assert [line.split()[0] for line in table.splitlines() if "squared" in line] == ["two", "again"]
+    code, _, err = command("evaluate", "--steps", "1")
+    assert code == 2
+    assert "which run?" in err

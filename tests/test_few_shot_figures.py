@@ -17,6 +17,7 @@ from PIL import Image
 
 from envs import InputError
 from maml_rl.figures import save
+from maml_rl.run_folder import read_config
 from maml_rl.supervised import evaluate, figures, load_learner, meta_train, models
 from maml_rl.supervised.plot import CANDIDATES, PUBLISHED, _one_task, adapted, draw_episode, plot
 
@@ -197,7 +198,7 @@ def test_an_omniglot_run_gives_an_episode(tmp_path: Path, drawn: dict[str, tuple
     text = (run / "config.toml").read_text()
     assert "\nsteps = 2\n" in text
     (run / "config.toml").write_text(text.replace("\nsteps = 2\n", "\nsteps = 0\n"))
-    draw_episode(run)
+    draw_episode(run, read_config(run), 0.3)
     assert list(drawn["episode"][4]) == [0]
 
 
@@ -213,3 +214,19 @@ def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("")
     with pytest.raises(InputError, match="run has no finished row of metrics yet: train on with --resume --out"):
         plot([run])
+
+
+def test_fits_are_drawn_at_the_rate_of_the_evaluation(tmp_path: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
+    run = meta_train(tiny(method="pretrained", iterations=4), tmp_path / "run", quiet=True)
+    plot([run])
+    before = drawn["fits"][1][str(run)]
+    result = evaluate(run, tasks=3, steps=2)
+    (run / "evaluation.json").write_text(json.dumps(json.loads(result.to_json()) | {"lr": 0.3}))
+    plot([run])
+    after = drawn["fits"][1][str(run)]
+    inner = {"lr": 0.3, "steps": 1}
+    learner, theta, task, _ = _one_task(run, shots=result.shots, queries=200, inner=inner)
+    order = task.query.inputs.flatten().argsort()
+    expected = models.predict(learner.module, adapted(learner, theta, task, 1)[1], task.query.inputs)[order]
+    np.testing.assert_allclose(after[1], expected.detach().flatten(), rtol=1e-5)
+    assert np.abs(after[1] - before[1]).max() > 1e-3

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -11,14 +12,24 @@ from maml_rl.flags import EvaluateFewShot, parse
 
 def evaluate(arguments: Sequence[str]) -> None:
     """``maml-rl evaluate RUN ...`` of a run of few-shot learning."""
+    from maml_rl.supervised.table import tabulate
+
+    chosen = parse(EvaluateFewShot, arguments, "evaluate")
+    for run in chosen.runs:
+        _evaluate(run, chosen)
+    if len(chosen.runs) > 1:
+        tabulate(chosen.runs).show("few-shot learning on held-out tasks, 95 % intervals")
+
+
+def _evaluate(run: Path, chosen: EvaluateFewShot) -> None:
     from maml_rl.supervised.evaluate import MEASURES
     from maml_rl.supervised.evaluate import evaluate as run_evaluation
     from maml_rl.supervised.table import shown
 
-    chosen = parse(EvaluateFewShot, arguments, "evaluate")
-    result = run_evaluation(chosen.run, chosen.tasks, chosen.steps, chosen.shots, chosen.which, chosen.tune_lr)
+    result = run_evaluation(run, chosen.tasks, chosen.steps, chosen.shots, chosen.which, chosen.tune_lr)
     count = len(next(iter(result.values.values())))
-    table = Table(title=f"{chosen.run}: {count} held-out tasks, {result.shots} shots, rate {result.lr:g}")
+    shots = "" if result.shots is None else f" {result.shots} shots,"
+    table = Table(title=f"{run}: {count} held-out tasks,{shots} rate {result.lr:g}")
     table.add_column("gradient steps", justify="right")
     regression = "error" in result.mean
     for name in result.mean:

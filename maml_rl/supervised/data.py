@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from envs import InputError
@@ -10,6 +11,8 @@ from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.supervised.omniglot import omniglot
 from maml_rl.supervised.sinusoid import Sinusoid
 from maml_rl.supervised.tasks import FewShotTasks
+
+SIZES = ("ways", "shots", "queries")
 
 
 def make(config: FewShotConfig) -> FewShotTasks:
@@ -28,18 +31,28 @@ def make(config: FewShotConfig) -> FewShotTasks:
                 "`maml-rl download-omniglot FOLDER` fetches them"
             )
         return omniglot(Path(root), config.ways, config.shots, config.queries)
-    return _own(config.data)
-
-
-def _own(path: str) -> FewShotTasks:
-    module_name, _, class_name = path.partition(":")
-    if not class_name or not all(part.isidentifier() for part in module_name.split(".")):
-        raise InputError(f"data = {path!r} is neither sinusoid, omniglot nor 'my_module:MyTasks'")
-    found = getattr(import_own(module_name, f"data = {path!r}"), class_name, None)
-    made = found() if callable(found) and not inspect.isabstract(found) else None
+    path, found = config.data, _own(config.data)
+    made = found(**{size: getattr(config, size) for size in sizes_of(path)}) if found else None
     if not isinstance(made, FewShotTasks):
         raise InputError(
             f"data = {path!r} does not make a FewShotTasks when called: derive a class from "
             "maml_rl.supervised.FewShotTasks with sample_tasks and held_out_tasks, or write a function that returns one"
         )
     return made
+
+
+def sizes_of(path: str) -> tuple[str, ...]:
+    """Which of a configuration's ``SIZES`` a distribution goes by: of a user's own, those that are its arguments."""
+    if ":" not in path:
+        return SIZES
+    found = _own(path)
+    known = inspect.signature(found).parameters if found else {}
+    return tuple(size for size in SIZES if size in known)
+
+
+def _own(path: str) -> Callable[..., object] | None:
+    module_name, _, class_name = path.partition(":")
+    if not class_name or not all(part.isidentifier() for part in module_name.split(".")):
+        raise InputError(f"data = {path!r} is neither sinusoid, omniglot nor 'my_module:MyTasks'")
+    found = getattr(import_own(module_name, f"data = {path!r}"), class_name, None)
+    return found if callable(found) and not inspect.isabstract(found) else None

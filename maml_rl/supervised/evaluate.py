@@ -19,6 +19,7 @@ from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.files import write
 from maml_rl.parallel import side_by_side
 from maml_rl.supervised import models
+from maml_rl.supervised.data import sizes_of
 from maml_rl.supervised.learner import FewShotLearner, build
 from maml_rl.supervised.tasks import TaskBatch
 from maml_rl.types import Params, map_tensors
@@ -48,7 +49,7 @@ class FewShotEvaluation(NamedTuple):
     diverged: float  # share of tasks whose error grew without bound; 0 where accuracy is measured
     references: dict[str, float]  # what can be had on the same tasks without meta-learning
     lr: float  # inner rate, or where a learned one starts
-    shots: int
+    shots: int | None  # None for data of a user's own that do not say
     which: str  # parameters: "checkpoint", "best" or "initial"
     iteration: int  # of training that they had
     file: Path | None = None  # where it was written
@@ -129,7 +130,7 @@ def summarise(
     values: dict[str, NDArray[np.float64]],
     references: dict[str, float],
     lr: float,
-    shots: int,
+    shots: int | None,
     which: str,
     iteration: int = 0,
 ) -> FewShotEvaluation:
@@ -204,12 +205,15 @@ def evaluate(
     first = of_kind(run_folder.read_config(Path(run)), FewShotConfig, str(run))
     which = run_folder.parameters_of(first, which)
     chosen = with_evaluation(first, f"evaluate {run}", tasks=tasks, steps=steps, shots=shots).evaluation
-    if shots is not None and ":" in first.data:
+    announce_import(first.data, Path(run))
+    by_shots = "shots" in sizes_of(first.data)
+    if shots is not None and not by_shots:
         raise InputError(
-            f"--shots {shots} with data = {first.data!r}: your own data have the shots that they are made with"
+            f"--shots {shots} with data = {first.data!r}: they have the shots that they are made with; what makes "
+            "them may take the argument `shots`"
         )
-    support = chosen.shots or first.shots
-    learner, theta = load_learner(run, which, {"shots": support})
+    support = (chosen.shots or first.shots) if by_shots else None
+    learner, theta = load_learner(run, which, {"shots": support or first.shots})
     if tune_lr and learner.rates.learned:
         raise InputError(f"{run} has learned its rates: there is none to tune")
     tuned = first.method == "pretrained" if tune_lr is None else tune_lr

@@ -47,14 +47,22 @@ def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[F
     return learner, theta, task, chosen
 
 
+def _inner(config: FewShotConfig, lr: float) -> dict[str, object]:
+    return config.inner.model_dump() | {"lr": lr}
+
+
 @torch.no_grad()
-def draw_fits(runs: Mapping[str, FewShotConfig]) -> Figure:
-    """Draw one held-out curve with each run's fit before and after 1 and 10 steps, to the first run's examples."""
+def draw_fits(runs: Mapping[str, FewShotConfig], rates: Mapping[str, float]) -> Figure:
+    """Draw one held-out curve with each run's fit before and after 1 and 10 steps, to the first run's examples.
+
+    A run adapts at its rate in ``rates``, that of its evaluation, or where it has none at its configuration's.
+    """
     panels, support, truth, index = {}, (np.zeros(0), np.zeros(0)), np.zeros(0), None
     first = next(iter(runs.values()))
     shots = first.evaluation.shots or first.shots
-    for run in runs:
-        learner, theta, task, index = _one_task(Path(run), index, shots=shots, queries=CURVE)
+    for run, config in runs.items():
+        inner = _inner(config, rates.get(run, config.inner.lr))
+        learner, theta, task, index = _one_task(Path(run), index, shots=shots, queries=CURVE, inner=inner)
         order = task.query.inputs.flatten().argsort()
         x, truth = (value.flatten()[order].cpu().numpy() for value in task.query)
         chain = adapted(learner, theta, task, max(SHOWN_STEPS))
@@ -67,9 +75,9 @@ def draw_fits(runs: Mapping[str, FewShotConfig]) -> Figure:
 
 
 @torch.no_grad()
-def draw_episode(run: Path) -> Figure:
-    """Draw one held-out task of images with the model's guesses before and after adaptation."""
-    learner, theta, task, _ = _one_task(run)
+def draw_episode(run: Path, config: FewShotConfig, lr: float) -> Figure:
+    """Draw one held-out task of images with the model's guesses before and after adaptation at a rate."""
+    learner, theta, task, _ = _one_task(run, inner=_inner(config, lr))
     steps = learner.config.evaluation.steps
     chain = adapted(learner, theta, task, steps)
     guesses = {
@@ -113,8 +121,8 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> Pictures:
         known = PUBLISHED if comparable else None
         drawn[f"adaptation_{measure}"] = figures.adaptation_curve(evaluations, measure, known)
     if sinusoids:
-        drawn["fits"] = draw_fits(configs)
+        drawn["fits"] = draw_fits(configs, {name: content["lr"] for name, content in evaluations.items()})
     elif "accuracy" in shared and found[0].config.data == "omniglot":
-        drawn["episode"] = draw_episode(first)
+        drawn["episode"] = draw_episode(first, found[0].config, evaluations[found[0].name]["lr"])
     target = Path(out) if out else first / "figures"
     return Pictures([save(figure, target / name) for name, figure in drawn.items()], missing_evaluations(found))

@@ -36,8 +36,11 @@ def tabulate(runs: Sequence[Path | str]) -> Table:
     if len(data) > 1:
         raise InputError(f"errors compare only on the same data: these runs are of {' and '.join(sorted(data))}")
     steps = [k for k in STEPS if all(k < len(next(iter((run.evaluation or {})["mean"].values()))) for run in found)]
+    methods = [f"{run.config.method}, seed {run.config.seed}" for run in found]
+    alike = len(set(methods)) < len(methods)
+    labels = [Path(run.name).name if alike else method for run, method in zip(found, methods, strict=True)]
     rows = []
-    for run in found:
+    for run, label in zip(found, labels, strict=True):
         content = run.evaluation or {}
         for measure, mean in content["mean"].items():
             half = (content["ci95"] or {}).get(measure)
@@ -47,11 +50,6 @@ def tabulate(runs: Sequence[Path | str]) -> Table:
             ]
             last = [shown(content[name][measure][steps[-1]], measure) for name in ("median", "trimmed_mean")]
             lost = f"{100 * content['diverged']:.1f} %" if measure == "error" else ""
-            about = (
-                f"{run.config.method}, seed {run.config.seed}",
-                str(content.get("iteration", "")),
-                MEASURES[measure],
-            )
-            rows.append((*about, *cells, *last, lost))
+            rows.append((label, str(content.get("iteration", "")), MEASURES[measure], *cells, *last, lost))
     ends = (f"median, {after(steps[-1])}", "trimmed mean", "diverged")
     return Table(("", "iterations", "measure", *map(after, steps), *ends), tuple(rows))
