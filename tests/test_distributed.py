@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,15 @@ def several(folder: Path) -> None:
             distributed.agreed(_fails_on_1)
         with pytest.raises(distributed.Echo if number else InputError, match="of rank 0"):
             distributed.agreed(_fails_on_both)
+        learner = build(tiny(tasks=2))
+        theta = learner.initial_params()
+        objective = learner.objective(learner.explore_training(theta, 0))
+        *pre, post = objective.batches
+        bad = post._replace(advantages=post.advantages * (float("nan") if number else 1))
+        with pytest.raises(
+            distributed.Echo if number else FloatingPointError, match="the meta-gradient of task 1 is NaN"
+        ):
+            replace(objective, batches=[*pre, bad]).gradient(theta)
         assert distributed.any_rank(number) == 1  # nobody is a call ahead
 
 
