@@ -118,6 +118,15 @@ def test_nan_is_named_by_quantity_task_episode_and_step(poison: str) -> None:
         run([Counter(poison=poison)])
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_a_policy_makes_of_nan_is_named_before_what_follows_from_it(bad: float) -> None:
+    params = stacked()
+    params["1.bias"][1] = bad
+    seeds = torch.zeros(3, 2, dtype=torch.int64)
+    with pytest.raises(FloatingPointError, match=r"actions of task 11, episode 0, step 0 .* the policy's parameters"):
+        rollout([Counter()], POLICY, params, TASKS, torch.zeros(3, 2, 6, 1), seeds, first=10)
+
+
 def test_nan_after_the_end_is_no_error() -> None:
     seeds = torch.zeros(1, 2, dtype=torch.int64)
     params = {name: value[:1] for name, value in stacked().items()}
