@@ -7,13 +7,22 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, Strict, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
-    """A table of keys; unknown keys, other types and numbers that are not finite are refused."""
+    """A table of keys; unknown keys, other types, and numbers that are not finite or too large are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_in_64_bits(cls, value: object) -> object:
+        values = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(each, int) and each >= 2**63 for each in values):
+            raise PydanticCustomError("too_large", "Input should be less than 2**63")
+        return value
 
 
 class Policy(Section):

@@ -29,13 +29,19 @@ MAY_DIFFER = {
 }
 """Keys in which a run that is resumed may differ from the one that began."""
 
+SAID = 200
+"""Letters of a wrong value that are shown of it."""
+
+DOTS = 1000
+"""A line of TOML may have so many: tomllib takes time that grows with the square of a dotted key."""
+
 
 def explain(error: ValidationError, source: str) -> InputError:
     """Say it in our words: each key, what is wrong with it and what was given."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
+        given = "" if problem["type"] == "missing" else f" (given: {_said(problem['input'])})"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {key}: there is no such key{given}; `maml-rl train --help` lists them")
         elif not key:
@@ -43,6 +49,15 @@ def explain(error: ValidationError, source: str) -> InputError:
         else:
             lines.append(f"  {key}: {problem['msg']}{given}")
     return InputError("\n".join([f"{source} is not a valid configuration:", *lines]))
+
+
+def _said(value: object) -> str:
+    """A value as Python writes it, cut short; Python refuses integers of over 4300 digits and tables too deep."""
+    try:
+        said = repr(value)
+    except (ValueError, RecursionError):
+        return f"{type(value).__name__}, too large to show"
+    return said if len(said) <= SAID else f"{said[:SAID]}..."
 
 
 def parse(values: dict[str, Any], source: str) -> AnyConfig:
@@ -123,22 +138,38 @@ def load(name: str | Path, **changes: object) -> AnyConfig:
         InputError: It is missing, not TOML, or not a valid configuration.
     """
     path = find(name)
-    try:
-        values = parse_toml(path.read_text(), str(path)).model_dump()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a TOML file: {error}") from None
+    values = parse_toml(path.read_bytes(), str(path)).model_dump()
     for key, value in changes.items():
         values[key] = values[key] | value if isinstance(value, dict) and key in values else value
     return parse(values, str(path))
 
 
-def parse_toml(text: str, source: str) -> AnyConfig:
-    """Validate a configuration in TOML, also one in a run folder's [config]; ``source`` names it in errors."""
+def tables(text: str | bytes) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ValueError: It is not TOML, or nothing that a person would write; the message says why.
+    """
+    text = text if isinstance(text, str) else text.decode()
+    if any(line.count(".") > DOTS for line in text.split("\n")):
+        raise ValueError(f"a line has over {DOTS} dots")
     try:
-        values = tomllib.loads(text)
-        return parse(values["config"] if isinstance(values.get("config"), dict) else values, source)
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deep") from None
+
+
+def parse_toml(text: str | bytes, source: str) -> AnyConfig:
+    """Validate a configuration in TOML, also one in a run folder's [config]; ``source`` names it in errors.
+
+    Raises:
+        InputError: It is not TOML, or not a valid configuration.
+    """
+    try:
+        values = tables(text)
+    except ValueError as error:
         raise InputError(f"{source} is not a TOML file: {error}") from None
+    return parse(values["config"] if isinstance(values.get("config"), dict) else values, source)
 
 
 def to_toml(config: AnyConfig) -> str:

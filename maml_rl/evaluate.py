@@ -161,18 +161,26 @@ def load_learner(run: Path | str, which: str = "checkpoint", device: str | None 
         device: Where to compute; None for the configuration's own device.
 
     Raises:
-        InputError: There is no such run, or it is damaged.
+        InputError: There is no such run, it is damaged, or its parameters are not the model's.
     """
     path = Path(run)
     if not path.exists():
         raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
     folder = run_folder.read_config(path) if path.is_dir() else None
     which = run_folder.parameters_of(folder, which) if folder else which
-    saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path)
+    file = path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path
+    saved = checkpoint.load(file)
     config = of_kind(folder or parse_toml(saved.config, str(path)), Config, str(path))
     announce_import(config.env, path)
     learner = build(config.model_copy(update={"device": device or config.device}))
-    theta = learner.initial_params() if which == "initial" else saved.theta
+    theta = learner.initial_params()
+    if which != "initial":
+        try:
+            checkpoint.refuse_another_model(file, saved, theta)
+        except InputError:
+            learner.close()
+            raise
+        theta = saved.theta
     return learner, {name: value.to(learner.device) for name, value in theta.items()}
 
 

@@ -20,12 +20,12 @@ def write(path: Path, content: bytes | str) -> None:
 
     Args:
         path: The file; its folder is there.
-        content: All of it; text as UTF-8.
+        content: All of it; text as UTF-8, with a ? for what has none, as in a path.
 
     Raises:
         OSError: It cannot be written; the message names it and the bytes. What was there before is intact.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="replace") if isinstance(content, str) else content
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with _named(path, len(data)), temporary.open("wb") as file:

@@ -6,7 +6,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +18,10 @@ import torch
 from envs import InputError
 from maml_rl import checkpoint
 from maml_rl.checkpoint import Checkpoint
-from maml_rl.config_file import MAY_DIFFER, AnyConfig, parse
+from maml_rl.config_file import MAY_DIFFER, AnyConfig, parse, tables
 from maml_rl.events import Events
 from maml_rl.files import append, write
+from maml_rl.types import Params
 
 PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
 
@@ -80,8 +80,16 @@ def parameters_of(config: AnyConfig, which: str) -> str:
 
 
 def read_made_with(run: Path) -> dict[str, Any]:
-    """Versions, commit and hardware that a run folder was made with; empty if it does not say."""
-    return dict(_read_toml(run / "config.toml").get("made_with", {}))
+    """Versions, commit and hardware that a run folder was made with; empty if it does not say.
+
+    Raises:
+        InputError: It says so in something else than tables.
+    """
+    made: Any = _read_toml(run / "config.toml").get("made_with", {})
+    inner = [made.get(name, {}) for name in ("packages", "machine")] if isinstance(made, dict) else []
+    if not inner or not all(isinstance(table, dict) for table in inner):
+        raise InputError(f"{run / 'config.toml'} is damaged: made_with, made_with.packages and .machine are tables")
+    return dict(made)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -90,8 +98,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path.parent} is not a run folder: it has no {path.name}")
     try:
-        values = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tables(path.read_bytes())
+    except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from None
     if not isinstance(values.get("config"), dict):
         raise InputError(f"{path} has no [config] table: it is not from this package")
@@ -104,24 +112,30 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     A last line that was cut off while it was written (no newline after it, not JSON) is left out.
 
     Raises:
-        InputError: There is no such file, or a line of it is not a JSON object of numbers.
+        InputError: There is no such file, or a line of it is not a JSON object of numbers, one of them its iteration.
     """
+    return [row for _, row in _lines(run)]
+
+
+def _lines(run: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """The lines of metrics.jsonl that hold something, and what they hold."""
     file = run / "metrics.jsonl"
     if not file.is_file():
         raise InputError(f"{file} does not exist; train first: maml-rl train CONFIG --out {run}")
-    rows = []
     lines = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line.decode()) if line.strip() else {}
-        except ValueError as error:  # bad UTF-8 or bad JSON
+            row = json.loads(line.decode(), parse_int=float) if line.strip() else {}
+        except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, too deep
             if number == len(lines):
                 break
             raise InputError(f"{file}, line {number} is not JSON: {error}") from error
         if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
             raise InputError(f"{file}, line {number} is not an object of numbers: {line.decode():.80}")
-        rows.append({key: float(value) for key, value in row.items()})
-    return [row for row in rows if row]
+        if row and "iteration" not in row:
+            raise InputError(f"{file}, line {number} has no iteration: {line.decode():.80}")
+        if row:
+            yield line.decode(), {key: float(value) for key, value in row.items()}
 
 
 def free_name(folder: Path, stem: str, *suffixes: str) -> Path:
@@ -176,12 +190,15 @@ class RunFolder:
         config: What is run.
         resume: Continue from its checkpoint if it has one; without this, a folder with a run is refused.
         about: Written into config.toml beside the configuration.
+        model: Parameters like those that its checkpoint should have; None: any.
 
     Raises:
         InputError: The folder is in use, holds another run, or cannot be resumed.
     """
 
-    def __init__(self, path: Path, config: AnyConfig, resume: bool, about: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, config: AnyConfig, resume: bool, about: dict[str, Any], model: Params | None = None
+    ) -> None:
         self.path, self._config = path, config
         if path.exists() and not path.is_dir():
             raise InputError(f"--out {path} is a file: give the name of a folder")
@@ -201,7 +218,7 @@ class RunFolder:
             has_run = (path / "config.toml").exists()  # another process may have had the lock until now
             if has_run and not resume:
                 raise refusal
-            self.checkpoint = self._open(config, has_run)
+            self.checkpoint = self._open(config, has_run, model)
             self._begin(config, about, has_run)
         except BaseException:
             self._lock.release()
@@ -214,7 +231,7 @@ class RunFolder:
         start = self.checkpoint.iteration if self.checkpoint else 0
         self.events = Events(self.path, start if has_run else None)
 
-    def _open(self, config: AnyConfig, has_run: bool) -> Checkpoint | None:
+    def _open(self, config: AnyConfig, has_run: bool, model: Params | None) -> Checkpoint | None:
         if not has_run:
             return None
         _compare(self.path, read_config(self.path), config)
@@ -225,9 +242,10 @@ class RunFolder:
             write(self.path / "metrics.jsonl", "")
             return None
         found = checkpoint.load(self.path / "checkpoint.pt")
-        kept = sum(row["iteration"] < found.iteration for row in read_metrics(self.path))
-        lines = (self.path / "metrics.jsonl").read_text(errors="replace").split("\n")
-        write(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in lines[:kept]))
+        if model is not None:
+            checkpoint.refuse_another_model(self.path / "checkpoint.pt", found, model)
+        kept = [line for line, row in _lines(self.path) if row["iteration"] < found.iteration]
+        write(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in kept))
         return found
 
     def log(self, row: dict[str, float], pictures: Mapping[str, bytes]) -> None:

@@ -41,7 +41,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged: {error}; evaluate the run again") from error
     if not isinstance(content, dict):
         raise InputError(f"{file} is not an evaluation of this package")

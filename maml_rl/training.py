@@ -118,10 +118,10 @@ def _keeping(folder: RunFolder | Elsewhere, state: Checkpoint, iteration: int) -
         ) from error
 
 
-def _start(learner: Learns, folder: RunFolder | Elsewhere) -> Checkpoint:
+def _start(learner: Learns, folder: RunFolder | Elsewhere, first: Params) -> Checkpoint:
     """The state to go on from, the same on every rank."""
     found = distributed.from_main(folder.checkpoint)
-    state = found or Checkpoint(learner.initial_params(), 0, 0, -float("inf"), "", {})
+    state = found or Checkpoint(first, 0, 0, -float("inf"), "", {})
     theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
     return state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
 
@@ -149,9 +149,10 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
     config, every = learner.config, learner.config.evaluation.every
     iterations = 0 if config.method == "random" else config.iterations
     about = made_with(torch.get_num_threads(), learner.device)
+    first = learner.initial_params()
 
     def open_folder() -> RunFolder | Elsewhere:
-        return RunFolder(Path(out), config, resume, about) if distributed.is_main() else Elsewhere(Path(out))
+        return RunFolder(Path(out), config, resume, about, first) if distributed.is_main() else Elsewhere(Path(out))
 
     def evaluate(theta: Params) -> tuple[Log, Pictures]:
         return trainee.evaluate(theta) if distributed.is_main() else ({}, {})
@@ -162,7 +163,7 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
         closing(distributed.agreed(open_folder)) as folder,
         _stop_requests() as stop,
     ):
-        state = _start(learner, folder)
+        state = _start(learner, folder, first)
         if not iterations and folder.checkpoint is None:
             folder.save("checkpoint.pt", state)
         with ProgressLine(trainee.label, iterations, state.iteration, quiet or not distributed.is_main()) as progress:

@@ -20,12 +20,12 @@ NAN = float("nan")
 
 
 def test_a_run_that_is_killed_again_and_again_equals_one_that_is_not(tmp_path: Path) -> None:
-    numbers, different = survive(tmp_path, Kills(kills=3, iterations=300, spread=0.2))
+    numbers, different = survive(tmp_path, Kills(kills=3, iterations=150, spread=0.1))
     assert numbers["kills"] == 3
     assert numbers["iterations_before_last_kill"] > 0
     assert not different
     with (tmp_path / "killed/metrics.jsonl").open("a") as file:
-        file.write('{"iteration": 299}\n')
+        file.write('{"iteration": 149}\n')
     (tmp_path / "killed/checkpoint_previous.pt").replace(tmp_path / "killed/best.pt")
     (tmp_path / "killed/checkpoint_previous.pt").write_bytes((tmp_path / "whole/checkpoint.pt").read_bytes())
     assert differences(tmp_path / "whole", tmp_path / "killed") == [

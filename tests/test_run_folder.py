@@ -48,18 +48,23 @@ def test_read_metrics_gives_the_rows(tmp_path: Path) -> None:
     assert all(type(value) is float for row in rows for value in row.values())
     assert read_metrics(write(tmp_path / "run", b"")) == []
     # whole, though its newline was never written
-    assert read_metrics(write(tmp_path / "run", b'{"a": 1}\n{"a": 2}')) == [{"a": 1.0}, {"a": 2.0}]
+    assert read_metrics(write(tmp_path / "run", b'{"iteration": 1}\n{"iteration": 2}')) == [
+        {"iteration": 1.0},
+        {"iteration": 2.0},
+    ]
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"a": 2', b'{"a', '{"é'.encode()[:-1], b"\xff"])
+@pytest.mark.parametrize("torn", [b"{", b'{"iteration": 2', b'{"iter', '{"é'.encode()[:-1], b"\xff"])
 def test_a_torn_last_line_is_left_out(torn: bytes, tmp_path: Path) -> None:
-    assert read_metrics(write(tmp_path / "run", lines({"a": 1}) + torn)) == [{"a": 1.0}]
+    assert read_metrics(write(tmp_path / "run", lines({"iteration": 1}) + torn)) == [{"iteration": 1.0}]
 
 
-@pytest.mark.parametrize("bad", [b'{"a": 2', b"\xff", b"[1]", b"3", b'{"a": "x"}', b'{"a": null}'])
-@pytest.mark.parametrize("rest", [b"\n", b'\n{"a": 3}\n'])
+@pytest.mark.parametrize(
+    "bad", [b'{"iteration": 2', b"\xff", b"[1]", b"3", b'{"iteration": "x"}', b'{"iteration": null}']
+)
+@pytest.mark.parametrize("rest", [b"\n", b'\n{"iteration": 3}\n'])
 def test_a_bad_line_is_named(bad: bytes, rest: bytes, tmp_path: Path) -> None:
-    run = write(tmp_path / "run", lines({"a": 1}) + bad + rest)
+    run = write(tmp_path / "run", lines({"iteration": 1}) + bad + rest)
     with pytest.raises(ValueError, match=r"run/metrics\.jsonl, line 2 is not "):
         read_metrics(run)
 

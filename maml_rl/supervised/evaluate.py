@@ -166,16 +166,20 @@ def load_learner(
     """The learner and parameters of a run folder; ``changes`` replace keys of its configuration.
 
     Raises:
-        InputError: There is no such run, it is damaged, or it is not of few-shot learning.
+        InputError: There is no such run, it is damaged, not of few-shot learning, or not of the model.
     """
     path = Path(run)
     config = of_kind(run_folder.read_config(path), FewShotConfig, str(path))
     which = run_folder.parameters_of(config, which)
-    saved = checkpoint.load(path / f"{'checkpoint' if which == 'initial' else which}.pt")
+    file = path / f"{'checkpoint' if which == 'initial' else which}.pt"
+    saved = checkpoint.load(file)
     announce_import(config.data, path)
     values = config.model_dump() | dict(changes or {})
     learner = build(of_kind(parse(values, str(path)), FewShotConfig, str(path)))
-    theta = learner.initial_params() if which == "initial" else saved.theta
+    theta = learner.initial_params()
+    if which != "initial":
+        checkpoint.refuse_another_model(file, saved, theta)
+        theta = saved.theta
     return learner, {name: value.to(learner.device) for name, value in theta.items()}
 
 
