@@ -68,7 +68,7 @@ class Ant(Locomotion):
 
     @cached_property
     def _mass(self) -> CenterOfMass:
-        return CenterOfMass(self.model)
+        return CenterOfMass(self.model, self._start)
 
     def observation(self, state: State) -> Tensor:
         """Positions and velocities; finn2017 adds the torso's rotation and the centre of mass."""

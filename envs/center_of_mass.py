@@ -79,12 +79,14 @@ class CenterOfMass:
 
     Args:
         model: Model of one robot.
+        like: A tensor of the dtype and on the device of the states; None for float64 on the CPU.
 
     Raises:
         ValueError: It has ball joints, slides behind a hinge, or a free joint that a part of the mass does not follow.
     """
 
-    def __init__(self, model: mujoco.MjModel) -> None:
+    def __init__(self, model: mujoco.MjModel, like: Tensor | None = None) -> None:
+        like = torch.zeros((), dtype=torch.float64) if like is None else like
         self._free = False
         self._slides: list[_Slide] = []
         levers, hinges = self._tree(model)

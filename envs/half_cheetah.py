@@ -55,7 +55,7 @@ class HalfCheetah(Locomotion):
 
     @cached_property
     def _mass(self) -> CenterOfMass:
-        return CenterOfMass(self.model)
+        return CenterOfMass(self.model, self._start)
 
     def observation(self, state: State) -> Tensor:
         """All positions but x, and all velocities; finn2017 adds the centre of mass."""

@@ -60,7 +60,7 @@ class HumanoidDirection(PlaneDirection):
 
     @cached_property
     def _mass(self) -> CenterOfMass:
-        return CenterOfMass(self.model)
+        return CenterOfMass(self.model, self._start)
 
     def observation(self, state: State) -> Tensor:
         """All positions but x and y, and all velocities."""

@@ -44,11 +44,17 @@ class Locomotion(MujocoTask):
 
     definitions: ClassVar[Mapping[str, Definition]]
 
-    def __init__(self, preset: str = "gymnasium", horizon: int = 200, threads: int = 0) -> None:
+    def __init__(
+        self,
+        preset: str = "gymnasium",
+        horizon: int = 200,
+        threads: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.preset = preset
         self.definition = self.definitions[preset]
         model, frame_skip, action_scale, noise = self.definition[:4]
-        super().__init__(model(), frame_skip, action_scale, noise, horizon, threads, self.definition.start)
+        super().__init__(model(), frame_skip, action_scale, noise, horizon, threads, self.definition.start, device)
 
     @abstractmethod
     def motion(self, before: State, after: State) -> Motion:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import gymnasium
 import gymnasium.envs
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from envs import opengl, random
 from envs.cores import cores
+from envs.physics import Physics, require_gpu_extra
 from envs.physics.cpu import CpuPhysics
 from envs.task_env import Step, TaskEnv
 
@@ -55,9 +56,22 @@ class MujocoTask(TaskEnv):
         horizon: Control steps in an episode.
         threads: Threads of each copy's simulator; 0 for all cores, or with torchrun its rank's share.
         start: Positions that the noise of the start state is added to; None for the model's default.
+        device: Where the worlds are and all tensors live: the CPU, or a GPU with the extra ``gpu``.
+
+    Attributes:
+        simulator: "mujoco" computes in float64 on CPU threads, "mujoco_warp" in float32 on any device; None takes the
+            first on a CPU and the second on a GPU.
+        max_contacts: Contacts that mujoco_warp makes room for in each world; None for the most there can be.
+        max_rows: The same of constraint rows.
+
+    Raises:
+        InputError: The device is a GPU and the extra is not installed.
     """
 
     copies = 2
+    simulator: ClassVar[Literal["mujoco", "mujoco_warp"] | None] = None
+    max_contacts: ClassVar[int | None] = None
+    max_rows: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -68,7 +82,10 @@ class MujocoTask(TaskEnv):
         horizon: int,
         threads: int = 0,
         start: Sequence[float] | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
+        self.device = torch.device(device)
+        require_gpu_extra(type(self).__name__, self.device)
         # A diverged world must show as NaN, not restart from the default state.
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.model = model
@@ -79,17 +96,19 @@ class MujocoTask(TaskEnv):
         self._noise = noise
         # Every copy gets all cores: while the policy of one works, the simulator of the other can use them all.
         self._threads = threads or cores()
-        low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).unbind(-1)
+        low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).to(self.device).unbind(-1)
         self._control_middle, self._control_half = (high + low) / 2, (high - low) / 2
-        self._start = torch.tensor(model.qpos0 if start is None else start, dtype=torch.float64)
-        self._physics: CpuPhysics | None = None
+        self._on_warp = (self.simulator or ("mujoco" if self.device.type == "cpu" else "mujoco_warp")) == "mujoco_warp"
+        dtype = torch.float32 if self._on_warp else torch.float64
+        self._start = torch.tensor(model.qpos0 if start is None else start, dtype=dtype, device=self.device)
+        self._physics: Physics | None = None
         self._batch = 0
         self._task = torch.zeros(0)
         self._models: dict[bytes, mujoco.MjModel] = {}  # of the tasks that were last reset to
         self._worlds: list[mujoco.MjModel] = []  # the model of each environment
         self._renderer: mujoco.Renderer | None = None
         self.action_space = gymnasium.spaces.Box(-action_scale, action_scale, (model.nu,), np.float32)
-        width = self.observation(State(self._start, torch.zeros(model.nv, dtype=torch.float64))).shape[-1]
+        width = self.observation(State(self._start, self._start.new_zeros(model.nv))).shape[-1]
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
     @abstractmethod
@@ -109,7 +128,12 @@ class MujocoTask(TaskEnv):
         return self.model
 
     def _models_of(self, tasks: Tensor) -> list[mujoco.MjModel]:
-        """A model for each environment; equal tasks share one, and tasks of the last reset keep theirs."""
+        """A model for each environment; equal tasks share one, and tasks of the last reset keep theirs.
+
+        Where no task has a model of its own, nothing is read from the tasks' device.
+        """
+        if type(self).task_model is MujocoTask.task_model:
+            return [self.model] * len(tasks)
         keys = [row.tobytes() for row in tasks.cpu().numpy()]
         distinct = dict(zip(keys, tasks, strict=True))
         known = self._models
@@ -118,17 +142,24 @@ class MujocoTask(TaskEnv):
 
     @property
     def state(self) -> State:
-        """The worlds' present state (views of the simulator's arrays; float64)."""
+        """The worlds' present state (views of the simulator's arrays; float64 of MuJoCo, float32 of mujoco_warp)."""
         if self._physics is None:
             raise RuntimeError("call reset(tasks, seeds) before reading the state")
         return State(self._physics.qpos, self._physics.qvel)
+
+    def _simulate(self, batch: int) -> Physics:
+        if not self._on_warp:
+            return CpuPhysics(self._worlds, batch, self._threads)
+        from envs.physics.gpu import GpuPhysics  # of the extra gpu
+
+        return GpuPhysics(self._worlds, batch, self.device, self.max_contacts, self.max_rows)
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Start at the default position plus noise; see the class for its widths."""
         batch, self._worlds = len(seeds), self._models_of(tasks)
         if self._physics is None or batch != self._batch:
             self.close()
-            self._physics, self._batch = CpuPhysics(self._worlds, batch, self._threads), batch
+            self._physics, self._batch = self._simulate(batch), batch
         else:
             self._physics.use(self._worlds)
         self._task = tasks
@@ -153,6 +184,15 @@ class MujocoTask(TaskEnv):
         reward = sum(terms.values(), torch.zeros(())).float()
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
 
+    def end_episodes(self) -> None:
+        """Wait for the simulator, and see whether it had room for every contact.
+
+        Raises:
+            FloatingPointError: It had not: contacts or forces were lost.
+        """
+        if self._physics is not None:
+            self._physics.check()
+
     def render(self, index: int = 0, width: int = 480, height: int = 360) -> NDArray[np.uint8]:
         """An RGB image of one environment, in its own model, from the model's tracking camera."""
         state = self.state
@@ -162,7 +202,7 @@ class MujocoTask(TaskEnv):
             self._renderer = opengl.renderer(self.model, width, height)
         model = self._worlds[index]
         data = mujoco.MjData(model)
-        data.qpos[:], data.qvel[:] = state.qpos[index].numpy(), state.qvel[index].numpy()
+        data.qpos[:], data.qvel[:] = state.qpos[index].cpu(), state.qvel[index].cpu()
         mujoco.mj_forward(model, data)
         camera = mujoco.MjvCamera()
         if model.ncam:

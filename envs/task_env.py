@@ -107,6 +107,12 @@ class TaskEnv(ABC):
     def step(self, action: Tensor) -> Step:
         """Apply one policy action to each environment, (batch, act)."""
 
+    def end_episodes(self) -> None:  # noqa: B027  an environment that looks at every step need not define it
+        """Called after the last step of a batch of episodes: raise what ``step`` left unlooked at.
+
+        On a GPU to look is to wait, so a step only notes what was wrong with it.
+        """
+
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
         """The fixed evaluation tasks, the same for every training seed.
 

@@ -53,6 +53,10 @@ class ToldTask(TaskEnv):
         step = self.env.step(action)
         return step._replace(observation=self.told(step.observation, self._task))
 
+    def end_episodes(self) -> None:
+        """Look at the other environment's."""
+        self.env.end_episodes()
+
     def describe(self, task: Tensor) -> str:
         """The other environment's words."""
         return self.env.describe(task)

@@ -82,6 +82,9 @@ class CpuPhysics:
         if not np.abs(self._state).max() < mujoco.mjMAXVAL:
             self._state[~(np.abs(self._state).max(axis=1) < mujoco.mjMAXVAL)] = np.nan
 
+    def check(self) -> None:
+        """Nothing: a world that diverges shows as NaN, and MuJoCo makes room for what it needs."""
+
     def close(self) -> None:
         """Stop the threads."""
         self._pool.close()
