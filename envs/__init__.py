@@ -2,9 +2,10 @@
 
 import difflib
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
+import torch
 
 from envs.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
 from envs.bandit import Bandit
@@ -15,8 +16,10 @@ from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from envs.hopper import HopperRandomDynamics
 from envs.humanoid import HumanoidDirection
 from envs.metaworld_env import BY_METAWORLD
+from envs.mujoco_task import MujocoTask
 from envs.navigation import Navigation
 from envs.own import BY_ID, gymnasium_batch, own_class, refuse_vector
+from envs.physics import gpu_extra, require_gpu_extra
 from envs.tabular_mdp import TabularMDP
 from envs.task_env import SUCCESS, Step, TaskEnv
 from envs.task_ranges import Ranges
@@ -35,6 +38,7 @@ __all__ = [
     "WorkerError",
     "catalogue",
     "check_contract",
+    "device_of",
     "family",
     "make",
     "names",
@@ -81,6 +85,12 @@ def family(name: str) -> type[TaskEnv]:
     return FAMILIES[name]
 
 
+def device_of(name: str, device: torch.device) -> torch.device:
+    """Where an environment runs best beside a policy on ``device``: MuJoCo without the extra ``gpu`` on the CPU."""
+    on_cpu = issubclass(family(name), MujocoTask) and not gpu_extra()
+    return torch.device("cpu") if on_cpu else device
+
+
 def make(
     name: str,
     preset: str | None = None,
@@ -89,6 +99,7 @@ def make(
     vector: Vector | None = None,
     task_ranges: Ranges | None = None,
     render_mode: str | None = None,
+    device: torch.device | None = None,
 ) -> list[TaskEnv]:
     """Make the environment, in as many copies as work best side by side.
 
@@ -97,19 +108,22 @@ def make(
             "metaworld:NAME".
         preset: One of the family's presets; None for its first.
         horizon: Control steps in an episode; None for the environment's own.
-        copies: How many; None for what the environment asks for.
+        copies: How many; None for what the environment asks for, and for one on a GPU.
         vector: How a gymnasium environment is stepped; None for in this process.
         task_ranges: Attributes of a gymnasium environment whose values are the task.
         render_mode: "rgb_array" makes a gymnasium environment so that it can draw itself; others always can.
+        device: Where one of ``names()`` has its tensors and simulates; None for the CPU. A class of your own chooses
+            its device, and other environments are on the CPU.
 
     Returns:
         The copies, usually for ``maml_rl.rollout``.
 
     Raises:
-        InputError: Unknown name or preset, an argument that does nothing, or a class that breaks the TaskEnv contract.
+        InputError: Unknown name or preset, an argument that does nothing, a class that breaks the TaskEnv contract, or
+            a MuJoCo environment on a GPU without the extra ``gpu``.
     """
     chosen = family(name)
-    options = {} if preset is None else {"preset": preset}
+    options: dict[str, Any] = {} if preset is None else {"preset": preset}
     vector, ranges = vector or Vector(), task_ranges or {}
     if preset is not None and preset not in chosen.presets:
         known = ", ".join(chosen.presets) or "none"
@@ -119,6 +133,10 @@ def make(
         made = [gymnasium_batch(name, vector, horizon, ranges, render_mode) for _ in range(copies or 1)]
     else:
         refuse_vector(name, vector, ranges)
+        if device is not None and device.type != "cpu" and name in FAMILIES:
+            if issubclass(chosen, MujocoTask):
+                require_gpu_extra(name, device)
+            options["device"], copies = device, copies or 1
         made = [chosen(**options) for _ in range(copies or chosen.copies)]
     for env in made:
         if horizon is not None:

@@ -86,25 +86,29 @@ class CenterOfMass:
     """
 
     def __init__(self, model: mujoco.MjModel, like: Tensor | None = None) -> None:
-        like = torch.zeros((), dtype=torch.float64) if like is None else like
         self._free = False
         self._slides: list[_Slide] = []
+        like = torch.zeros((), dtype=torch.float64) if like is None else like
         levers, hinges = self._tree(model)
-        self._root = torch.tensor([[*levers[0]], [0.0] * 3], dtype=torch.float64).T.unsqueeze(-1)
+        self._root = torch.tensor([[*levers[0]], [0.0] * 3], dtype=torch.float64).T.unsqueeze(-1).to(like)
         deepest = max((hinge.depth for hinge in hinges), default=0)
         links = [[i + 1 for i, hinge in enumerate(hinges) if hinge.depth == depth] for depth in range(1, deepest + 1)]
         self._levels: list[_Level] = []
         joints: list[int] = []
         for level, above in zip(links[::-1], [*links[-2::-1], [0]], strict=True):
             own = [hinges[link - 1] for link in level]
-            self._levels.append(_level(model, len(joints), own, [levers[link] for link in level], above))
+            made = _level(model, len(joints), own, [levers[link] for link in level], above)
+            self._levels.append(_Level(made.hinges, made.lever.to(like), made.gather.to(like)))
             joints += [hinge.joint for hinge in own]
-        self._qpos, self._qvel = torch.from_numpy(model.jnt_qposadr[joints]), torch.from_numpy(model.jnt_dofadr[joints])
-        self._rest = torch.from_numpy(model.qpos0[self._qpos]).unsqueeze(-1)
         slides = [slide.joint for slide in self._slides]
-        self._slide_qpos, self._slide_qvel = model.jnt_qposadr[slides].tolist(), model.jnt_dofadr[slides].tolist()
-        self._slide_axis = torch.from_numpy(np.reshape([slide.axis for slide in self._slides], (-1, 3)))
-        self._slide_rest = torch.from_numpy(model.qpos0[self._slide_qpos])
+        self._qpos, self._qvel, self._slide_qpos, self._slide_qvel = (
+            torch.from_numpy(address[chosen]).to(like.device)
+            for chosen in (joints, slides)
+            for address in (model.jnt_qposadr, model.jnt_dofadr)
+        )
+        self._rest = torch.from_numpy(model.qpos0[model.jnt_qposadr[joints]]).unsqueeze(-1).to(like)
+        self._slide_rest = torch.from_numpy(model.qpos0[model.jnt_qposadr[slides]]).to(like)
+        self._slide_axis = torch.from_numpy(np.reshape([slide.axis for slide in self._slides], (-1, 3))).to(like)
 
     def _tree(self, model: mujoco.MjModel) -> tuple[list[Array], list[_Hinge]]:
         """Levers of the links and the hinges between them; a body without a joint is part of the link it is on."""
@@ -146,8 +150,8 @@ class CenterOfMass:
             dm = dm + torch.linalg.cross(qvel[..., 3:6], m)
             m, dm = ((turn @ part.unsqueeze(-1)).squeeze(-1) for part in (m, dm))
             return qpos[..., :3] + m, qvel[..., :3] + dm
-        slid = qpos[..., self._slide_qpos] - self._slide_rest
-        return m + slid @ self._slide_axis, dm + qvel[..., self._slide_qvel] @ self._slide_axis
+        slid, slides = qpos.index_select(-1, self._slide_qpos), qvel.index_select(-1, self._slide_qvel)
+        return m + (slid - self._slide_rest) @ self._slide_axis, dm + slides @ self._slide_axis
 
     def _moment(self, qpos: Tensor, qvel: Tensor) -> Tensor:
         """Moment of everything on the root, in its frame, and the moment's rate: (3, 2, batch)."""

@@ -182,16 +182,18 @@ def _policy(config: Config, env: TaskEnv) -> Policy:
     return GaussianPolicy(*shared, settings.init_std, settings.min_std)
 
 
-def environments(config: Config, copies: int | None = None, drawn: bool = False) -> list[TaskEnv]:
+def environments(
+    config: Config, copies: int | None = None, drawn: bool = False, device: torch.device | None = None
+) -> list[TaskEnv]:
     """The environment that a configuration names, in copies as ``envs.make`` gives them; for the oracle it tells.
 
-    One that is ``drawn`` is made so that it can draw itself, in this process.
+    One that is ``drawn`` is made so that it can draw itself, in this process. Without a device it is on the CPU.
     """
     vector = envs.Vector(vector_size=config.vector_size)
     if not drawn:
         vector = vector._replace(workers=config.workers, worker_timeout=config.worker_timeout)
     mode = "rgb_array" if drawn else None
-    made = envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges, mode)
+    made = envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges, mode, device)
     return [ToldTask(env) for env in made] if config.method == "oracle" else made
 
 
@@ -204,7 +206,9 @@ def build(config: Config) -> Learner:
         InputError: Something it names does not exist or breaks its contract.
     """
     device = set_up(config.device, config.threads)
-    made = environments(config)
+    # A GPU that was asked for simulates too, or says what to install; one that was found does what it can.
+    where = envs.device_of(config.env, device) if config.device == "auto" else device
+    made = environments(config, device=where)
     policy = _policy(config, made[0])
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)

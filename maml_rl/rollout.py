@@ -57,6 +57,7 @@ def act(env: TaskEnv, policy: Policy, params: Params, observation: Tensor, noise
         success = flag(step.info[SUCCESS] > 0) if SUCCESS in step.info else None
         yield Moment(observation, action, taken(step.reward), live, behaviour, after, terminated, cut, success)
         observation, live = after, live & ~(terminated | cut)
+    env.end_episodes()
 
 
 def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor) -> Trajectory:
@@ -126,7 +127,8 @@ def rollout(
         first: What errors call the first of these tasks.
 
     Raises:
-        FloatingPointError: An action, reward or observation of a live step is NaN or infinite.
+        FloatingPointError: An action, reward or observation of a live step is NaN or infinite, or the simulator lost
+            contacts or forces.
     """
     waves = _waves(seeds.shape[0], seeds.shape[1], len(envs), envs[0].max_batch)
 

@@ -220,8 +220,8 @@ class GpuPhysics:
             )
         if flags & ROWS:
             found.append(
-                f"{self._rows} constraint rows a world where {needed[1]} were needed: set max_rows = {needed[1]} or more "
-                "in the environment's class"
+                f"{self._rows} constraint rows a world where {needed[1]} were needed: set max_rows = {needed[1]} or "
+                "more in the environment's class"
             )
         others = flags & OVERFLOWS & ~(CONTACTS | ROWS)
         if others:
