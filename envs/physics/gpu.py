@@ -86,12 +86,14 @@ class GpuPhysics:
 
     ``mujoco_warp`` neither looks for diverged worlds nor resets them. A world turns to NaN here when the size of its
     state reaches MuJoCo's own limit, or when contacts or forces were lost because a buffer was full, which ``check``
-    reports. Between the stages of the Runge-Kutta integrator mujoco_warp itself does not look whether rows were
-    lost: there only the default sizes, which cannot be exceeded, are safe.
+    reports.
 
     On a CPU warp records and replays the same graph, which is how this class is tested. What CUDA adds has not been
-    run: the capture on warp's stream (torch's default stream cannot be captured), the launch on torch's current
+    run: the capture on warp's own stream (torch's default stream cannot be captured), the launch on torch's current
     stream, and the loops of the solver as conditional nodes of the graph. One thread at a time may capture.
+
+    Contacts of a plane with a capsule that leans less than 30 degrees from the plane's normal have other axes of
+    friction than MuJoCo's, which turns the pyramid of a robot that moves in three dimensions.
 
     Args:
         models: One compiled model for all worlds, or one for each, all of the same sizes and options.
@@ -101,7 +103,8 @@ class GpuPhysics:
         rows: Constraint rows to make room for in each world; None for the most there can be.
 
     Raises:
-        ValueError: The models differ in what mujoco_warp cannot vary from world to world.
+        ValueError: The models differ in what mujoco_warp cannot vary from world to world; or there is less room than
+            could be needed and the integrator is Runge-Kutta, between whose stages nobody would see that it was full.
         NotImplementedError: mujoco_warp lacks something that the model uses, such as the PGS solver.
     """
 
@@ -123,9 +126,15 @@ class GpuPhysics:
         self._put(set())
         self.use(models)
         with self._stream():
-            most = buffer_sizes(self._base, self._model.nxn_geom_pair_filtered.numpy())
-            self._contacts = most[0] if contacts is None else contacts
-            self._rows = most[1] if rows is None else rows
+            self._most = buffer_sizes(self._base, self._model.nxn_geom_pair_filtered.numpy())
+            self._contacts = self._most[0] if contacts is None else contacts
+            self._rows = self._most[1] if rows is None else rows
+            runge_kutta = self._base.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+            if runge_kutta and (self._contacts < self._most[0] or self._rows < self._most[1]):
+                raise ValueError(
+                    f"with the Runge-Kutta integrator, a full buffer can go unseen: give {self._most[0]} contacts "
+                    f"and {self._most[1]} rows or more, or leave them at None"
+                )
             self._data = mujoco_warp.make_data(self._base, nworld=batch, nconmax=self._contacts, njmax=self._rows)
             self._most_contacts, self._most_rows = wp.zeros(1, dtype=int), wp.zeros(batch, dtype=int)
         self.qpos: Tensor = wp.to_torch(self._data.qpos)
@@ -182,6 +191,7 @@ class GpuPhysics:
         self.qvel.copy_(qvel)
 
     def _capture(self, frame_skip: int) -> wp.Graph:
+        """The physics steps of one control step; warp compiles here what its cache lacks."""
         with wp.ScopedDevice(self._device), wp.ScopedCapture() as capture:
             for _ in range(frame_skip):
                 mujoco_warp.step(self._model, self._data)
@@ -212,17 +222,16 @@ class GpuPhysics:
         flags = OverflowType(int(np.bitwise_or.reduce(self._data.overflow.numpy())))
         needed = -(-int(self._most_contacts.numpy()[0]) // self._batch), int(self._most_rows.numpy().max())
         worlds = (self._overflow & int(OVERFLOWS)).nonzero().flatten().tolist()
-        found = []
-        if flags & CONTACTS:
-            found.append(
-                f"{self._contacts} contacts a world where {needed[0]} were needed on average: set max_contacts = "
-                f"{needed[0]} or more in the environment's class"
-            )
-        if flags & ROWS:
-            found.append(
-                f"{self._rows} constraint rows a world where {needed[1]} were needed: set max_rows = {needed[1]} or "
-                "more in the environment's class"
-            )
+        buffers = [
+            (CONTACTS, "contacts", self._contacts, needed[0], "max_contacts", self._most[0]),
+            (ROWS, "constraint rows", self._rows, needed[1], "max_rows", self._most[1]),
+        ]
+        found = [
+            f"{size} {what} a world, and at least {need} are needed: leave {key} of the environment's class at None, "
+            f"which makes room for {most}"
+            for kinds, what, size, need, key, most in buffers
+            if flags & kinds
+        ]
         others = flags & OVERFLOWS & ~(CONTACTS | ROWS)
         if others:
             found.append(f"a buffer of fixed size ({others.name}): this model needs device = 'cpu'")
