@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import gymnasium
 import gymnasium.envs
@@ -59,8 +59,7 @@ class MujocoTask(TaskEnv):
         device: Where the worlds are and all tensors live: the CPU, or a GPU with the extra ``gpu``.
 
     Attributes:
-        simulator: "mujoco" computes in float64 on CPU threads, "mujoco_warp" in float32 on any device; None takes the
-            first on a CPU and the second on a GPU.
+        warp_on_cpu: Whether mujoco_warp, in float32, simulates on a CPU too, and not MuJoCo in float64: for tests.
         max_contacts: Contacts that mujoco_warp makes room for in each world; None for the most there can be.
         max_rows: The same of constraint rows.
 
@@ -69,7 +68,7 @@ class MujocoTask(TaskEnv):
     """
 
     copies = 2
-    simulator: ClassVar[Literal["mujoco", "mujoco_warp"] | None] = None
+    warp_on_cpu: ClassVar[bool] = False
     max_contacts: ClassVar[int | None] = None
     max_rows: ClassVar[int | None] = None
 
@@ -98,7 +97,7 @@ class MujocoTask(TaskEnv):
         self._threads = threads or cores()
         low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).to(self.device).unbind(-1)
         self._control_middle, self._control_half = (high + low) / 2, (high - low) / 2
-        self._on_warp = (self.simulator or ("mujoco" if self.device.type == "cpu" else "mujoco_warp")) == "mujoco_warp"
+        self._on_warp = self.warp_on_cpu or self.device.type != "cpu"
         dtype = torch.float32 if self._on_warp else torch.float64
         self._start = torch.tensor(model.qpos0 if start is None else start, dtype=dtype, device=self.device)
         self._physics: Physics | None = None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from robots import actions, taken
+from test_mujoco_task import slider_model
 from torch import Tensor
 
 pytest.importorskip("mujoco_warp")
@@ -38,7 +39,7 @@ def on_warp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
     def make(family: type[Locomotion], preset: str = "gymnasium", **buffers: int) -> Locomotion:
         with monkeypatch.context() as patch:
-            patch.setattr(MujocoTask, "simulator", "mujoco_warp")
+            patch.setattr(MujocoTask, "warp_on_cpu", True)
             env = family(preset)
         for name, size in buffers.items():
             monkeypatch.setattr(type(env), name, size)
@@ -201,6 +202,24 @@ def test_what_follows_from_the_masses_is_of_each_world_too(on_warp: Make) -> Non
         np.testing.assert_allclose(env._physics._model.body_mass.numpy(), np.stack(own), rtol=1e-6)
 
 
+def test_a_motion_known_in_closed_form() -> None:
+    # v <- v + F/m dt, then x <- x + v dt, with dt = 0.1 s; nothing touches anything.
+    physics = GpuPhysics([slider_model(2.0), slider_model(4.0), slider_model(0.5)], 3, CPU)
+    physics.set_state(torch.tensor([[0.0], [0.0], [-1.0]]), torch.tensor([[0.0], [4.0], [0.0]]))
+    for force, steps, qvel, qpos in (
+        (3.0, 1, [0.15, 4.075, 0.6], [0.015, 0.4075, -0.94]),
+        (2.0, 3, [0.45, 4.225, 1.8], [0.12, 1.66, -0.52]),
+    ):
+        physics.step(torch.full((3, 1), force), steps)
+        torch.testing.assert_close(physics.qvel, torch.tensor(qvel).unsqueeze(1), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(physics.qpos, torch.tensor(qpos).unsqueeze(1), rtol=1e-6, atol=1e-6)
+    physics.use([slider_model(4.0)] * 3)
+    physics.set_state(torch.zeros(3, 1), torch.zeros(3, 1))
+    physics.step(torch.full((3, 1), 3.0), 1)
+    torch.testing.assert_close(physics.qvel, torch.full((3, 1), 0.075))
+    physics.close()
+
+
 def test_equal_models_share_one() -> None:
     physics = GpuPhysics(half_cheetah_model(), 3, CPU)
     physics.use([half_cheetah_model()] * 3)
@@ -208,13 +227,15 @@ def test_equal_models_share_one() -> None:
 
 
 def test_models_must_differ_in_what_can_vary() -> None:
-    first = half_cheetah_model()
-    for change, name in (("opt.timestep", "opt.timestep"), ("geom_contype", "geom_contype")):
-        other = half_cheetah_model()
-        if change == "opt.timestep":
-            other.opt.timestep = 0.02
-        else:
-            other.geom_contype[1] = 2
+    first, slow, ghost, rubbing = (half_cheetah_model() for _ in range(4))
+    slow.opt.timestep = 0.02
+    ghost.geom_contype[1] = 2
+    rubbing.dof_frictionloss[5] = 0.1
+    physics = GpuPhysics(first, 2, CPU)
+    for other, name in ((slow, "opt.timestep"), (ghost, "geom_contype"), (rubbing, "dof_frictionloss")):
+        for _ in range(2):
+            with pytest.raises(ValueError, match=name):
+                physics.use([first, other])
         with pytest.raises(ValueError, match=name):
             GpuPhysics([first, other], 2, CPU)
     with pytest.raises(ValueError, match="1 models for 2 worlds: give one model, or one for each world"):
@@ -393,6 +414,10 @@ def test_a_rollout_says_it(on_warp: Make, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(HalfCheetahDirection, "max_contacts", 1)
     with pytest.raises(FloatingPointError, match="leave max_contacts"):
         rollout([env], policy, params, tasks, noise, seeds)
+
+
+def test_there_is_always_a_row() -> None:
+    assert buffer_sizes(slider_model(), pairs(slider_model())) == (0, 1)
 
 
 def test_the_solver_that_stops_at_its_limit_is_no_overflow() -> None:

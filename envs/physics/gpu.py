@@ -32,13 +32,17 @@ PAIR_CONTACTS = {
 NOT_SIMULATED = {"dof_M0"}
 """What MuJoCo derives from masses and mujoco_warp does not use."""
 
+SIZE_BUFFERS = {"dof_frictionloss", "tendon_frictionloss"}
+"""What mujoco_warp could vary among worlds, but how many there are above 0 is in the size of the buffers."""
+
 
 def buffer_sizes(model: mujoco.MjModel, pairs: np.ndarray) -> tuple[int, int]:
     """The most contacts and constraint rows that one world of rigid bodies can have, so that no buffer overflows.
 
     Every pair of geometries that may collide does, in as many points as two such shapes have. A row is a friction
     loss, a limit, one of up to 6 of an equality, or one of a contact's: 1 without friction, else the 2 (condim - 1)
-    edges of the pyramid (condim, if the cone is elliptic).
+    edges of the pyramid (condim, if the cone is elliptic). There is always one: without any, mujoco_warp's Euler
+    integrator leaves the velocities as they are.
 
     Args:
         model: The model.
@@ -52,7 +56,7 @@ def buffer_sizes(model: mujoco.MjModel, pairs: np.ndarray) -> tuple[int, int]:
     edges = dimensions if model.opt.cone == mujoco.mjtCone.mjCONE_ELLIPTIC else np.maximum(1, 2 * (dimensions - 1))
     rows = 6 * model.neq + model.jnt_limited.sum() + model.tendon_limited.sum()
     rows += (model.dof_frictionloss > 0).sum() + (model.tendon_frictionloss > 0).sum()
-    return int(points.sum()), int(rows + (points * edges).sum())
+    return int(points.sum()), max(1, int(rows + (points * edges).sum()))
 
 
 def _differences(base: mujoco.MjModel, models: Sequence[mujoco.MjModel]) -> set[str]:
@@ -82,7 +86,8 @@ class GpuPhysics:
 
     ``qpos`` and ``qvel`` are float32 torch views of warp's arrays. A control step is a graph, captured once for each
     ``frame_skip`` and replayed: nothing waits for the device before ``check``. Models that differ give warp arrays
-    with a leading axis over worlds, of what differs only.
+    with a leading axis over worlds, of what differs only. ``use`` copies them, and takes models that it had the last
+    time for unchanged.
 
     ``mujoco_warp`` neither looks for diverged worlds nor resets them. A world turns to NaN here when the size of its
     state reaches MuJoCo's own limit, or when contacts or forces were lost because a buffer was full, which ``check``
@@ -103,7 +108,7 @@ class GpuPhysics:
         rows: Constraint rows to make room for in each world; None for the most there can be.
 
     Raises:
-        ValueError: The models differ in what mujoco_warp cannot vary from world to world; or there is less room than
+        ValueError: The models differ in what cannot vary from world to world; or there is less room than
             could be needed and the integrator is Runge-Kutta, between whose stages nobody would see that it was full.
         NotImplementedError: mujoco_warp lacks something that the model uses, such as the PGS solver.
     """
@@ -117,8 +122,8 @@ class GpuPhysics:
         rows: int | None = None,
     ) -> None:
         self._batch = batch
-        self._torch_device = device
-        self._device = wp.device_from_torch(device)
+        self._torch_device = torch.empty(0, device=device).device  # "cuda" is one of them, which warp wants named
+        self._device = wp.device_from_torch(self._torch_device)
         models = [models] * batch if isinstance(models, mujoco.MjModel) else list(models)
         self._graphs: dict[int, wp.Graph] = {}
         self._models: list[mujoco.MjModel] = []
@@ -150,14 +155,15 @@ class GpuPhysics:
 
     def _put(self, varied: set[str]) -> None:
         """Put the model on the device, with a row for each world in the arrays that vary."""
-        unknown = sorted(varied - mujoco_warp.Model.__dataclass_fields__.keys())
-        if unknown:
-            raise ValueError(f"the models differ in {', '.join(unknown)}: mujoco_warp cannot vary that among worlds")
+        fixed = sorted(varied - mujoco_warp.Model.__dataclass_fields__.keys() | varied & SIZE_BUFFERS)
+        if fixed:
+            raise ValueError(f"the models differ in {', '.join(fixed)}, which must be the same in all worlds on a GPU")
         base = copy(self._base)
         base.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # it has none, and refuses the flag
         with self._stream():
             self._model = mujoco_warp.put_model(base, dict.fromkeys(varied, self._batch))
         self._model.opt.warn_overflow = 0  # check says it
+        self._model.opt.deterministic = True  # the same bits from run to run, in whatever order threads end
         self._model.opt.graph_conditional = not self._device.is_cuda or wp.is_conditional_graph_supported()
         self._varied = varied
         self._graphs.clear()
@@ -168,7 +174,6 @@ class GpuPhysics:
             raise ValueError(f"{len(models)} models for {self._batch} worlds: give one model, or one for each world")
         if list(models) == self._models:
             return
-        self._models = list(models)
         distinct = list({id(model): model for model in models}.values())
         varied = self._varied | _differences(self._base, distinct) - NOT_SIMULATED
         if varied != self._varied:
@@ -180,6 +185,7 @@ class GpuPhysics:
                 array = getattr(self._model, name)
                 values = np.stack([getattr(model, name) for model in distinct])[rows]
                 array.assign(wp.array(values, dtype=array.dtype, shape=array.shape, device="cpu"))
+        self._models = list(models)
 
     def set_state(self, qpos: Tensor, qvel: Tensor) -> None:
         """Put every world at time 0 into the given positions (batch, nq) and velocities (batch, nv)."""
