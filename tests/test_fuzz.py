@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 import struct
-import sys
 import time
 import tracemalloc
 import zipfile
@@ -405,6 +404,13 @@ def test_a_checkpoint_of_another_model_is_refused_in_words(
     load_learner(run) if kind == "rl" else load_few_shot_learner(run)
 
 
+def test_a_parameter_that_the_model_does_not_have_is_named() -> None:
+    state = checkpoint.Checkpoint({"w": torch.ones(2), "more": torch.ones(1)}, 1, 1, 0.0, "", {})
+    with pytest.raises(InputError, match=r"here is of another model .*\n  more: \(1,\) torch.float32 there, none now$"):
+        checkpoint.refuse_another_model(Path("here"), state, {"w": torch.zeros(2)})
+    checkpoint.refuse_another_model(Path("here"), state, {"more": torch.zeros(1), "w": torch.zeros(2)})
+
+
 def test_a_resumed_run_keeps_the_rows_before_its_checkpoint_whatever_stands_between(trained: dict[str, Path]) -> None:
     run = trained["rl"]
     row = (run / "metrics.jsonl").read_text().strip()
@@ -486,9 +492,10 @@ def described(kind: str, *shape: int) -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        described("|u1", 10**9, 20, 28, 28), described("|u1", 3), described("<f4", 1, 20, 14, 7),
+        described("|u1", 10**5, 20, 28, 28), described("|u1", 3), described("<f4", 1, 20, 14, 7),
         described("|u1", 0, 20, 28, 28), described("|u1", 1, 20, 28, 28), described("|O", 1, 20, 28, 28),
-        described("|b1", 1, 20, 28, 14), array_file(b"(" * 9000), array_file(b"'''"), DRAWINGS, pickle.dumps([1]),
+        described("|i1", 1, 20, 28, 28) + b"\0", array_file(b"(" * 9000), array_file(b"'''"), DRAWINGS,
+        pickle.dumps([1]),
     ],
 )  # fmt: skip
 def test_a_strange_cache_is_made_anew(content: bytes, tmp_path: Path) -> None:
@@ -500,5 +507,4 @@ def test_a_strange_cache_is_made_anew(content: bytes, tmp_path: Path) -> None:
     kept.write_bytes(content)
     with frugal(), pytest.warns(UserWarning, match="but 1 characters"):
         np.testing.assert_array_equal(OMNIGLOT.load(root), images)
-    assert sys.getsizeof(content) < 2**20
     assert np.array_equal(np.load(kept), images)
