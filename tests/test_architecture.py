@@ -216,6 +216,10 @@ def test_training_imports_no_picture_library(library: str, loaded: set[str]) -> 
     assert library not in loaded
 
 
+def test_training_on_a_cpu_does_without_the_extra_gpu(loaded: set[str]) -> None:
+    assert not loaded & {"warp", "mujoco_warp", "envs.physics.gpu"}
+
+
 def test_a_file_is_one_idea() -> None:
     # a second idea has moved in where a file is longer
     for package in ("maml_rl", "envs"):
