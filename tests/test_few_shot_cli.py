@@ -68,7 +68,7 @@ def test_evaluate_prints_what_it_wrote(command: Command, folder: Path) -> None:
     code, out, _ = command("evaluate", "run", "--tasks", "4", "--steps", "1", "--shots", "3")
     assert code == 0
     content = json.loads((folder / "run/evaluation.json").read_text())
-    assert "run: 4 held-out tasks, 3 shots, rate 0.01" in out
+    assert "run: 4 held-out tasks, shots 3, rate 0.01" in out
     shown = re.findall(r"│ +(\d) │ +([\d.]+) │ +± ([\d.]+) │ +([\d.]+) │ +([\d.]+) │", out)
     columns = [content[key]["error"] for key in ("mean", "ci95", "median", "trimmed_mean")]
     assert shown == [(str(k), *(f"{column[k]:.3f}" for column in columns)) for k in range(2)]
@@ -277,7 +277,7 @@ def test_own_data_go_by_the_sizes_that_they_take(command: Command, folder: Path)
     assert checkpoint.load(folder / "run/checkpoint.pt").theta["3.bias"].shape == (3,)
     code, out, err = command("evaluate", "run", "--tasks", "3", "--shots", "5")
     assert code == 0, err
-    assert "3 held-out tasks, 5 shots" in out
+    assert "3 held-out tasks, shots 5" in out
     learner, _ = load_learner(folder / "run", changes={"shots": 5})
     batch = learner.training_tasks(0)
     assert (batch.support.targets.shape[1], batch.query.targets.shape[1]) == (15, 3)

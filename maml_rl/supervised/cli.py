@@ -28,7 +28,7 @@ def _evaluate(run: Path, chosen: EvaluateFewShot) -> None:
 
     result = run_evaluation(run, chosen.tasks, chosen.steps, chosen.shots, chosen.which, chosen.tune_lr)
     count = len(next(iter(result.values.values())))
-    shots = "" if result.shots is None else f" {result.shots} shots,"
+    shots = "" if result.shots is None else f" shots {result.shots},"
     table = Table(title=f"{run}: {count} held-out tasks,{shots} rate {result.lr:g}")
     table.add_column("gradient steps", justify="right")
     regression = "error" in result.mean
