@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -28,13 +28,15 @@ def write(path: Path, content: bytes | str) -> None:
     data = content.encode(errors="replace") if isinstance(content, str) else content
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with _named(path, len(data)), temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _named(path, len(data)):
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that is read-only
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -158,8 +158,8 @@ def test_a_thousand_iterations_hold_no_more_than_some(tmp_path: Path, monkeypatc
     held = np.loadtxt(tmp_path / "meter")
     assert len(held) >= 2000  # a reset before and after each inner step
     early, late = held[200:400], held[-200:]
-    memory, threads, files, sockets = late.max(0) / early.max(0).clip(min=1)
-    assert memory < 1.02
-    assert threads <= 1
-    assert files <= 1
-    assert sockets == held[:, 3].max() == 0  # nothing that others could connect to
+    memory, threads, files, _ = late.max(0)
+    assert memory < 1.02 * early[:, 0].max()
+    assert threads <= early[:, 1].max() + 1  # one may start late; a leak in 1,000 iterations is hundreds
+    assert files <= early[:, 2].max() + 1
+    assert held[:, 3].max() == 0  # nothing that others could connect to
