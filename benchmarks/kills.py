@@ -7,7 +7,6 @@ on iterations and on saving them in equal parts; one kill in four comes earlier,
 Exits with 1 if anything differs.
 """
 
-import json
 import random
 import subprocess
 import sys
@@ -16,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 import tyro
 
 from common import report
 from maml_rl import checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from tiny import rows, same_checkpoint
 
 CONFIG = """
 env = "navigation"
@@ -46,20 +47,12 @@ class Kills:
     iterations: int = 3000
 
 
-def _rows(run: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl, each of which has to be whole, without seconds."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith("seconds/")} for row in rows]
-
-
 def differences(one: Path, other: Path) -> list[str]:
     """What is not bit for bit the same in two run folders: checkpoints and metrics but for seconds."""
-    found = [] if _rows(one) == _rows(other) else ["metrics.jsonl"]
+    found = [] if rows(one) == rows(other) else ["metrics.jsonl"]
     for name in ("checkpoint.pt", "checkpoint_previous.pt", "best.pt"):
-        a, b = checkpoint.load(one / name), checkpoint.load(other / name)
-        states = ((a.theta, b.theta), (a.outer, b.outer))
-        same = [x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x) for x, y in states]
-        if not all(same) or a._replace(theta={}, outer={}) != b._replace(theta={}, outer={}):
+        configs = [checkpoint.load(run / name).config for run in (one, other)]
+        if not same_checkpoint(one / name, other / name) or configs[0] != configs[1]:
             found.append(name)
     return found
 

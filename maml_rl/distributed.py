@@ -25,6 +25,7 @@ from envs import InputError, WorkerError
 from maml_rl.types import Tree, map_tensors
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 PATIENCE = timedelta(hours=2)
 """How long ranks wait for one that lives, as they do while rank 0 evaluates and draws."""
@@ -219,6 +220,11 @@ def _from(source: int, value: T) -> T:
     held: list[Any] = [value if rank() == source else None]
     _together(distributed.broadcast_object_list, held, source)
     return held[0]  # type: ignore[no-any-return]
+
+
+def on_main(function: Callable[[], T], otherwise: U) -> T | U:
+    """What a function gives on rank 0, and something else on the others; an error ends all, as in ``agreed``."""
+    return agreed(lambda: function() if is_main() else otherwise)
 
 
 def agreed(function: Callable[[], T]) -> T:

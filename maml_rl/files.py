@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 
 @contextmanager
@@ -13,6 +14,13 @@ def _named(path: Path, size: int) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, f"cannot write {size} bytes: {error.strerror}", str(path)) from error
+
+
+def _put(path: Path, mode: Literal["wb", "ab"], data: bytes) -> None:
+    with path.open(mode) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -29,10 +37,7 @@ def write(path: Path, content: bytes | str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with _named(path, len(data)):
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            _put(temporary, "wb", data)
             temporary.replace(path)
     except BaseException:
         with suppress(OSError):  # a file system that is read-only
@@ -47,7 +52,5 @@ def append(path: Path, line: str) -> None:
         OSError: It cannot be written whole; the message names the file and the bytes.
     """
     data = line.encode()
-    with _named(path, len(data)), path.open("ab") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with _named(path, len(data)):
+        _put(path, "ab", data)

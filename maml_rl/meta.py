@@ -233,7 +233,8 @@ def check_gradient(total: Params, of_task: Callable[[int], Params], tasks: int, 
     """
 
     def bad(gradient: Params) -> list[str]:
-        return [name for name, value in gradient.items() if not bool(value.isfinite().all())]
+        finite = torch.stack([value.isfinite().all() for value in gradient.values()]).tolist()
+        return [name for name, fine in zip(gradient, finite, strict=True) if not fine]
 
     if names := bad(total):
         task = next((first + task for task in range(tasks) if bad(of_task(task))), "all together")

@@ -185,11 +185,12 @@ def _check_finite(trajectory: Trajectory, first: int) -> None:
         (step, kind, task, episode) for task, episode, step, kind in found.nonzero().tolist()
     )
     name, value = list(values.items())[kind]
-    later = [*trajectory.observations[task, episode, step + 1 :], trajectory.final_observations[task, episode]]
+    seen = [*trajectory.observations[task, episode], trajectory.final_observations[task, episode]]
+    goes_on = bool(seen[step + 1].isfinite().all())
     causes = {
         "observations": "the environment gave it",
         "actions": "the policy's parameters or what it makes of its input diverged",
-        "rewards": "the environment gave it" if later[0].isfinite().all() else "the state of the simulation diverged",
+        "rewards": "the environment gave it" if goes_on else "the state of the simulation diverged",
     }
     raise FloatingPointError(
         f"{name} of task {first + task}, episode {episode}, step {step} (all counted from 0) hold "

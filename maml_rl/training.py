@@ -150,17 +150,11 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
     iterations = 0 if config.method == "random" else config.iterations
     about = made_with(torch.get_num_threads(), learner.device)
     first = learner.initial_params()
-
-    def open_folder() -> RunFolder | Elsewhere:
-        return RunFolder(Path(out), config, resume, about, first) if distributed.is_main() else Elsewhere(Path(out))
-
-    def evaluate(theta: Params) -> tuple[Log, Pictures]:
-        return trainee.evaluate(theta) if distributed.is_main() else ({}, {})
-
+    open_folder = partial(RunFolder, Path(out), config, resume, about, first)
     with (
         closing(learner),
         distributed.joined(learner.device, config.tasks),
-        closing(distributed.agreed(open_folder)) as folder,
+        closing(distributed.on_main(open_folder, Elsewhere(Path(out)))) as folder,
         _stop_requests() as stop,
     ):
         state = _start(learner, folder, first)
@@ -173,7 +167,7 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
                 with _keeping(folder, state, iteration):
                     theta, outer, row = trainee.iterate(state.theta, state.outer, iteration)
                     if every and done % every == 0:
-                        found, pictures = distributed.agreed(partial(evaluate, theta))
+                        found, pictures = distributed.on_main(partial(trainee.evaluate, theta), ({}, {}))
                         row |= found
                 score, message = trainee.progress(row)
                 env_steps = state.env_steps + int(row.get("env_steps", 0))

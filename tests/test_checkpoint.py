@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import sealed
+from foreign import saved, sealed
 
 from envs import InputError
 from maml_rl.checkpoint import Checkpoint, load, save
@@ -103,19 +103,15 @@ def test_a_newer_version_asks_for_a_newer_package(file: Path) -> None:
 
 def test_the_first_version_had_no_outer_optimiser(file: Path) -> None:
     fields = {key: value for key, value in STATE._asdict().items() if key != "outer"}
-    buffer = io.BytesIO()
-    torch.save(fields, buffer)
-    file.write_bytes(sealed(buffer.getvalue(), version=b"1"))
+    file.write_bytes(sealed(saved(fields), version=b"1"))
     assert equal(load(file), STATE._replace(outer={}))
 
 
 def foreign() -> dict[str, bytes]:
-    buffer = io.BytesIO()
-    torch.save(STATE._asdict(), buffer)
     return {
         "nothing": b"",
         "text": b"hello\n",
-        "torch's own": buffer.getvalue(),
+        "torch's own": saved(STATE._asdict()),
         "pickle": pickle.dumps({"theta": 1}),
         "another header": b"maml_rl checkpoints 1 abc\n",
         "no version": b"maml_rl checkpoint one abc\n",
@@ -142,9 +138,7 @@ class Attack:
 def test_reading_runs_no_code(plain: bool, file: Path) -> None:
     folder = file.parent / "attacked"
     content = STATE._asdict() | {"iteration": Attack(folder)}
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    payload = pickle.dumps(content) if plain else buffer.getvalue()
+    payload = pickle.dumps(content) if plain else saved(content)
     file.write_bytes(sealed(payload))
     assert "does not hold the tensors, numbers and strings of a checkpoint" in refusal(file)
     assert not folder.exists()
@@ -157,9 +151,7 @@ def test_reading_runs_no_code(plain: bool, file: Path) -> None:
 
 @pytest.mark.parametrize("content", [{"theta": {}}, {}, [1], STATE._asdict() | {"more": 1}])
 def test_the_right_checksum_over_the_wrong_content_is_refused(content: Any, file: Path) -> None:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    file.write_bytes(sealed(buffer.getvalue()))
+    file.write_bytes(sealed(saved(content)))
     assert "does not hold" in refusal(file)
 
 

@@ -31,11 +31,11 @@ def make(config: FewShotConfig) -> FewShotTasks:
                 "`maml-rl download-omniglot FOLDER` fetches them"
             )
         return omniglot(Path(root), config.ways, config.shots, config.queries)
-    path, found = config.data, _own(config.data)
-    made = found(**{size: getattr(config, size) for size in sizes_of(path)}) if found else None
+    found = _own(config.data)
+    made = found(**{size: getattr(config, size) for size in _arguments(found)}) if found else None
     if not isinstance(made, FewShotTasks):
         raise InputError(
-            f"data = {path!r} does not make a FewShotTasks when called: derive a class from "
+            f"data = {config.data!r} does not make a FewShotTasks when called: derive a class from "
             "maml_rl.supervised.FewShotTasks with sample_tasks and held_out_tasks, or write a function that returns one"
         )
     return made
@@ -46,7 +46,11 @@ def sizes_of(path: str) -> tuple[str, ...]:
     if ":" not in path:
         return SIZES
     found = _own(path)
-    known = inspect.signature(found).parameters if found else {}
+    return _arguments(found) if found else ()
+
+
+def _arguments(found: Callable[..., object]) -> tuple[str, ...]:
+    known = inspect.signature(found).parameters
     return tuple(size for size in SIZES if size in known)
 
 
