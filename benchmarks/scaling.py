@@ -17,7 +17,7 @@ import tyro
 from torch import distributed as torch_distributed
 
 from common import Arguments, learner_for, report
-from maml_rl import distributed
+from maml_rl import distributed, torchrun
 from maml_rl.train import meta_iteration
 
 PREDICTED = (8, 64, 512)
@@ -48,13 +48,14 @@ def measure(chosen: Scaling) -> None:
 
     torch_distributed.all_reduce = counted
     learner = learner_for(chosen)
-    with distributed.joined(learner.device, chosen.tasks):
+    with torchrun.joined():
         theta, state, rows = learner.initial_params(), {}, []
         for iteration in range(chosen.repeats + 1):
             said.clear()
             began = time.perf_counter()
             theta, state, row = meta_iteration(learner, theta, state, iteration)
-            distributed.any_rank(0)  # as in training, after every iteration
+            for _ in ("saved", "stopped"):  # as in training, after every iteration
+                distributed.any_rank(0)
             rows.append(
                 {
                     "seconds": time.perf_counter() - began,

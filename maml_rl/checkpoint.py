@@ -129,6 +129,24 @@ def refuse_another_model(path: Path, checkpoint: Checkpoint, model: Params) -> N
         )
 
 
+def meant(path: Path, checkpoint: Checkpoint, which: str, initial: Params) -> tuple[Params, int]:
+    """The parameters that ``which`` says, where the initial ones are, and the iterations that they come from.
+
+    Args:
+        path: Where it was read.
+        checkpoint: What was read.
+        which: "initial" for those before training; for anything else those that were read.
+        initial: Those before training.
+
+    Raises:
+        InputError: What was read does not fit the model.
+    """
+    if which == "initial":
+        return initial, 0
+    refuse_another_model(path, checkpoint, initial)
+    return {name: value.to(initial[name].device) for name, value in checkpoint.theta.items()}, checkpoint.iteration
+
+
 def _differences(before: Params, now: Params) -> Iterator[str]:
     for name in before | now:
         there, here = (

@@ -1,6 +1,5 @@
 """The command line: each command is a thin layer over a Python call."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -40,29 +39,32 @@ CONFIG is a TOML file or one of: {experiments}
 EXIT_BAD_INPUT = 2
 
 
-def _is_main() -> bool:
-    """Whether this is the one of torchrun's processes that speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def train(arguments: Sequence[str]) -> None:
-    """``maml-rl train CONFIG ...``."""
+def _to_train(arguments: Sequence[str]) -> tuple[AnyConfig, Path, bool]:
+    """The configuration, the run folder, and whether to resume."""
 
     def options(config: AnyConfig) -> Train | TrainFewShot:
         return TrainFewShot(config) if isinstance(config, FewShotConfig) else Train(config)
 
     chosen = with_config(options, arguments, "train")
     stem = config_file.find(arguments[0]).stem
-    out = chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}"
-    if isinstance(chosen, TrainFewShot):
-        from maml_rl.supervised.train import meta_train as train_few_shot
+    return chosen.config, chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}", chosen.resume
 
-        run = train_few_shot(chosen.config, out, chosen.resume)
-    else:
-        from maml_rl.train import meta_train
 
-        run = meta_train(chosen.config, out, chosen.resume)
-    if _is_main():
+def train(arguments: Sequence[str]) -> None:
+    """``maml-rl train CONFIG ...``."""
+    from maml_rl import distributed, torchrun
+
+    with torchrun.joined():
+        config, out, resume = distributed.from_main(lambda: _to_train(arguments))
+        if isinstance(config, FewShotConfig):
+            from maml_rl.supervised.train import meta_train as train_few_shot
+
+            run = train_few_shot(config, out, resume)
+        else:
+            from maml_rl.train import meta_train
+
+            run = meta_train(config, out, resume)
+    if distributed.is_main():
         print(f"trained: {run}\nnext:    maml-rl evaluate {run}; maml-rl plot {run}; tensorboard --logdir {run}")
 
 
@@ -84,9 +86,10 @@ def download_omniglot(arguments: Sequence[str]) -> None:
         print(path)
 
 
-def _fail(error: Exception) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(EXIT_BAD_INPUT)
+def _fail(error: Exception, code: int = EXIT_BAD_INPUT, speaks: bool = True) -> NoReturn:
+    if speaks:
+        print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+    sys.exit(code)
 
 
 def main() -> None:
@@ -115,20 +118,19 @@ def main() -> None:
         return
     if name not in commands:
         _fail(InputError(f"there is no command {name!r}\n{usage}"))
-    from maml_rl.distributed import Echo
+    from maml_rl.distributed import Echo, is_main
     from maml_rl.training import Stopped
 
     try:
         commands[name](arguments)
     except (InputError, FloatingPointError, OSError) as error:
         _fail(error)
-    except WorkerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    except WorkerError as error:  # every rank may miss one that is gone
+        _fail(error, 1, is_main())
     except Echo:
         return
     except Stopped as stopped:
-        if _is_main():
+        if is_main():
             print(stopped, file=sys.stderr)
             sys.exit(128 + stopped.signum)
     except KeyboardInterrupt as interrupt:  # training says by which signal

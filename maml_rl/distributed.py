@@ -9,17 +9,12 @@ one of them may fail in alone goes through ``agreed``.
 """
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+import zlib
+from collections.abc import Callable
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
 from envs import InputError, WorkerError
 from maml_rl.types import Tree, map_tensors
@@ -27,10 +22,7 @@ from maml_rl.types import Tree, map_tensors
 T = TypeVar("T")
 U = TypeVar("U")
 
-PATIENCE = timedelta(hours=2)
-"""How long ranks wait for one that lives, as they do while rank 0 evaluates and draws."""
-
-TOLD = (InputError, FloatingPointError, WorkerError)
+TOLD = (InputError, FloatingPointError, WorkerError, OSError)
 """Errors that a user is told of in a message."""
 
 
@@ -49,88 +41,43 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this rank logs and saves."""
-    return rank() == 0
+    """Whether this rank logs, saves and prints; also said before the ranks have joined and after."""
+    return (rank() if distributed.is_initialized() else launched()[1]) == 0
 
 
-def local_device(device: torch.device) -> torch.device:
-    """The device of this rank: of several GPUs its own.
-
-    Raises:
-        InputError: Ranks on this machine would have to share a GPU, which nccl does not let them.
-    """
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if device.type != "cuda" or ranks == 1:
-        return device
-    if device.index is not None:
-        raise InputError(f"device = '{device}' for {ranks} ranks: with device = 'cuda' each takes a GPU of its own")
-    gpus = torch.cuda.device_count()
-    if ranks > gpus:
-        raise InputError(f"device = 'cuda' for {ranks} ranks on a machine with {gpus} GPUs: start one rank for each")
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-
-
-def _meeting(store: Store, number: int, ranks: int) -> str:
-    """A name that these processes alone have: torchrun's store keeps what those before a restart wrote there.
-
-    Rank 0 calls a new name, the others sign under the name that they read, and it is theirs once rank 0 has
-    published their own signature under it.
-    """
-    mine = uuid4().hex
-    if number == 0:
-        store.set("maml_rl/called", mine)
-        signatures = [store.get(f"{mine}/{each}").decode() for each in range(1, ranks)]
-        store.set(f"{mine}/signed", " ".join(signatures))
-        return mine
-    while True:
-        name = store.get("maml_rl/called").decode()
-        store.set(f"{name}/{number}", mine)
-        if store.check([f"{name}/signed"]) and mine.encode() in store.get(f"{name}/signed"):
-            return name
-        time.sleep(0.05)
-
-
-@contextmanager
-def joined(device: torch.device, tasks: int) -> Iterator[None]:
-    """Be one of torchrun's ranks while this lasts; alone without torchrun.
-
-    Tensors on a GPU are reduced over nccl, those on the CPU over gloo.
-
-    Args:
-        device: Where this rank computes.
-        tasks: How many an iteration has.
+def launched() -> tuple[int, int]:
+    """How many ranks were started, and which one this is: (1, 0) without torchrun.
 
     Raises:
-        InputError: There are more ranks than tasks.
-        Echo: There are, and this is not rank 0, which says so.
+        InputError: Only a part of what torchrun sets is set.
     """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks == 1 or distributed.is_initialized():
-        yield
-        return
-    if ranks > tasks:
-        kind = InputError if os.environ["RANK"] == "0" else Echo
-        raise kind(f"tasks = {tasks} for {ranks} ranks: give at least one task for each, or start fewer ranks")
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
-    store, number, _ = next(rendezvous("env://", timeout=PATIENCE))
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        store=PrefixStore(_meeting(store, number, ranks), store),
-        rank=number,
-        world_size=ranks,
-        timeout=PATIENCE,
-    )
-    failed = True
-    try:
-        yield
-        any_rank(0)  # what rank 0 writes is written before another goes on
-        failed = False
-    finally:
-        # nccl would wait here for ranks that are busy; one that failed has to end instead, for torchrun to see it.
-        if not (failed and on_gpu):
-            distributed.destroy_process_group()
+    if ranks == 1:
+        return 1, 0
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE = {ranks} in the environment without {', '.join(missing)}: start ranks with torchrun, "
+            "or unset WORLD_SIZE for one process"
+        )
+    return ranks, int(os.environ["RANK"])
+
+
+def of_all(error: Exception) -> Exception:
+    """An error that every rank comes upon, as this one is to raise it: as it is on rank 0, an Echo on the others."""
+    return error if is_main() else Echo(str(error))
+
+
+def refuse_idle(tasks: int) -> None:
+    """Refuse more ranks than there are tasks in an iteration.
+
+    Raises:
+        InputError: There are.
+    """
+    if size() > tasks:
+        raise of_all(
+            InputError(f"tasks = {tasks} for {size()} ranks: give at least one task for each, or start fewer ranks")
+        )
 
 
 def share(count: int) -> slice:
@@ -182,12 +129,25 @@ def mean_row(row: dict[str, float], tasks: int, sums: tuple[str, ...] = ()) -> d
     """A row of metrics over all ranks: means over tasks, and sums for those that count.
 
     Args:
-        row: Of this rank; its names are the same on every rank.
+        row: Of this rank.
         tasks: How many its means are over.
         sums: The names of what counts.
+
+    Raises:
+        InputError: The ranks have different names in it.
     """
     if size() == 1:
         return row
+    names = zlib.crc32("\n".join(row).encode())
+    span = torch.tensor([names, -names], dtype=torch.int64)
+    _together(distributed.all_reduce, span, distributed.ReduceOp.MAX)
+    if span.sum():
+        raise of_all(
+            InputError(
+                f"the ranks measure different things, rank 0 {', '.join(row)}: an environment reports success at every "
+                "step or never, whatever its tasks"
+            )
+        )
     weighted = [value if name in sums else value * tasks for name, value in row.items()]
     *totals, count = _sum(torch.tensor([*weighted, tasks], dtype=torch.float64)).tolist()
     return {name: total if name in sums else total / count for name, total in zip(row, totals, strict=True)}
@@ -211,9 +171,10 @@ def any_rank(flag: int) -> int:
     return int(number)
 
 
-def from_main(value: T) -> T:
-    """What rank 0 has."""
-    return _from(0, value) if size() > 1 else value
+def from_main(function: Callable[[], T]) -> T:
+    """What a function gives on rank 0, for all of them; an error ends all, as in ``agreed``."""
+    value = on_main(function, None)
+    return _from(0, value) if size() > 1 else value  # type: ignore[return-value]
 
 
 def _from(source: int, value: T) -> T:
@@ -231,8 +192,8 @@ def agreed(function: Callable[[], T]) -> T:
     """What a function gives on this rank; if it raises an error on any of them, all end, so that none waits for it.
 
     Raises:
-        InputError, FloatingPointError, WorkerError: On rank 0, what the first rank that failed raised; a WorkerError
-            that names the rank where it was of another type.
+        InputError, FloatingPointError, WorkerError, OSError: On rank 0, what the first rank that failed raised; a
+            WorkerError that names the rank where it was of another type.
         Echo: On the others.
     """
     if size() == 1:
@@ -240,14 +201,14 @@ def agreed(function: Callable[[], T]) -> T:
     found, error = None, None
     try:
         found = function()
-    except Exception as raised:
+    except (Exception, SystemExit) as raised:
         error = raised
     failed = any_rank(size() - rank() if error else 0)
     if not failed:
         return found  # type: ignore[return-value]
-    source, kind = size() - failed, type(error)
-    told = (kind, str(error)) if kind in TOLD else (WorkerError, f"rank {rank()}: {kind.__name__}: {error}")
+    source, kind = size() - failed, next((each for each in TOLD if isinstance(error, each)), None)
+    told = (kind, str(error)) if kind else (WorkerError, f"rank {rank()}: {type(error).__name__}: {error}")
     first, message = _from(source, told)
-    if error and (kind not in TOLD or (is_main() and source == 0)):
+    if error and (kind is None or (is_main() and source == 0)):
         raise error  # with its own traceback
     raise (first if is_main() else Echo)(message) from error

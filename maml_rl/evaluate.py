@@ -17,7 +17,7 @@ from maml_rl import checkpoint, run_folder
 from maml_rl.config import Config
 from maml_rl.config import Evaluation as EvaluationSettings
 from maml_rl.config_file import of_kind, parse_toml, with_evaluation
-from maml_rl.files import write
+from maml_rl.files import free_name, write
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.meta import Exploration
 from maml_rl.rates import PREFIX
@@ -163,6 +163,12 @@ def load_learner(run: Path | str, which: str = "checkpoint", device: str | None 
     Raises:
         InputError: There is no such run, it is damaged, or its parameters are not the model's.
     """
+    learner, theta, _ = _load(run, which, device)
+    return learner, theta
+
+
+def _load(run: Path | str, which: str, device: str | None = None) -> tuple[Learner, Params, int]:
+    """The same, and the iterations that the parameters come from."""
     path = Path(run)
     if not path.exists():
         raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
@@ -173,15 +179,11 @@ def load_learner(run: Path | str, which: str = "checkpoint", device: str | None 
     config = of_kind(folder or parse_toml(saved.config, str(path)), Config, str(path))
     announce_import(config.env, path)
     learner = build(config.model_copy(update={"device": device or config.device}))
-    theta = learner.initial_params()
-    if which != "initial":
-        try:
-            checkpoint.refuse_another_model(file, saved, theta)
-        except InputError:
-            learner.close()
-            raise
-        theta = saved.theta
-    return learner, {name: value.to(learner.device) for name, value in theta.items()}
+    try:
+        return learner, *checkpoint.meant(file, saved, which, learner.initial_params())
+    except InputError:
+        learner.close()
+        raise
 
 
 def evaluate(
@@ -213,7 +215,7 @@ def evaluate(
     """
     if Path(run).is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
-    learner, theta = load_learner(run, which)
+    learner, theta, iteration = _load(run, which)
     which = run_folder.parameters_of(learner.config, which)
     try:
         chosen = settings(learner.config, f"evaluate {run}", tasks=tasks, episodes=episodes, steps=steps)
@@ -225,8 +227,7 @@ def evaluate(
         exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()
-    iteration = 0 if which == "initial" else checkpoint.load(Path(run) / f"{which}.pt").iteration
     result = replace(summarise(learner, exploration, held_out, split, lr, which, iteration), tuned=tunes)
-    file = run_folder.free_name(Path(run), "evaluation", ".json")
-    write(file, result.to_json())
+    with free_name(Path(run), "evaluation", ".json") as file:
+        write(file, result.to_json())
     return replace(result, file=file)

@@ -1,5 +1,6 @@
 """Writing files: whole or not at all, and an error that names the file and the bytes."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,3 +55,30 @@ def append(path: Path, line: str) -> None:
     data = line.encode()
     with _named(path, len(data)):
         _put(path, "ab", data)
+
+
+@contextmanager
+def free_name(folder: Path, stem: str, *suffixes: str) -> Iterator[Path]:
+    """A file to write that was not there yet, under any of the suffixes: <stem><suffix>, <stem>_2<suffix>, ...
+
+    An empty file takes the name from other processes at once; it is removed if it is still empty at the end.
+
+    Args:
+        folder: Made if missing.
+        stem: Of its name.
+        suffixes: Of the file, and of others that will lie beside it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        name = f"{stem}_{number}" if number > 1 else stem
+        file, *others = (folder / f"{name}{suffix}" for suffix in suffixes)
+        if any(other.exists() for other in others):
+            continue
+        with suppress(FileExistsError):
+            file.touch(exist_ok=False)
+            break
+    try:
+        yield file
+    finally:
+        if file.exists() and not file.stat().st_size:
+            file.unlink()

@@ -11,7 +11,7 @@ from torch import Tensor
 import envs
 from envs import InputError, TaskEnv, ToldTask, random
 from envs.cores import cores
-from maml_rl import distributed
+from maml_rl import distributed, torchrun
 from maml_rl.adapt import Loss
 from maml_rl.config import Config
 from maml_rl.losses import inner_loss
@@ -156,7 +156,9 @@ def set_up(device: str, threads: int) -> torch.device:
     Raises:
         InputError: There is no such device, or not one for each rank.
     """
-    chosen = distributed.local_device(choose_device(device))
+    chosen = torchrun.local_device(choose_device(device))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     torch.set_num_threads(threads or cores())
     keep_freed_memory()
     return chosen

@@ -237,5 +237,5 @@ def check_gradient(total: Params, of_task: Callable[[int], Params], tasks: int, 
         return [name for name, fine in zip(gradient, finite, strict=True) if not fine]
 
     if names := bad(total):
-        task = next((first + task for task in range(tasks) if bad(of_task(task))), "all together")
-        raise FloatingPointError(f"the meta-gradient of task {task} is NaN or infinite in {', '.join(names)}")
+        alone = next((f"task {first + task}" for task in range(tasks) if bad(of_task(task))), "all tasks together")
+        raise FloatingPointError(f"the meta-gradient of {alone} is NaN or infinite in {', '.join(names)}")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from maml_rl import distributed
 from maml_rl.ascent import adam_step
 from maml_rl.config import Outer
 from maml_rl.fisher import every, fisher_vector_product
@@ -51,7 +52,7 @@ def trpo(
     direction = conjugate_gradient(product, b, settings.cg_iterations)
     curvature = float(direction.x.dot(direction.product))
     if not math.isfinite(curvature):
-        raise FloatingPointError("the Fisher-vector product is NaN or infinite")
+        raise distributed.of_all(FloatingPointError("the Fisher-vector product is NaN or infinite"))
     log = {
         "grad/norm": float(b.norm()),
         "cg/residual": direction.residual,

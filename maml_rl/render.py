@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from envs import InputError, TaskEnv, random
-from maml_rl import run_folder
 from maml_rl.config import Config, Evaluation
 from maml_rl.evaluate import explore_held_out, load_learner, settings
+from maml_rl.files import free_name
 from maml_rl.learner import Learner, Purpose, environments
 from maml_rl.policies import Policy
 from maml_rl.progress import ProgressLine
@@ -257,6 +257,7 @@ def render(
         with closing(environments(learner.config, copies=1, drawn=True)[0]) as env:
             check(env, chosen, split)
             scene = adapt(learner, env, theta, chosen, split)
-            return film(scene, run_folder.free_name(target, _name(which, split), ".mp4", ".gif", ".png"), fps)
+            with free_name(target, _name(which, split), ".mp4", ".gif", ".png") as file:
+                return film(scene, file, fps)
     finally:
         learner.close()

@@ -5,17 +5,17 @@ import json
 import shlex
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
 
 from envs import InputError
-from maml_rl import run_folder
 from maml_rl.comparison import Comparison, compare_groups, seconds
 from maml_rl.config import Config
 from maml_rl.config_file import dotted
-from maml_rl.files import write
+from maml_rl.files import free_name, write
 from maml_rl.groups import Group, grouped
 from maml_rl.plot import plot
 from maml_rl.render import render
@@ -165,9 +165,8 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
         InputError: A folder is not a run or has nothing to draw, the runs do not compare, or the file is there already.
     """
     found = read_runs(runs, Config)
-    target = Path(out) if out else run_folder.free_name(Path(found[0].name), "report", ".html")
-    if target.exists():
-        raise InputError(f"{target} is there already: give another --out, or remove it")
+    if out and Path(out).exists():
+        raise InputError(f"{out} is there already: give another --out, or remove it")
     groups = grouped(found)
     with tempfile.TemporaryDirectory() as folder:
         pictures = plot(runs, folder)
@@ -198,6 +197,7 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
         shared=shared,
         commands=_commands(found),
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write(target, text)
+    with nullcontext(Path(out)) if out else free_name(Path(found[0].name), "report", ".html") as target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(target, text)
     return target

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from envs import SUCCESS, TaskEnv, random
+from envs import SUCCESS, InputError, TaskEnv, random
 from maml_rl.distributions import Distribution
 from maml_rl.parallel import one_torch_thread
 from maml_rl.policies import Policy
@@ -66,8 +66,14 @@ def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise
     live = torch.ones(seeds.shape, dtype=torch.bool, device=final.device)
     truncated = ~live
     success: Tensor | None = None
-    steps = []
+    steps: list[tuple[Tensor, Tensor, Tensor, Tensor, Distribution]] = []
     for moment in act(env, policy, params, final, noise):
+        if steps and (moment.success is None) != (success is None):
+            has, had = ("lacks", "had") if moment.success is None else ("has", "lacked")
+            raise InputError(
+                f"the info of step {len(steps)} (counted from 0) {has} {SUCCESS!r}, which the steps before {had}: give "
+                "it at every step, 0 where the task is not solved"
+            )
         steps.append(moment[:5])
         final = torch.where(moment.live.unsqueeze(-1), moment.after, final)
         truncated = truncated | (moment.live & moment.cut & ~moment.terminated)
@@ -127,6 +133,7 @@ def rollout(
         first: What errors call the first of these tasks.
 
     Raises:
+        InputError: The environment reports success at some steps only.
         FloatingPointError: An action, reward or observation of a live step is NaN or infinite, or the simulator lost
             contacts or forces.
     """

@@ -1,68 +1,20 @@
 """The folder of one run: who may write it, what it was made with, and its metrics."""
 
 import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import filelock
 import tomli_w
-import torch
 
 from envs import InputError
 from maml_rl import checkpoint
 from maml_rl.checkpoint import Checkpoint
-from maml_rl.config_file import MAY_DIFFER, AnyConfig, parse, tables
+from maml_rl.config_file import MAY_DIFFER, AnyConfig, parse, parse_toml, tables
 from maml_rl.events import Events
 from maml_rl.files import append, write
 from maml_rl.types import Params
-
-PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
-
-
-def _git_commit() -> str:
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()
-
-
-def _command() -> str:
-    """The command line of this process, if it is one of this package's."""
-    program = Path(sys.argv[0])
-    ours = program.name == "maml-rl" or (program.name == "__main__.py" and program.parent.name == "maml_rl")
-    return shlex.join(["maml-rl", *sys.argv[1:]]) if ours else ""
-
-
-def made_with(threads: int, device: torch.device) -> dict[str, Any]:
-    """Command, versions, commit and hardware, for config.toml."""
-    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-    return {
-        "command": _command(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "git_commit": _git_commit(),
-        "machine": {
-            "platform": f"{platform.system()} {platform.machine()}",
-            "cores": os.cpu_count() or 0,
-            "threads": threads,
-            **gpu,
-        },
-    }
 
 
 def read_config(run: Path) -> AnyConfig:
@@ -138,14 +90,6 @@ def _lines(run: Path) -> Iterator[tuple[str, dict[str, float]]]:
             yield line.decode(), {key: float(value) for key, value in row.items()}
 
 
-def free_name(folder: Path, stem: str, *suffixes: str) -> Path:
-    """A file that is not there yet, under none of the suffixes: <stem><suffix>, <stem>_2<suffix>, ...; the first's."""
-    numbers = [""] + [f"_{n}" for n in range(2, 10_000)]
-    stems = (folder / f"{stem}{n}" for n in numbers)
-    free = next(path for path in stems if not any(Path(f"{path}{suffix}").exists() for suffix in suffixes))
-    return Path(f"{free}{suffixes[0]}")
-
-
 def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> Iterator[str]:
     for key in old | new:
         before, now = old.get(key), new.get(key)
@@ -164,6 +108,10 @@ def _compare(run: Path, before: AnyConfig, now: AnyConfig) -> None:
         raise InputError(f"{run} was trained with another configuration; give another --out, or mend\n  {differ}")
 
 
+def _holds_run(path: Path) -> bool:
+    return any((path / name).exists() for name in ("config.toml", "checkpoint.pt"))
+
+
 class Elsewhere:
     """The run folder where another rank writes it."""
 
@@ -172,7 +120,9 @@ class Elsewhere:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def log(self, row: dict[str, float], pictures: Mapping[str, bytes]) -> None:
+    def record(
+        self, row: dict[str, float], pictures: Mapping[str, bytes], state: Checkpoint, best: Checkpoint | None
+    ) -> None:
         """Leave it to the other."""
 
     def save(self, name: str, state: Checkpoint) -> None:
@@ -202,7 +152,7 @@ class RunFolder:
         self.path, self._config = path, config
         if path.exists() and not path.is_dir():
             raise InputError(f"--out {path} is a file: give the name of a folder")
-        has_run = (path / "config.toml").exists()
+        has_run = _holds_run(path)
         refusal = InputError(f"{path} already holds a run: continue it with --resume, or give another --out")
         if has_run and not resume:
             raise refusal
@@ -215,7 +165,7 @@ class RunFolder:
         except filelock.Timeout:
             raise InputError(f"{path} is in use by another process: wait for it, or give another --out") from None
         try:
-            has_run = (path / "config.toml").exists()  # another process may have had the lock until now
+            has_run = _holds_run(path)  # another process may have had the lock until now
             if has_run and not resume:
                 raise refusal
             self.checkpoint = self._open(config, has_run, model)
@@ -227,26 +177,46 @@ class RunFolder:
     def _begin(self, config: AnyConfig, about: dict[str, Any], has_run: bool) -> None:
         text = tomli_w.dumps({"made_with": about, "config": config.model_dump(mode="json", exclude_none=True)})
         write(self.path / "config.toml", text)
-        (self.path / "metrics.jsonl").touch()
+        if not has_run:
+            (self.path / "metrics.jsonl").touch()
         start = self.checkpoint.iteration if self.checkpoint else 0
         self.events = Events(self.path, start if has_run else None)
 
     def _open(self, config: AnyConfig, has_run: bool, model: Params | None) -> Checkpoint | None:
         if not has_run:
             return None
-        _compare(self.path, read_config(self.path), config)
-        if not (self.path / "checkpoint.pt").exists():
+        file, metrics = self.path / "checkpoint.pt", self.path / "metrics.jsonl"
+        if not file.exists():
             previous = self.path / "checkpoint_previous.pt"
             if previous.exists():
                 raise InputError(f"{self.path} has lost its checkpoint.pt: rename {previous} to it to go on from there")
-            write(self.path / "metrics.jsonl", "")
+            _compare(self.path, read_config(self.path), config)
+            write(metrics, "")
             return None
-        found = checkpoint.load(self.path / "checkpoint.pt")
+        found = checkpoint.load(file)
+        whole = (self.path / "config.toml").exists()
+        _compare(self.path, read_config(self.path) if whole else parse_toml(found.config, str(file)), config)
         if model is not None:
-            checkpoint.refuse_another_model(self.path / "checkpoint.pt", found, model)
-        kept = [line for line, row in _lines(self.path) if row["iteration"] < found.iteration]
-        write(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in kept))
+            checkpoint.refuse_another_model(file, found, model)
+        if found.iteration and not metrics.exists():
+            raise InputError(
+                f"{self.path} has lost its metrics.jsonl: bring it back, or make an empty one to go on without "
+                f"the rows of {found.iteration} iterations"
+            )
+        kept = (
+            [line for line, row in _lines(self.path) if row["iteration"] < found.iteration] if metrics.exists() else []
+        )
+        write(metrics, "".join(f"{line}\n" for line in kept))
         return found
+
+    def record(
+        self, row: dict[str, float], pictures: Mapping[str, bytes], state: Checkpoint, best: Checkpoint | None
+    ) -> None:
+        """Log a row of metrics, then save the state after it, and what is the best so far if that is new."""
+        self.log(row, pictures)
+        if best:
+            self.save("best.pt", best)
+        self.save("checkpoint.pt", state)
 
     def log(self, row: dict[str, float], pictures: Mapping[str, bytes]) -> None:
         """Append a row to metrics.jsonl and to the TensorBoard events, which also take pictures by their names."""

@@ -26,7 +26,8 @@ def latest_evaluation(run: Path, which: str = "checkpoint", split: str = "in") -
     Raises:
         InputError: A newer file is damaged, or not an evaluation.
     """
-    for file in sorted(run.glob("evaluation*.json"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+    written = [file for file in run.glob("evaluation*.json") if file.stat().st_size]  # not one that is on its way
+    for file in sorted(written, key=lambda file: file.stat().st_mtime_ns, reverse=True):
         found = read_evaluation(file)
         if (found.get("which", "checkpoint"), found.get("split", "in")) == (which, split):
             return found

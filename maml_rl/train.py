@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from maml_rl import distributed
+from maml_rl import distributed, torchrun
 from maml_rl.config import Config
 from maml_rl.diagnostics import compare_gradients
 from maml_rl.distributions import Normal
@@ -110,6 +110,7 @@ class MetaRL:
         return score, f"return {row['return/0']:.1f} -> {score:.1f}" if steps else f"return {score:.1f}"
 
 
+@torchrun.joined()
 def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder.
 
@@ -128,8 +129,12 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
         WorkerError: A worker raised, died or stalled; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
-    if config.evaluation.film:
-        from maml_rl.render import refuse_undrawable
 
-        refuse_undrawable(config)
-    return train(MetaRL(build(config)), out, resume, quiet)
+    def checked() -> Learner:
+        if config.evaluation.film:
+            from maml_rl.render import refuse_undrawable
+
+            refuse_undrawable(config)
+        return build(config)
+
+    return train(MetaRL(distributed.agreed(checked)), out, resume, quiet)

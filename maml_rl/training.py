@@ -16,7 +16,8 @@ from maml_rl import distributed
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import AnyConfig, to_toml
 from maml_rl.progress import ProgressLine
-from maml_rl.run_folder import Elsewhere, RunFolder, made_with
+from maml_rl.provenance import made_with
+from maml_rl.run_folder import Elsewhere, RunFolder
 from maml_rl.types import Params, map_tensors
 
 Log = dict[str, float]
@@ -104,23 +105,27 @@ def _stop_requests() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _keeping(folder: RunFolder | Elsewhere, state: Checkpoint, iteration: int) -> Iterator[None]:
-    """Say of a failure in which iteration it was, and where the state before it is."""
+def _keeping(folder: RunFolder | Elsewhere, state: Checkpoint, stride: int) -> Iterator[None]:
+    """Say of a failure in which iterations it was, and where the state before them is."""
+    first = state.iteration
+    where = f"iteration {first}" if stride == 1 else f"iterations {first} to {first + stride - 1}"
+    saved = f"what came before is saved; continue with --resume --out {folder.path}"
     try:
         yield
     except FloatingPointError as error:
         folder.save("failed.pt", state)
         kept = folder.path / "failed.pt"
-        raise FloatingPointError(f"iteration {iteration}: {error}; the state before it is in {kept}") from error
+        raise FloatingPointError(f"{where}: {error}; the state before iteration {first} is in {kept}") from error
     except WorkerError as error:
-        raise WorkerError(
-            f"iteration {iteration}: {error}\nwhat came before is saved; continue with --resume --out {folder.path}"
-        ) from error
+        raise WorkerError(f"{where}: {error}\n{saved}") from error
+    except Exception as error:  # such as one of a user's environment
+        error.add_note(f"in {where}; {saved}")
+        raise
 
 
 def _start(learner: Learns, folder: RunFolder | Elsewhere, first: Params) -> Checkpoint:
     """The state to go on from, the same on every rank."""
-    found = distributed.from_main(folder.checkpoint)
+    found = distributed.from_main(lambda: folder.checkpoint)
     state = found or Checkpoint(first, 0, 0, -float("inf"), "", {})
     theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
     return state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
@@ -149,22 +154,22 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
     config, every = learner.config, learner.config.evaluation.every
     iterations = 0 if config.method == "random" else config.iterations
     about = made_with(torch.get_num_threads(), learner.device)
+    distributed.refuse_idle(config.tasks)
     first = learner.initial_params()
     open_folder = partial(RunFolder, Path(out), config, resume, about, first)
     with (
         closing(learner),
-        distributed.joined(learner.device, config.tasks),
         closing(distributed.on_main(open_folder, Elsewhere(Path(out)))) as folder,
         _stop_requests() as stop,
     ):
         state = _start(learner, folder, first)
         if not iterations and folder.checkpoint is None:
-            folder.save("checkpoint.pt", state)
+            distributed.on_main(partial(folder.save, "checkpoint.pt", state), None)
         with ProgressLine(trainee.label, iterations, state.iteration, quiet or not distributed.is_main()) as progress:
             for iteration in range(state.iteration, iterations, stride):
                 done = iteration + stride
                 pictures: Pictures = {}
-                with _keeping(folder, state, iteration):
+                with _keeping(folder, state, stride):
                     theta, outer, row = trainee.iterate(state.theta, state.outer, iteration)
                     if every and done % every == 0:
                         found, pictures = distributed.on_main(partial(trainee.evaluate, theta), ({}, {}))
@@ -174,10 +179,8 @@ def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool =
                 best_return = max(score, state.best_return)
                 before, state = state, Checkpoint(theta, done, env_steps, best_return, state.config, outer)
                 logged = {"iteration": iteration} | row | ({"env_steps": env_steps} if "env_steps" in row else {})
-                folder.log(logged, pictures)
-                if score > before.best_return:
-                    folder.save("best.pt", before)
-                folder.save("checkpoint.pt", state)
+                best = before if score > before.best_return else None
+                distributed.on_main(partial(folder.record, logged, pictures, state, best), None)
                 progress.advance(message, stride)
                 signum = distributed.any_rank(stop[0] if stop else 0)
                 if signum and state.iteration < iterations:

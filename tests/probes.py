@@ -94,6 +94,31 @@ class Numbered(Probe):
         return torch.arange(count, dtype=torch.float32).unsqueeze(-1)
 
 
+class SolvedByTask(Numbered):
+    """It reports success where all tasks of a batch are the first two, so on rank 0 of two with three tasks alone."""
+
+    def step(self, action: Tensor) -> Step:
+        step = super().step(action)
+        return step._replace(info={"success": torch.ones(len(action))} if self.task.max() < 1 else {})
+
+
+class SolvedLate(Probe):
+    """It reports success from its third step on."""
+
+    def step(self, action: Tensor) -> Step:
+        step = super().step(action)
+        return step._replace(info={"success": torch.ones(len(action))} if self.now > 2 else {})
+
+
+class Raises(Probe):
+    """Raises an error of its own in the second iteration (the contract's check is reset 1)."""
+
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        if self.resets == 3:
+            raise ValueError("the robot is out of battery")
+        return super().reset(tasks, seeds)
+
+
 class Diverging(Numbered):
     """Task 2 gives NaN from the second iteration on (the contract's check is reset 1)."""
 

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,6 +29,7 @@ from maml_rl import checkpoint, distributed, meta_train
 from maml_rl.learner import build
 from maml_rl.meta import Exploration
 from maml_rl.outer import OUTER
+from maml_rl.torchrun import _meeting, joined, local_device
 from maml_rl.train import describe
 from maml_rl.types import map_tensors
 
@@ -74,7 +77,7 @@ def _steps() -> dict[str, dict[str, Any]]:
 
 def save_steps(folder: Path) -> None:
     """Every step of this file, as each rank finds it, in a file of its own."""
-    with distributed.joined(CPU, TASKS):
+    with joined():
         torch.save(_steps(), folder / f"{distributed.rank()}.pt")
 
 
@@ -207,7 +210,7 @@ def test_a_killed_rank_is_started_again_and_changes_nothing(run: tuple[Path, End
     ended = torchrun(folder, *train, strike="KILL 6 1")
     assert ended.code == 0, ended.err
     assert ended.out.count("trained: killed\n") == ended.err.count("probes:Struck 6/6") == 1
-    assert ended.err.count("error: iteration 2: another rank is gone") == 1
+    assert ended.err.count("error: ") == ended.err.count("error: iteration 2: another rank is gone") == 1
     assert "continue with --resume --out" in ended.err
     _same(run[0], folder / "killed")
 
@@ -221,6 +224,37 @@ def test_a_folder_that_cannot_be_used_is_refused_once(run: tuple[Path, Ended], f
         ended = _train(folder, 2, "config", "run", "--resume")
     assert ended.code != 0
     assert ended.err.count("error:") == ended.err.count("is in use by another process") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("--inner.lr", "-1"), "Error parsing config.inner"),
+        (("--no-such-flag", "3"), "Unrecognized options: --no-such-flag"),
+        (("--env", "probes:Nothing"), "error: env = 'probes:Nothing'"),
+    ],
+    ids=["a value", "a flag", "an environment"],
+)
+def test_a_configuration_that_cannot_be_used_is_refused_once(changes: tuple[str, str], said: str, folder: Path) -> None:
+    ended = _train(folder, 2, "config", "refused", *changes)
+    assert ended.code != 0
+    assert ended.err.count(said) == 1
+    assert not (folder / "refused").exists()
+
+
+def test_a_file_that_rank_0_cannot_write_ends_all_with_its_message(run: tuple[Path, Ended], folder: Path) -> None:
+    full = shutil.copytree(run[0], folder / "full")
+    (full / "checkpoint.pt.tmp").symlink_to("/dev/full")
+    ended = _train(folder, 2, "config", "full", "--resume", "--iterations", "8")
+    assert ended.code != 0
+    assert ended.err.count("error: ") == ended.err.count("No space left on device") == 1
+    assert checkpoint.load(full / "checkpoint.pt").iteration == 6
+
+
+def test_ranks_that_measure_different_things_are_told(folder: Path) -> None:
+    ended = _train(folder, 2, "config", "unlike", "--env", "probes:SolvedByTask")
+    assert ended.code != 0
+    assert ended.err.count("error: ") == ended.err.count("the ranks measure different things, rank 0 return/0") == 1
 
 
 def test_more_ranks_than_tasks_are_refused_in_words(folder: Path) -> None:
@@ -259,14 +293,14 @@ def several(folder: Path) -> None:
         assert checkpoint.load(folder / f"seed{seed}/checkpoint.pt").iteration == 6  # on every rank
     with pytest.raises(distributed.Echo if number else InputError, match="already holds a run"):
         meta_train(tiny(**CONFIG), folder / "random", quiet=True)
-    with distributed.joined(CPU, 2):
+    with joined():
         mixed = [torch.tensor([number], dtype=torch.float32), torch.tensor(1 / 3 + number, dtype=torch.float64)]
         mean = distributed.mean(mixed, tasks=1 + 2 * number)  # weights 1/4 and 3/4
         assert [value.dtype for value in mean] == [torch.float32, torch.float64]
         assert [value.tolist() for value in mean] == [[0.75], pytest.approx(1 / 3 + 0.75, rel=1e-15)]
         row = {"mean": 4.0 * number, "sum": 1.0 + number}
         assert distributed.mean_row(row, 1 + 2 * number, ("sum",)) == {"mean": 3.0, "sum": 3.0}
-        assert distributed.from_main({"rank": number}) == {"rank": 0}
+        assert distributed.from_main(lambda: {"rank": number}) == {"rank": 0}
         assert distributed.any_rank(5 * number) == 5
         assert distributed.gather(torch.tensor([[number + 1.0]] * (1 + number)), 3).tolist() == [[1.0], [2.0], [2.0]]
         assert distributed.agreed(lambda: number) == number
@@ -317,7 +351,7 @@ def test_the_same_ranks_meet_again_in_a_store_that_forgets_nothing() -> None:
     def meet(number: int, delay: float) -> str:
         store = TCPStore("localhost", server.port, None, False, patience, wait_for_workers=False)
         time.sleep(delay)
-        return distributed._meeting(store, number, 3)
+        return _meeting(store, number, 3)
 
     names = []
     with ThreadPoolExecutor(3) as threads:
@@ -335,32 +369,53 @@ def test_alone_everything_is_its_own() -> None:
     assert distributed.mean_row(row, 2, ("return/0",)) is row
     assert distributed.gather(value, 2) is value
     assert distributed.any_rank(15) == 15
-    assert distributed.from_main(value) is value
+    assert distributed.from_main(lambda: value) is value
     assert distributed.agreed(lambda: value) is value
     with pytest.raises(KeyError, match="lost"):
         distributed.agreed(lambda: {}["lost"])
-    with distributed.joined(CPU, 1):
+    with joined():
         assert (distributed.size(), distributed.rank(), distributed.is_main()) == (1, 0, True)
 
 
 def test_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
     assert cores() == 8
     for ranks, share in ((2, 4), (3, 2), (16, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
         assert cores() == share
 
 
+def test_no_more_cores_than_the_process_may_run_on() -> None:
+    code = (
+        "import os; "
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from envs.cores import cores; print(cores())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
+
+
+def test_what_is_left_of_torchrun_in_the_environment_does_not_mute_or_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANK", "3")
+    assert distributed.is_main()
+    with joined():
+        assert (distributed.size(), distributed.is_main()) == (1, True)
+    monkeypatch.delenv("RANK")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(InputError, match="WORLD_SIZE = 4 in the environment without RANK, MASTER_ADDR, MASTER_PORT"):
+        joined().__enter__()
+
+
 def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
-    assert distributed.local_device(gpu) == gpu
+    assert local_device(gpu) == gpu
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert distributed.local_device(gpu) == torch.device("cuda", 1)
-    assert distributed.local_device(CPU) == CPU
+    assert local_device(gpu) == torch.device("cuda", 1)
+    assert local_device(CPU) == CPU
     with pytest.raises(InputError, match="device = 'cuda:0' for 2 ranks: with device = 'cuda' each takes"):
-        distributed.local_device(torch.device("cuda", 0))
+        local_device(torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match="for 2 ranks on a machine with 1 GPUs: start one rank for each"):
-        distributed.local_device(gpu)
+        local_device(gpu)

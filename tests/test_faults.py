@@ -12,6 +12,7 @@ import pytest
 from kills import Kills, differences, survive
 from tiny import finish, maml_rl, rows, same_checkpoint, tiny
 
+from envs import InputError
 from maml_rl import checkpoint, meta_train
 from maml_rl.learner import build
 from maml_rl.run_folder import RunFolder
@@ -123,12 +124,27 @@ def test_a_file_system_that_is_read_only_is_named_and_nothing_changes(mount: Cal
 def test_where_numbers_end_is_named_and_the_state_before_kept(
     changes: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(FloatingPointError, match=rf"iteration \d: {named}.*; the state before it is in .*failed\.pt"):
+    with pytest.raises(FloatingPointError, match=rf"iteration \d: {named}.*; the state before .*failed\.pt"):
         meta_train(tiny(iterations=5, **changes), tmp_path / "run", quiet=True)
     failed = checkpoint.load(tmp_path / "run/failed.pt")
     assert len(rows(tmp_path / "run")) == failed.iteration
     if failed.iteration:
         assert same_checkpoint(tmp_path / "run/failed.pt", tmp_path / "run/checkpoint.pt")
+
+
+def test_success_that_comes_and_goes_is_refused_with_its_step(tmp_path: Path) -> None:
+    said = "the info of step 2 .counted from 0. has 'success', which the steps before lacked: give it at every step"
+    with pytest.raises(InputError, match=said):
+        meta_train(tiny(env="probes:SolvedLate"), tmp_path / "run", quiet=True)
+
+
+def test_an_error_of_the_environments_own_says_where_it_was_and_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="out of battery") as caught:
+        meta_train(tiny(env="probes:Raises"), tmp_path / "run", quiet=True)
+    assert caught.value.__notes__ == [
+        f"in iteration 1; what came before is saved; continue with --resume --out {tmp_path / 'run'}"
+    ]
+    assert checkpoint.load(tmp_path / "run/checkpoint.pt").iteration == 1
 
 
 def test_the_task_of_a_bad_meta_gradient_is_named() -> None:

@@ -270,8 +270,15 @@ def test_nan_and_infinity_raise() -> None:
         targets = batch.query.targets.clone()
         targets[1] *= bad
         broken = batch._replace(query=batch.query._replace(targets=targets))
-        with pytest.raises(FloatingPointError, match=r"the meta-gradient of task 1 is NaN or infinite in .*loss"):
+        with pytest.raises(FloatingPointError, match="targets in the query set of task 1 hold NaN or infinity"):
             learner.gradient(theta, broken)
+    huge = batch._replace(
+        query=batch.query._replace(
+            targets=batch.query.targets * torch.tensor([1, 1e200, 1], dtype=torch.float64)[:, None, None]
+        )
+    )
+    with pytest.raises(FloatingPointError, match=r"the meta-gradient of task 1 is NaN or infinite in .*the query loss"):
+        learner.gradient(theta, huge)
     for name in theta:  # in one parameter alone
         with pytest.raises(FloatingPointError):
             learner.gradient(theta | {name: theta[name] * float("nan")}, batch)

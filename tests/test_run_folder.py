@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,11 @@ from envs import InputError
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config import Config
 from maml_rl.config_file import to_toml
-from maml_rl.run_folder import RunFolder, free_name, made_with, read_config, read_metrics
+from maml_rl.files import free_name
+from maml_rl.files import write as write_file
+from maml_rl.provenance import made_with
+from maml_rl.run_folder import RunFolder, read_config, read_metrics
+from maml_rl.runs import latest_evaluation
 
 CONFIG = tiny()
 ABOUT = {"python": "3"}
@@ -33,13 +38,38 @@ def lines(*rows: Any) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
+def free(folder: Path, *suffixes: str) -> str:
+    with free_name(folder, "film", *suffixes) as file:
+        return file.name
+
+
 def test_a_free_name_is_free_under_all_its_suffixes(tmp_path: Path) -> None:
-    assert free_name(tmp_path, "film", ".mp4", ".gif") == tmp_path / "film.mp4"
+    assert free(tmp_path / "new", ".mp4", ".gif") == "film.mp4"
     (tmp_path / "film.gif").touch()
-    assert free_name(tmp_path, "film", ".mp4", ".gif") == tmp_path / "film_2.mp4"
-    assert free_name(tmp_path, "film", ".mp4") == tmp_path / "film.mp4"
+    assert free(tmp_path, ".mp4", ".gif") == "film_2.mp4"
+    assert free(tmp_path, ".mp4") == "film.mp4"
     (tmp_path / "film_2.mp4").touch()
-    assert free_name(tmp_path, "film", ".mp4", ".gif") == tmp_path / "film_3.mp4"
+    assert free(tmp_path, ".mp4", ".gif") == "film_3.mp4"
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "film.gif", "film_2.mp4"}
+
+
+def test_a_free_name_is_taken_at_once(tmp_path: Path) -> None:
+    def take(number: int) -> str:
+        with free_name(tmp_path, "evaluation", ".json") as file:
+            assert latest_evaluation(tmp_path) in (None, {"which": "checkpoint"})  # not of one on its way
+            write_file(file, '{"which": "checkpoint"}')
+        return file.name
+
+    with ThreadPoolExecutor(8) as threads:
+        names = list(threads.map(take, range(64)))
+    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
+    assert len(set(names)) == 64
+
+
+def test_a_free_name_is_given_back_where_nothing_was_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"), free_name(tmp_path, "film", ".mp4"):
+        raise OSError("full")
+    assert not list(tmp_path.iterdir())
 
 
 def test_read_metrics_gives_the_rows(tmp_path: Path) -> None:
@@ -94,6 +124,33 @@ def run(tmp_path: Path) -> Path:
             if i < 3:
                 folder.save("checkpoint.pt", state(i + 1))
     return path
+
+
+def test_a_lost_configuration_is_that_of_the_checkpoint(run: Path) -> None:
+    before = read_config(run)
+    (run / "config.toml").unlink()
+    with pytest.raises(InputError, match="already holds a run"), opened(run, resume=False):
+        pass
+    with pytest.raises(InputError, match="trained with another configuration"), opened(run, tiny(seed=9)):
+        pass
+    with opened(run) as folder:
+        assert folder.checkpoint is not None
+        assert folder.checkpoint.iteration == 3
+    assert read_config(run) == before
+    assert len(read_metrics(run)) == 3
+
+
+def test_lost_metrics_are_missed_until_the_user_does_without(run: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    with (
+        pytest.raises(InputError, match=r"has lost its metrics\.jsonl: bring it back, or make an empty one"),
+        opened(run),
+    ):
+        pass
+    (run / "metrics.jsonl").touch()
+    with opened(run) as folder:
+        folder.log({"iteration": 3}, {})
+    assert [row["iteration"] for row in read_metrics(run)] == [3]
 
 
 def scalars(run: Path, tag: str) -> list[tuple[int, float]]:

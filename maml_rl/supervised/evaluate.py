@@ -16,7 +16,7 @@ from envs.own import announce_import
 from maml_rl import checkpoint, run_folder
 from maml_rl.config_file import of_kind, parse, with_evaluation
 from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.files import write
+from maml_rl.files import free_name, write
 from maml_rl.parallel import side_by_side
 from maml_rl.supervised import models
 from maml_rl.supervised.data import sizes_of
@@ -168,19 +168,21 @@ def load_learner(
     Raises:
         InputError: There is no such run, it is damaged, not of few-shot learning, or not of the model.
     """
+    learner, theta, _ = _load(run, which, changes or {})
+    return learner, theta
+
+
+def _load(run: Path | str, which: str, changes: Mapping[str, object]) -> tuple[FewShotLearner, Params, int]:
+    """The same, and the iterations that the parameters come from."""
     path = Path(run)
     config = of_kind(run_folder.read_config(path), FewShotConfig, str(path))
     which = run_folder.parameters_of(config, which)
     file = path / f"{'checkpoint' if which == 'initial' else which}.pt"
     saved = checkpoint.load(file)
     announce_import(config.data, path)
-    values = config.model_dump() | dict(changes or {})
+    values = config.model_dump() | dict(changes)
     learner = build(of_kind(parse(values, str(path)), FewShotConfig, str(path)))
-    theta = learner.initial_params()
-    if which != "initial":
-        checkpoint.refuse_another_model(file, saved, theta)
-        theta = saved.theta
-    return learner, {name: value.to(learner.device) for name, value in theta.items()}
+    return learner, *checkpoint.meant(file, saved, which, learner.initial_params())
 
 
 def evaluate(
@@ -217,15 +219,14 @@ def evaluate(
             "them may take the argument `shots`"
         )
     support = (chosen.shots or first.shots) if by_shots else None
-    learner, theta = load_learner(run, which, {"shots": support or first.shots})
+    learner, theta, iteration = _load(run, which, {"shots": support or first.shots})
     if tune_lr and learner.rates.learned:
         raise InputError(f"{run} has learned its rates: there is none to tune")
     tuned = first.method == "pretrained" if tune_lr is None else tune_lr
     lr = tune(learner, theta, chosen.tasks, chosen.steps) if tuned else first.inner.lr
     values = adapted_errors(learner, theta, chosen.tasks, chosen.steps, "test", lr if tuned else None)
     references = learner.data.references(learner.data.held_out_tasks(chosen.tasks))
-    iteration = 0 if which == "initial" else checkpoint.load(Path(run) / f"{which}.pt").iteration
     result = summarise(values, references, lr, support, which, iteration)
-    file = run_folder.free_name(Path(run), "evaluation", ".json")
-    write(file, result.to_json())
+    with free_name(Path(run), "evaluation", ".json") as file:
+        write(file, result.to_json())
     return result._replace(file=file)

@@ -131,12 +131,17 @@ class FewShotLearner:
 
         def of_task(task: int) -> Params:
             loss, gradient = chosen(map_tensors(lambda x: x[task : task + 1], batch))
-            return gradient | {"loss": loss}
+            return gradient | {"the query loss": loss}
 
         def of_this_rank() -> tuple[Tensor, Params]:
             sums = side_by_side(chosen, self.slices(batch))
             loss, gradient = map_tensors(lambda *parts: sum(parts) / count, *sums)
-            check_gradient(gradient | {"loss": loss}, of_task, count, distributed.share(self.config.tasks).start)
+            first = distributed.share(self.config.tasks).start
+            try:
+                check_gradient(gradient | {"the query loss": loss}, of_task, count, first)
+            except FloatingPointError:
+                _check_data(batch, first)
+                raise
             return loss, gradient
 
         found: tuple[Tensor, Params] = distributed.mean(distributed.agreed(of_this_rank), count)
@@ -159,6 +164,18 @@ class FewShotLearner:
             one = function(map_tensors(lambda x: x[0], tasks))
             return map_tensors(lambda x: x.unsqueeze(0), one)
         return vmap(function)(tasks)
+
+
+def _check_data(batch: TaskBatch, first: int) -> None:
+    """Refuse examples that are not finite; errors call the first of these tasks ``first``."""
+    for part, examples in batch._asdict().items():
+        for name, values in examples._asdict().items():
+            bad = ~values.isfinite().flatten(1).all(1)
+            if bad.any():
+                raise FloatingPointError(
+                    f"{name} in the {part} set of task {first + int(bad.nonzero()[0])} hold NaN or infinity: look at "
+                    "what makes the data"
+                )
 
 
 def build(config: FewShotConfig) -> FewShotLearner:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from maml_rl import distributed, torchrun
 from maml_rl.ascent import adam_step
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.supervised.evaluate import adapted_errors
@@ -36,7 +37,10 @@ class FewShot:
         total = torch.zeros((), device=self.learner.device)
         gradient: Params = {}
         for at in range(iteration, iteration + self.stride):
-            loss, gradient = self.learner.gradient(theta, self.learner.training_tasks(at))
+            try:
+                loss, gradient = self.learner.gradient(theta, self.learner.training_tasks(at))
+            except FloatingPointError as error:
+                raise FloatingPointError(f"in {at}, {error}") from error
             total += loss
             if outer.name == "adam":
                 theta, state = adam_step(theta, state, gradient, outer.lr, maximise=False)
@@ -65,6 +69,7 @@ class FewShot:
         return -row["loss"], f"loss {row['loss']:.4f}"
 
 
+@torchrun.joined()
 def meta_train(config: FewShotConfig, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder; see ``maml_rl.training.train``."""
-    return train(FewShot(build(config)), out, resume, quiet)
+    return train(FewShot(distributed.agreed(lambda: build(config))), out, resume, quiet)

@@ -1,0 +1,53 @@
+"""What a run is made with, as its config.toml says it."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
+
+
+def _git_commit() -> str:
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def _command() -> str:
+    """The command line of this process, if it is one of this package's."""
+    program = Path(sys.argv[0])
+    ours = program.name == "maml-rl" or (program.name == "__main__.py" and program.parent.name == "maml_rl")
+    return shlex.join(["maml-rl", *sys.argv[1:]]) if ours else ""
+
+
+def made_with(threads: int, device: torch.device) -> dict[str, Any]:
+    """Command, versions, commit and hardware, for config.toml."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return {
+        "command": _command(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "machine": {
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count() or 0,
+            "threads": threads,
+            **gpu,
+        },
+    }
