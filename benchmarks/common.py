@@ -29,6 +29,8 @@ class Arguments:
     device: str = "cpu"
     outer: Literal["trpo", "promp", "adam"] = "trpo"
     repeats: int = 5
+    seeds: int = 1
+    """Runs at once, where a whole iteration is timed."""
 
 
 def arguments(description: str | None) -> Arguments:

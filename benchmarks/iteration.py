@@ -1,21 +1,27 @@
-"""One whole meta-iteration: both rollouts, the inner step and the trust-region step."""
+"""One whole meta-iteration: both rollouts, the inner step and the trust-region step, of one run or several seeds."""
 
 import statistics
 import time
 
 from common import arguments, learner_for, peak_rss_mib, report
 from maml_rl.train import meta_iteration
+from maml_rl.types import Params
 
 
 def main() -> None:
     """Medians over the iterations of a training run, after the first one, which warms up."""
     chosen = arguments(__doc__)
     learner = learner_for(chosen)
-    theta, state, rows = learner.initial_params(), {}, []
+    learners = [learner.with_seed(seed) for seed in range(1, chosen.seeds + 1)]
+    starts: list[tuple[Params, Params]] = [(each.initial_params(), {}) for each in learners]
+    rows = []
     for iteration in range(chosen.repeats + 1):
         began = time.perf_counter()
-        theta, state, row = meta_iteration(learner, theta, state, iteration)
-        rows.append({"seconds": time.perf_counter() - began} | row)
+        found = meta_iteration(learners, starts, iteration)
+        seconds = time.perf_counter() - began
+        starts = [(theta, state) for theta, state, _ in found]
+        summed = {name: sum(row[name] for *_, row in found) for name in ("env_steps", "seconds/outer")}
+        rows.append(found[0][2] | summed | {"seconds": seconds})
     del rows[0]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     report(

@@ -53,7 +53,7 @@ def measure(chosen: Scaling) -> None:
         for iteration in range(chosen.repeats + 1):
             said.clear()
             began = time.perf_counter()
-            theta, state, row = meta_iteration(learner, theta, state, iteration)
+            ((theta, state, row),) = meta_iteration([learner], [(theta, state)], iteration)
             for _ in ("saved", "stopped"):  # as in training, after every iteration
                 distributed.any_rank(0)
             rows.append(

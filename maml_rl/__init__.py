@@ -5,7 +5,7 @@ from maml_rl.agent import Agent, load
 from maml_rl.config import Config
 from maml_rl.evaluate import Evaluation, evaluate
 from maml_rl.render import render
-from maml_rl.train import meta_train
+from maml_rl.train import meta_train, meta_train_seeds
 from maml_rl.training import Stopped
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "evaluate",
     "load",
     "meta_train",
+    "meta_train_seeds",
     "render",
 ]

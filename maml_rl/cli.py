@@ -1,5 +1,6 @@
 """The command line: each command is a thin layer over a Python call."""
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -39,15 +40,21 @@ CONFIG is a TOML file or one of: {experiments}
 EXIT_BAD_INPUT = 2
 
 
-def _to_train(arguments: Sequence[str]) -> tuple[AnyConfig, Path, bool]:
-    """The configuration, the run folder, and whether to resume."""
+def _to_train(arguments: Sequence[str]) -> tuple[AnyConfig, dict[int, Path], bool]:
+    """The configuration, the run folder of each seed, and whether to resume."""
 
     def options(config: AnyConfig) -> Train | TrainFewShot:
         return TrainFewShot(config) if isinstance(config, FewShotConfig) else Train(config)
 
     chosen = with_config(options, arguments, "train")
     stem = config_file.find(arguments[0]).stem
-    return chosen.config, chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}", chosen.resume
+    if not chosen.seeds:
+        seed = chosen.config.seed
+        return chosen.config, {seed: chosen.out or Path("runs") / f"{stem}-s{seed}"}, chosen.resume
+    if len(set(chosen.seeds)) < len(chosen.seeds):
+        raise InputError(f"--seeds {' '.join(map(str, chosen.seeds))}: give each once")
+    outs = {seed: (chosen.out or Path("runs") / stem) / f"s{seed}" for seed in chosen.seeds}
+    return chosen.config, outs, chosen.resume
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -55,17 +62,18 @@ def train(arguments: Sequence[str]) -> None:
     from maml_rl import distributed, torchrun
 
     with torchrun.joined():
-        config, out, resume = distributed.from_main(lambda: _to_train(arguments))
+        config, outs, resume = distributed.from_main(lambda: _to_train(arguments))
         if isinstance(config, FewShotConfig):
-            from maml_rl.supervised.train import meta_train as train_few_shot
+            from maml_rl.supervised.train import meta_train_seeds as train_few_shot
 
-            run = train_few_shot(config, out, resume)
+            runs = train_few_shot(config, outs, resume)
         else:
-            from maml_rl.train import meta_train
+            from maml_rl.train import meta_train_seeds
 
-            run = meta_train(config, out, resume)
+            runs = meta_train_seeds(config, outs, resume)
     if distributed.is_main():
-        print(f"trained: {run}\nnext:    maml-rl evaluate {run}; maml-rl plot {run}; tensorboard --logdir {run}")
+        which, log = shlex.join(map(str, runs)), runs[0] if len(runs) == 1 else runs[0].parent
+        print(f"trained: {which}\nnext:    maml-rl evaluate {which}; maml-rl plot {which}; tensorboard --logdir {log}")
 
 
 def environments(arguments: Sequence[str]) -> None:

@@ -26,9 +26,12 @@ class Train:
 
     config: Settings
     out: Path | None = None
-    """Run folder; None: runs/<configuration>-s<seed>."""
+    """Run folder; None: runs/<configuration>-s<seed>. With --seeds, the folder of their folders s1, s2 ...; None:
+    runs/<configuration>."""
+    seeds: tuple[int, ...] = ()
+    """Train a run of each of these seeds at once: --seeds 1 2 3."""
     resume: bool = False
-    """Continue the run in that folder, if it holds one."""
+    """Continue the runs there, if there are any."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,12 @@ class TrainFewShot:
 
     config: Annotated[FewShotConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
     out: Path | None = None
-    """Run folder; None: runs/<configuration>-s<seed>."""
+    """Run folder; None: runs/<configuration>-s<seed>. With --seeds, the folder of their folders s1, s2 ...; None:
+    runs/<configuration>."""
+    seeds: tuple[int, ...] = ()
+    """Train a run of each of these seeds at once: --seeds 1 2 3."""
     resume: bool = False
-    """Continue the run in that folder, if it holds one."""
+    """Continue the runs there, if there are any."""
 
 
 @dataclass(frozen=True)

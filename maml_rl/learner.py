@@ -19,7 +19,7 @@ from maml_rl.meta import Exploration, MetaObjective, explore, to_batch
 from maml_rl.parallel import keep_freed_memory
 from maml_rl.policies import CONTEXT, CategoricalPolicy, GaussianPolicy, Policy
 from maml_rl.rates import Rates, scaled
-from maml_rl.rollout import sample
+from maml_rl.rollout import Start, sample
 from maml_rl.types import Batch, Params, Trajectory
 
 
@@ -67,20 +67,29 @@ class Learner:
         tasks = self.envs[0].sample_tasks(self.config.tasks, self.generator(Purpose.TASKS, iteration))
         return tasks.to(self.device)
 
+    def with_seed(self, seed: int) -> "Learner":
+        """The same with another seed; both share the environments."""
+        return replace(self, config=self.config.model_copy(update={"seed": seed}))
+
     def with_rate(self, lr: float) -> "Learner":
         """The same, with another inner rate for what adapts."""
         return replace(self, rates=replace(self.rates, lr=lr))
 
     def sample(self, params: Params, tasks: Tensor, episodes: int, key: Tensor, first: int = 0) -> Trajectory:
         """Episodes of each task with its own parameters; task k's noise follows from the key and first + k alone."""
-        return sample(self.envs, self.policy, params, tasks, episodes, key, first)
+        return sample(self.envs, self.policy, [Start(params, tasks, key)], episodes, first)[0]
 
     def explore(
         self, theta: Params, tasks: Tensor, episodes: int, key: Tensor, factors: Sequence[float], first: int = 0
     ) -> Exploration:
         """Sample and adapt in turn, one inner step for each factor on theta's rate; see ``meta.explore``."""
+        return self.explore_runs([Start(theta, tasks, key)], episodes, factors, first)[0]
+
+    def explore_runs(
+        self, starts: Sequence[Start], episodes: int, factors: Sequence[float], first: int = 0
+    ) -> list[Exploration]:
+        """The same for several runs that differ in theta, tasks and key; their episodes are sampled as one batch."""
         config = self.config
-        params, lr = self.rates.split(theta)
         prepare = partial(
             to_batch,
             baseline=config.baseline.name,
@@ -89,22 +98,26 @@ class Learner:
             bootstrap_on_truncation=config.bootstrap_on_truncation,
             normalise_advantages=config.normalise_advantages,
         )
-        return explore(
-            lambda params, k: self.sample(params, tasks, episodes, random.fold(key, k), first),
-            prepare,
-            self.loss,
-            params,
-            len(tasks),
-            [scaled(lr, factor) for factor in factors],
-            first,
-        )
+
+        def sample_all(adapted: list[Params], k: int) -> list[Trajectory]:
+            now = [
+                Start(params, start.tasks, random.fold(start.key, k))
+                for params, start in zip(adapted, starts, strict=True)
+            ]
+            return sample(self.envs, self.policy, now, episodes, first)
+
+        split = [self.rates.split(start.params) for start in starts]
+        rates = [(params, [scaled(lr, factor) for factor in factors]) for params, lr in split]
+        return explore(sample_all, prepare, self.loss, rates, len(starts[0].tasks), first)
+
+    def training_start(self, theta: Params, iteration: int) -> Start:
+        """This rank's tasks of an iteration, and the key of its noise."""
+        own = distributed.share(self.config.tasks)
+        return Start(theta, self.training_tasks(iteration)[own], self.key(Purpose.TRAINING, iteration))
 
     def explore_training(self, theta: Params, iteration: int) -> Exploration:
         """Sample and adapt to this rank's tasks of an iteration, with the rate as it is."""
-        config, own = self.config, distributed.share(self.config.tasks)
-        key, factors = self.key(Purpose.TRAINING, iteration), [1.0] * config.trained_steps
-        tasks = self.training_tasks(iteration)[own]
-        return self.explore(theta, tasks, config.trained_episodes, key, factors, own.start)
+        return explore_training([self], [theta], iteration)[0]
 
     def objective(self, exploration: Exploration) -> MetaObjective:
         """The meta-objective on what was explored."""
@@ -129,6 +142,13 @@ class Learner:
         """Release the environments."""
         for env in self.envs:
             env.close()
+
+
+def explore_training(learners: Sequence[Learner], thetas: Sequence[Params], iteration: int) -> list[Exploration]:
+    """The same for several learners that differ in the seed alone, as one batch."""
+    config, first = learners[0].config, distributed.share(learners[0].config.tasks).start
+    starts = [learner.training_start(theta, iteration) for learner, theta in zip(learners, thetas, strict=True)]
+    return learners[0].explore_runs(starts, config.trained_episodes, [1.0] * config.trained_steps, first)
 
 
 def choose_device(name: str) -> torch.device:

@@ -61,44 +61,52 @@ def to_batch(
 
 
 def explore(
-    sample: Callable[[Params, int], Trajectory],
+    sample: Callable[[list[Params], int], list[Trajectory]],
     prepare: Callable[[Trajectory], Batch],
     loss: Loss[Batch],
-    params: Params,
+    starts: Sequence[tuple[Params, Sequence[Rate]]],
     tasks: int,
-    rates: Sequence[Rate],
     first: int = 0,
-) -> Exploration:
+) -> list[Exploration]:
     """Sample and adapt in turn, with fresh episodes for every inner step (MAML paper, algorithm 3).
 
     Args:
-        sample: Episodes for stacked parameters before inner step k.
-        prepare: Advantages for them.
+        sample: Episodes for the stacked parameters of each run before inner step k.
+        prepare: Advantages for those of a run.
         loss: The inner loss.
-        params: Where every task starts.
-        tasks: K.
-        rates: The rate of each inner step, in order.
-        first: What errors call the first of these tasks.
+        starts: Of each run, where every task starts, and the rate of each inner step, in order; as many in each.
+        tasks: K, of each run.
+        first: What errors call the first of the tasks.
+
+    Returns:
+        What each run explored; all of them say the time that was spent in rollouts together.
 
     Raises:
         FloatingPointError: An inner step gives NaN or infinity.
     """
-    chain, trajectories, batches, seconds = [stack(params, tasks)], [], [], 0.0
-    for k in range(len(rates) + 1):
+    found = [Exploration([stack(params, tasks)], [], [], 0.0) for params, _ in starts]
+    seconds, steps = 0.0, len(starts[0][1])
+    for k in range(steps + 1):
         began = time.perf_counter()
-        trajectories.append(sample(chain[-1], k))
+        sampled = sample([run.chain[-1] for run in found], k)
         seconds += time.perf_counter() - began
-        batches.append(prepare(trajectories[-1]))
-        if k < len(rates):
-            chain.append(adapt_stacked(loss, chain[-1], [batches[-1]], rates[k]))
-            finite = torch.stack([value.isfinite().flatten(1).all(-1) for value in chain[-1].values()]).all(0)
-            if not finite.all():
-                task = first + int(finite.logical_not().nonzero()[0])
-                raise FloatingPointError(
-                    f"inner step {k} (counted from 0) takes parameters of task {task} to NaN or infinity: "
-                    "look for huge rewards, or lower inner.lr"
-                )
-    return Exploration(chain, trajectories, batches, seconds)
+        for run, trajectory, (_, rates) in zip(found, sampled, starts, strict=True):
+            run.trajectories.append(trajectory)
+            run.batches.append(prepare(trajectory))
+            if k < steps:
+                run.chain.append(adapt_stacked(loss, run.chain[-1], run.batches[-1:], rates[k]))
+                _refuse_diverged(run.chain[-1], k, first)
+    return [run._replace(sampling_seconds=seconds) for run in found]
+
+
+def _refuse_diverged(adapted: Params, k: int, first: int) -> None:
+    finite = torch.stack([value.isfinite().flatten(1).all(-1) for value in adapted.values()]).all(0)
+    if not finite.all():
+        task = first + int(finite.logical_not().nonzero()[0])
+        raise FloatingPointError(
+            f"inner step {k} (counted from 0) takes parameters of task {task} to NaN or infinity: "
+            "look for huge rewards, or lower inner.lr"
+        )
 
 
 def adapt_stacked(loss: Loss[Batch], params: Params, batches: Sequence[Batch], lr: Rate) -> Params:

@@ -137,6 +137,14 @@ def rollout(
         FloatingPointError: An action, reward or observation of a live step is NaN or infinite, or the simulator lost
             contacts or forces.
     """
+    trajectory = _in_waves(envs, policy, params, tasks, noise, seeds)
+    _check_finite(trajectory, first)
+    return trajectory
+
+
+def _in_waves(
+    envs: Sequence[TaskEnv], policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor
+) -> Trajectory:
     waves = _waves(seeds.shape[0], seeds.shape[1], len(envs), envs[0].max_batch)
 
     def run_share(copy: int) -> list[Trajectory]:
@@ -156,19 +164,47 @@ def rollout(
     for copy, share in enumerate(shares):
         for (rows, columns), part in zip(waves[copy :: len(envs)], share, strict=True):
             map_tensors(lambda whole, piece, at=(rows, columns): whole[at].copy_(piece), trajectory, part)
-    _check_finite(trajectory, first)
     return trajectory
 
 
-def sample(
-    envs: Sequence[TaskEnv], policy: Policy, params: Params, tasks: Tensor, episodes: int, key: Tensor, first: int = 0
-) -> Trajectory:
-    """``rollout`` with noise and start states that follow from a key, the task's index and the episode's alone.
+class Start(NamedTuple):
+    """What the episodes of one run follow from."""
 
-    ``first`` is the index of the first of these tasks.
+    params: Params  # one set, or stacked: one for each task
+    tasks: Tensor  # (K, *task_shape)
+    key: Tensor  # of all noise
+
+
+def sample(
+    envs: Sequence[TaskEnv], policy: Policy, starts: Sequence[Start], episodes: int, first: int = 0
+) -> list[Trajectory]:
+    """``rollout`` of several runs as one batch, for each its own trajectory.
+
+    Noise and start states follow from a run's key, the task's index and the episode's alone: a run samples what it
+    would sample alone.
+
+    Args:
+        envs: Copies of the environment.
+        policy: The policy.
+        starts: Of each run, with stacked parameters and as many tasks.
+        episodes: B.
+        first: The index of the first of a run's tasks.
+
+    Raises:
+        InputError: The environment reports success at some steps only.
+        FloatingPointError: An action, reward or observation of a live step is NaN or infinite, or the simulator lost
+            contacts or forces.
     """
-    noise, seeds = draw(envs[0], policy, params, len(tasks), episodes, key, first)
-    return rollout(envs, policy, params, tasks, noise, seeds, first)
+    tasks = len(starts[0].tasks)
+    batches = [
+        (params, rows, *draw(envs[0], policy, params, tasks, episodes, key, first)) for params, rows, key in starts
+    ]
+    batch = map_tensors(lambda *parts: torch.cat(parts), *batches) if len(batches) > 1 else batches[0]
+    whole = _in_waves(envs, policy, *batch)
+    found = [map_tensors(lambda x, at=at: x[at : at + tasks], whole) for at in range(0, tasks * len(starts), tasks)]
+    for trajectory in found:
+        _check_finite(trajectory, first)
+    return found
 
 
 def draw(

@@ -112,6 +112,21 @@ def _holds_run(path: Path) -> bool:
     return any((path / name).exists() for name in ("config.toml", "checkpoint.pt"))
 
 
+def refuse_unusable(path: Path, resume: bool) -> None:
+    """Refuse a folder that a run cannot be written into.
+
+    Raises:
+        InputError: It is a file, holds a run that is not to be continued, or holds something else.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--out {path} is a file: give the name of a folder")
+    if _holds_run(path):
+        if not resume:
+            raise InputError(f"{path} already holds a run: continue it with --resume, or give another --out")
+    elif path.is_dir() and any(entry.name != "lock" for entry in path.iterdir()):
+        raise InputError(f"{path} is not empty and not a run folder: give another --out")
+
+
 class Elsewhere:
     """The run folder where another rank writes it."""
 
@@ -150,14 +165,7 @@ class RunFolder:
         self, path: Path, config: AnyConfig, resume: bool, about: dict[str, Any], model: Params | None = None
     ) -> None:
         self.path, self._config = path, config
-        if path.exists() and not path.is_dir():
-            raise InputError(f"--out {path} is a file: give the name of a folder")
-        has_run = _holds_run(path)
-        refusal = InputError(f"{path} already holds a run: continue it with --resume, or give another --out")
-        if has_run and not resume:
-            raise refusal
-        if not has_run and path.is_dir() and any(entry.name != "lock" for entry in path.iterdir()):
-            raise InputError(f"{path} is not empty and not a run folder: give another --out")
+        refuse_unusable(path, resume)
         path.mkdir(parents=True, exist_ok=True)
         self._lock = filelock.FileLock(path / "lock")
         try:
@@ -165,9 +173,8 @@ class RunFolder:
         except filelock.Timeout:
             raise InputError(f"{path} is in use by another process: wait for it, or give another --out") from None
         try:
-            has_run = _holds_run(path)  # another process may have had the lock until now
-            if has_run and not resume:
-                raise refusal
+            refuse_unusable(path, resume)  # another process may have had the lock until now
+            has_run = _holds_run(path)
             self.checkpoint = self._open(config, has_run, model)
             self._begin(config, about, has_run)
         except BaseException:

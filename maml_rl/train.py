@@ -1,6 +1,7 @@
 """Meta-training: the loop of the MAML paper's algorithm 3."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from maml_rl.config import Config
 from maml_rl.diagnostics import compare_gradients
 from maml_rl.distributions import Normal
 from maml_rl.evaluate import evaluate_learner
-from maml_rl.learner import Learner, build
+from maml_rl.learner import Learner, build, explore_training
 from maml_rl.meta import Exploration, inner_kl
 from maml_rl.outer import OUTER
 from maml_rl.training import Log, Pictures, train
@@ -40,31 +41,39 @@ def describe(learner: Learner, exploration: Exploration) -> Log:
     return row
 
 
-def meta_iteration(learner: Learner, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
-    """Sample tasks, adapt to each, and step theta: one turn of algorithm 3.
+def meta_iteration(
+    learners: Sequence[Learner], starts: Sequence[tuple[Params, Params]], iteration: int
+) -> list[tuple[Params, Params, Log]]:
+    """Sample tasks, adapt to each, and step theta: one turn of algorithm 3 for each of several runs.
 
     Args:
-        learner: What to sample and adapt with.
-        theta: The initial parameters.
-        state: The outer optimiser's state; empty at first.
+        learners: What each run samples and adapts with; they differ in the seed alone.
+        starts: Of each run, the initial parameters and the outer optimiser's state, which is empty at first.
         iteration: Its number, which its random numbers follow from.
 
     Returns:
-        The next theta and state, and the iteration's metrics.
+        Of each run, the next theta and state, and the iteration's metrics. The seconds of sampling and of the inner
+        steps are those of all runs together.
     """
-    config = learner.config
     began = time.perf_counter()
-    exploration = distributed.agreed(lambda: learner.explore_training(theta, iteration))
+    thetas = [theta for theta, _ in starts]
+    explored = distributed.agreed(lambda: explore_training(learners, thetas, iteration))
+    sampling = explored[0].sampling_seconds
+    seconds = {"seconds/sampling": sampling, "seconds/inner": time.perf_counter() - began - sampling}
+    return [_outer_step(*run, iteration, seconds) for run in zip(learners, starts, explored, strict=True)]
+
+
+def _outer_step(
+    learner: Learner, start: tuple[Params, Params], exploration: Exploration, iteration: int, seconds: Log
+) -> tuple[Params, Params, Log]:
+    config, (theta, state) = learner.config, start
+    began = time.perf_counter()
     live = sum(int(trajectory.mask.sum()) for trajectory in exploration.trajectories)
     own = describe(learner, exploration) | {"env_steps": live}
     row = distributed.mean_row(own, len(exploration.batches[0].weights), sums=("env_steps",))
-    explored = time.perf_counter()
     objective = learner.objective(exploration)
     moved, state, log = OUTER[config.outer.name](theta, state, exploration, objective, config.outer)
-    outer = time.perf_counter() - explored
-    sampling = exploration.sampling_seconds
-    seconds = {"sampling": sampling, "inner": explored - began - sampling, "outer": outer}
-    row |= log | {f"seconds/{name}": value for name, value in seconds.items()}
+    row |= log | seconds | {"seconds/outer": time.perf_counter() - began}
     every = config.compare_gradients
     if every and (iteration + 1) % every == 0:
         row |= compare_gradients(learner, theta, exploration)
@@ -75,21 +84,24 @@ def meta_iteration(learner: Learner, theta: Params, state: Params, iteration: in
 class MetaRL:
     """Meta-reinforcement learning, as the training loop takes it."""
 
-    learner: Learner
+    learners: Sequence[Learner]
     stride = 1
 
     @property
     def label(self) -> str:
         """The environment."""
-        return self.learner.config.env
+        return self.learners[0].config.env
 
-    def iterate(self, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
-        """One meta-iteration."""
-        return meta_iteration(self.learner, theta, state, iteration)
+    def iterate(
+        self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
+    ) -> list[tuple[Params, Params, Log]]:
+        """One meta-iteration of these runs."""
+        return meta_iteration([self.learners[run] for run in runs], starts, iteration)
 
-    def evaluate(self, theta: Params) -> tuple[Log, Pictures]:
+    def evaluate(self, run: int, theta: Params) -> tuple[Log, Pictures]:
         """Mean return, and share of successes, on held-out tasks after each gradient step, and pictures of these."""
-        found = evaluate_learner(self.learner, theta)
+        learner = self.learners[run]
+        found = evaluate_learner(learner, theta)
         row = {f"evaluation/{k}": float(value) for k, value in enumerate(found.mean)}
         success = found.mean_success()
         if success is not None:
@@ -97,35 +109,44 @@ class MetaRL:
         from maml_rl.figures import png  # only a run that is evaluated in training needs matplotlib
 
         pictures = {"evaluation/adaptation": png(found.plot())}
-        if self.learner.config.evaluation.film:
+        if learner.config.evaluation.film:
             from maml_rl.render import gif
 
-            pictures["evaluation/film"] = gif(self.learner, theta)
+            pictures["evaluation/film"] = gif(learner, theta)
         return row, pictures
 
     def progress(self, row: Log) -> tuple[float, str]:
         """The training return after adaptation, and how it changed."""
-        steps = self.learner.config.trained_steps
+        steps = self.learners[0].config.trained_steps
         score = row[f"return/{steps}"]
         return score, f"return {row['return/0']:.1f} -> {score:.1f}" if steps else f"return {score:.1f}"
 
 
-@torchrun.joined()
 def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
-    """Train, and write the run folder.
+    """Train, and write the run folder; see ``meta_train_seeds``."""
+    return meta_train_seeds(config, {config.seed: out}, resume, quiet)[0]
+
+
+@torchrun.joined()
+def meta_train_seeds(
+    config: Config, outs: Mapping[int, Path | str], resume: bool = False, quiet: bool = False
+) -> list[Path]:
+    """Train several runs that differ in the seed alone, their episodes sampled as one batch.
+
+    Each is what it would be alone, up to the rounding of matrix products of another size.
 
     Args:
         config: What to train.
-        out: The run folder.
-        resume: Continue from its checkpoint, if it has one.
+        outs: The run folder of each seed.
+        resume: Continue from their checkpoints where they have one; runs that are behind catch up first.
         quiet: Show no progress.
 
     Returns:
-        The run folder.
+        The run folders.
 
     Raises:
         InputError: The configuration or the folder cannot be used; nothing has been changed.
-        FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
+        FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt of each.
         WorkerError: A worker raised, died or stalled; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
@@ -137,4 +158,5 @@ def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: boo
             refuse_undrawable(config)
         return build(config)
 
-    return train(MetaRL(distributed.agreed(checked)), out, resume, quiet)
+    built = distributed.agreed(checked)
+    return train(MetaRL([built.with_seed(seed) for seed in outs]), list(outs.values()), resume, quiet)

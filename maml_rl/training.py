@@ -2,8 +2,9 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,7 +18,7 @@ from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import AnyConfig, to_toml
 from maml_rl.progress import ProgressLine
 from maml_rl.provenance import made_with
-from maml_rl.run_folder import Elsewhere, RunFolder
+from maml_rl.run_folder import Elsewhere, RunFolder, refuse_unusable
 from maml_rl.types import Params, map_tensors
 
 Log = dict[str, float]
@@ -44,11 +45,11 @@ class Learns(Protocol):
 
 
 class Trainee(Protocol):
-    """What is trained: a learner, and what an iteration of it does and shows."""
+    """What is trained: runs that differ in the seed alone, and what an iteration of them does and shows."""
 
     @property
-    def learner(self) -> Learns:
-        """Meta-reinforcement learning's or few-shot learning's."""
+    def learners(self) -> Sequence[Learns]:
+        """Of each run, meta-reinforcement learning's or few-shot learning's; they share what they hold."""
 
     @property
     def label(self) -> str:
@@ -58,10 +59,18 @@ class Trainee(Protocol):
     def stride(self) -> int:
         """Iterations in one call of ``iterate``."""
 
-    def iterate(self, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
-        """Theta, the outer optimiser's state and a row of metrics after ``stride`` iterations from this one on."""
+    def iterate(
+        self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
+    ) -> list[tuple[Params, Params, Log]]:
+        """Of each of these runs theta, the outer optimiser's state and a row of metrics after ``stride`` iterations.
 
-    def evaluate(self, theta: Params) -> tuple[Log, Pictures]:
+        Args:
+            runs: Their numbers.
+            starts: Of each, theta and the outer optimiser's state before.
+            iteration: The first of the iterations.
+        """
+
+    def evaluate(self, run: int, theta: Params) -> tuple[Log, Pictures]:
         """Metrics on held-out tasks, and pictures of them for TensorBoard."""
 
     def progress(self, row: Log) -> tuple[float, str]:
@@ -71,8 +80,8 @@ class Trainee(Protocol):
 class Stopped(Exception):  # noqa: N818  a request that was met, and not an error
     """Training was asked to stop by a signal; the run is saved and can be resumed."""
 
-    def __init__(self, signum: int, run: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with --resume --out {run}")
+    def __init__(self, signum: int, where: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with {where}")
         self.signum = signum
 
 
@@ -104,17 +113,39 @@ def _stop_requests() -> Iterator[list[int]]:
             signal.signal(number, old)
 
 
+@dataclass
+class _Run:
+    folder: RunFolder | Elsewhere
+    state: Checkpoint
+
+    def advance(self, theta: Params, outer: Params, row: Log, pictures: Pictures, score: float, stride: int) -> None:
+        """Take and record the state after some iterations; the best theta is the one that they began with."""
+        before, done = self.state, self.state.iteration + stride
+        env_steps = before.env_steps + int(row.get("env_steps", 0))
+        self.state = Checkpoint(theta, done, env_steps, max(score, before.best_return), before.config, outer)
+        logged = {"iteration": before.iteration} | row | ({"env_steps": env_steps} if "env_steps" in row else {})
+        best = before if score > before.best_return else None
+        distributed.on_main(partial(self.folder.record, logged, pictures, self.state, best), None)
+
+
+def _to_go_on(runs: Sequence[_Run]) -> str:
+    """How all runs of one command are continued, as its flags."""
+    paths = [run.folder.path for run in runs]
+    return f"--resume --out {paths[0] if len(paths) == 1 else paths[0].parent}"
+
+
 @contextmanager
-def _keeping(folder: RunFolder | Elsewhere, state: Checkpoint, stride: int) -> Iterator[None]:
-    """Say of a failure in which iterations it was, and where the state before them is."""
-    first = state.iteration
+def _keeping(runs: Sequence[_Run], stride: int) -> Iterator[None]:
+    """Say of a failure in which iterations it was, and where the states before them are."""
+    first = runs[0].state.iteration
     where = f"iteration {first}" if stride == 1 else f"iterations {first} to {first + stride - 1}"
-    saved = f"what came before is saved; continue with --resume --out {folder.path}"
+    saved = f"what came before is saved; continue with {_to_go_on(runs)}"
     try:
         yield
     except FloatingPointError as error:
-        folder.save("failed.pt", state)
-        kept = folder.path / "failed.pt"
+        for run in runs:
+            run.folder.save("failed.pt", run.state)
+        kept = ", ".join(str(run.folder.path / "failed.pt") for run in runs)
         raise FloatingPointError(f"{where}: {error}; the state before iteration {first} is in {kept}") from error
     except WorkerError as error:
         raise WorkerError(f"{where}: {error}\n{saved}") from error
@@ -131,58 +162,87 @@ def _start(learner: Learns, folder: RunFolder | Elsewhere, first: Params) -> Che
     return state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
 
 
-def train(trainee: Trainee, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
-    """Train, and write the run folder; the learner is closed at the end.
+def _open(
+    stack: ExitStack, learners: Sequence[Learns], outs: Sequence[Path], resume: bool, first: Sequence[Params]
+) -> list[RunFolder | Elsewhere]:
+    """The run folders, refused before any is made, and closed with the stack."""
+    about = made_with(torch.get_num_threads(), learners[0].device)
+
+    def open_all() -> list[RunFolder | Elsewhere]:
+        for out in outs:
+            refuse_unusable(out, resume)
+        with ExitStack() as opened:
+            folders: list[RunFolder | Elsewhere] = [
+                opened.enter_context(closing(RunFolder(out, learner.config, resume, about, params)))
+                for out, learner, params in zip(outs, learners, first, strict=True)
+            ]
+            stack.enter_context(opened.pop_all())
+        return folders
+
+    return distributed.on_main(open_all, [Elsewhere(out) for out in outs])
+
+
+def _iterate(
+    trainee: Trainee, runs: Mapping[int, _Run], iteration: int, evaluates: bool
+) -> list[tuple[Params, Params, Log, Pictures]]:
+    """Of each of these runs what it comes to: theta, the outer optimiser's state, a row of metrics and pictures."""
+    found = trainee.iterate(list(runs), [(run.state.theta, run.state.outer) for run in runs.values()], iteration)
+    results = []
+    for number, (theta, outer, row) in zip(runs, found, strict=True):
+        more: tuple[Log, Pictures] = ({}, {})
+        if evaluates:
+            more = distributed.on_main(partial(trainee.evaluate, number, theta), more)
+        results.append((theta, outer, row | more[0], more[1]))
+    return results
+
+
+def train(trainee: Trainee, outs: Sequence[Path | str], resume: bool = False, quiet: bool = False) -> list[Path]:
+    """Train, and write the run folders; the learners are closed at the end.
 
     Args:
         trainee: What to train.
-        out: The run folder.
-        resume: Continue from its checkpoint, if it has one.
+        outs: The folder of each run.
+        resume: Continue from their checkpoints, where they have one. Runs that are behind go first.
         quiet: Show no progress.
 
     Returns:
-        The run folder.
+        The run folders.
 
     Raises:
-        InputError: The folder cannot be used; nothing has been changed.
+        InputError: A folder cannot be used; nothing has been changed.
         FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
         WorkerError: A process that steps environments is lost; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
         Echo: Under torchrun, on ranks other than 0, where rank 0 raises one of these.
     """
-    learner, stride = trainee.learner, trainee.stride
-    config, every = learner.config, learner.config.evaluation.every
+    learners, stride = trainee.learners, trainee.stride
+    config, every = learners[0].config, learners[0].config.evaluation.every
     iterations = 0 if config.method == "random" else config.iterations
-    about = made_with(torch.get_num_threads(), learner.device)
     distributed.refuse_idle(config.tasks)
-    first = learner.initial_params()
-    open_folder = partial(RunFolder, Path(out), config, resume, about, first)
-    with (
-        closing(learner),
-        closing(distributed.on_main(open_folder, Elsewhere(Path(out)))) as folder,
-        _stop_requests() as stop,
-    ):
-        state = _start(learner, folder, first)
-        if not iterations and folder.checkpoint is None:
-            distributed.on_main(partial(folder.save, "checkpoint.pt", state), None)
-        with ProgressLine(trainee.label, iterations, state.iteration, quiet or not distributed.is_main()) as progress:
-            for iteration in range(state.iteration, iterations, stride):
-                done = iteration + stride
-                pictures: Pictures = {}
-                with _keeping(folder, state, stride):
-                    theta, outer, row = trainee.iterate(state.theta, state.outer, iteration)
-                    if every and done % every == 0:
-                        found, pictures = distributed.on_main(partial(trainee.evaluate, theta), ({}, {}))
-                        row |= found
-                score, message = trainee.progress(row)
-                env_steps = state.env_steps + int(row.get("env_steps", 0))
-                best_return = max(score, state.best_return)
-                before, state = state, Checkpoint(theta, done, env_steps, best_return, state.config, outer)
-                logged = {"iteration": iteration} | row | ({"env_steps": env_steps} if "env_steps" in row else {})
-                best = before if score > before.best_return else None
-                distributed.on_main(partial(folder.record, logged, pictures, state, best), None)
-                progress.advance(message, stride)
+    first = [learner.initial_params() for learner in learners]
+    with closing(learners[0]), ExitStack() as stack, _stop_requests() as stop:
+        folders = _open(stack, learners, [Path(out) for out in outs], resume, first)
+        runs = [
+            _Run(folder, _start(learner, folder, params))
+            for learner, folder, params in zip(learners, folders, first, strict=True)
+        ]
+        for run in runs:
+            if not iterations and run.folder.checkpoint is None:
+                distributed.on_main(partial(run.folder.save, "checkpoint.pt", run.state), None)
+        silent = quiet or not distributed.is_main()
+        start = min(run.state.iteration for run in runs)
+        with ProgressLine(trainee.label, iterations, start, silent) as progress:
+            for iteration in range(start, iterations, stride):
+                behind = {number: run for number, run in enumerate(runs) if run.state.iteration == iteration}
+                with _keeping(list(behind.values()), stride):
+                    evaluates = every > 0 and (iteration + stride) % every == 0
+                    results = _iterate(trainee, behind, iteration, evaluates)
+                for run, (theta, outer, row, pictures) in zip(behind.values(), results, strict=True):
+                    run.advance(theta, outer, row, pictures, trainee.progress(row)[0], stride)
+                rows = [row for _, _, row, _ in results]
+                mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+                progress.advance(trainee.progress(mean)[1], stride)
                 signum = distributed.any_rank(stop[0] if stop else 0)
-                if signum and state.iteration < iterations:
-                    raise Stopped(signum, folder.path)
-    return folder.path
+                if signum and iteration + stride < iterations:
+                    raise Stopped(signum, _to_go_on(runs))
+    return [run.folder.path for run in runs]

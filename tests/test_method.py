@@ -37,9 +37,9 @@ def test_every_method_takes_as_many_environment_steps(method: str, steps: int, t
 
 def test_the_score_of_a_baseline_is_its_one_return() -> None:
     row = {"return/0": 3.04}
-    assert MetaRL(build(tiny(method="pretrained", inner={"steps": 2}))).progress(row) == (3.04, "return 3.0")
+    assert MetaRL([build(tiny(method="pretrained", inner={"steps": 2}))]).progress(row) == (3.04, "return 3.0")
     row |= {"return/1": 4.0, "return/2": 5.0}
-    assert MetaRL(build(tiny(inner={"steps": 2}))).progress(row) == (5.0, "return 3.0 -> 5.0")
+    assert MetaRL([build(tiny(inner={"steps": 2}))]).progress(row) == (5.0, "return 3.0 -> 5.0")
 
 
 @pytest.mark.parametrize("method", TRAINED)

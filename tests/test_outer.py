@@ -161,7 +161,7 @@ def test_every_outer_step_takes_every_estimator_and_number_of_inner_steps(
 ) -> None:
     learner = build(tiny(inner={"estimator": estimator, "steps": steps}, outer={"name": name}))
     theta = learner.initial_params()
-    moved, state, row = meta_iteration(learner, theta, {}, 0)
+    ((moved, state, row),) = meta_iteration([learner], [(theta, {})], 0)
     assert all(math.isfinite(value) for value in row.values()), row
     assert all(value.isfinite().all() for value in (*moved.values(), *state.values()))
     assert name == "trpo" or not torch.equal(flatten(moved), flatten(theta))

@@ -1,7 +1,7 @@
 """A few-shot configuration made real: its tasks, model and loss; the meta-gradient, and how it is seeded."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,10 @@ class FewShotLearner:
     def initial_params(self) -> Params:
         """Theta before training."""
         return self._initial(self.trained)
+
+    def with_seed(self, seed: int) -> "FewShotLearner":
+        """The same with another seed."""
+        return replace(self, config=self.config.model_copy(update={"seed": seed}))
 
     def _initial(self, module: nn.Module) -> Params:
         drawn = models.initial(module, self.config.model.init, self._generator(Purpose.INITIALISATION))

@@ -1,6 +1,7 @@
 """Meta-training of few-shot regression and classification (MAML paper, algorithm 2)."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,26 +20,34 @@ from maml_rl.types import Params, flatten
 class FewShot:
     """Few-shot learning, as the training loop takes it."""
 
-    learner: FewShotLearner
+    learners: Sequence[FewShotLearner]
 
     @property
     def label(self) -> str:
         """The data."""
-        return self.learner.config.data
+        return self.learners[0].config.data
 
     @property
     def stride(self) -> int:
         """The iterations of a row."""
-        return self.learner.config.log_every
+        return self.learners[0].config.log_every
 
-    def iterate(self, theta: Params, state: Params, iteration: int) -> tuple[Params, Params, Log]:
-        """A row's worth of iterations: draw tasks, adapt to each, and step theta on their query loss."""
-        outer, began = self.learner.config.outer, time.perf_counter()
-        total = torch.zeros((), device=self.learner.device)
+    def iterate(
+        self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
+    ) -> list[tuple[Params, Params, Log]]:
+        """A row's worth of iterations of each of these runs."""
+        return [self._iterate(self.learners[run], *start, iteration) for run, start in zip(runs, starts, strict=True)]
+
+    def _iterate(
+        self, learner: FewShotLearner, theta: Params, state: Params, iteration: int
+    ) -> tuple[Params, Params, Log]:
+        """Draw tasks, adapt to each, and step theta on their query loss."""
+        outer, began = learner.config.outer, time.perf_counter()
+        total = torch.zeros((), device=learner.device)
         gradient: Params = {}
         for at in range(iteration, iteration + self.stride):
             try:
-                loss, gradient = self.learner.gradient(theta, self.learner.training_tasks(at))
+                loss, gradient = learner.gradient(theta, learner.training_tasks(at))
             except FloatingPointError as error:
                 raise FloatingPointError(f"in {at}, {error}") from error
             total += loss
@@ -53,10 +62,11 @@ class FewShot:
         }
         return theta, state, row
 
-    def evaluate(self, theta: Params) -> tuple[Log, Pictures]:
+    def evaluate(self, run: int, theta: Params) -> tuple[Log, Pictures]:
         """Error or accuracy on validation tasks after each gradient step."""
-        chosen = self.learner.config.evaluation
-        found = adapted_errors(self.learner, theta, chosen.tasks, chosen.steps, "validation")
+        learner = self.learners[run]
+        chosen = learner.config.evaluation
+        found = adapted_errors(learner, theta, chosen.tasks, chosen.steps, "validation")
         row = {
             f"validation/{name}/{k}": float(values[:, k].mean())
             for name, values in found.items()
@@ -69,7 +79,15 @@ class FewShot:
         return -row["loss"], f"loss {row['loss']:.4f}"
 
 
-@torchrun.joined()
 def meta_train(config: FewShotConfig, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder; see ``maml_rl.training.train``."""
-    return train(FewShot(distributed.agreed(lambda: build(config))), out, resume, quiet)
+    return meta_train_seeds(config, {config.seed: out}, resume, quiet)[0]
+
+
+@torchrun.joined()
+def meta_train_seeds(
+    config: FewShotConfig, outs: Mapping[int, Path | str], resume: bool = False, quiet: bool = False
+) -> list[Path]:
+    """Train several runs that differ in the seed alone, a row of each in turn; see ``maml_rl.training.train``."""
+    built = distributed.agreed(lambda: build(config))
+    return train(FewShot([built.with_seed(seed) for seed in outs]), list(outs.values()), resume, quiet)
