@@ -3,6 +3,8 @@
 import statistics
 import time
 
+import torch
+
 from common import arguments, learner_for, peak_rss_mib, report
 from maml_rl.train import meta_iteration
 from maml_rl.types import Params
@@ -34,6 +36,7 @@ def main() -> None:
             "steps_per_second": median["env_steps"] / median["seconds"],
             "seconds_per_million_steps": 1e6 * median["seconds"] / median["env_steps"],
             "peak_rss_mib": peak_rss_mib(),
+            "peak_gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0,
         }
     )
     learner.close()

@@ -177,7 +177,7 @@ def set_up(device: str, threads: int) -> torch.device:
         InputError: There is no such device, or not one for each rank.
     """
     chosen = torchrun.local_device(choose_device(device))
-    if chosen.type == "cuda":
+    if chosen.index is not None:
         torch.cuda.set_device(chosen)
     torch.set_num_threads(threads or cores())
     keep_freed_memory()

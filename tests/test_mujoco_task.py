@@ -301,7 +301,7 @@ def test_every_copy_steps_on_all_cores_or_on_the_threads_it_is_given(monkeypatch
         env.close()
         return count
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
     assert [pool_threads(threads) for threads in (0, 1, 2, 7)] == [16, 1, 2, 7]
 
 

@@ -1,0 +1,112 @@
+"""MuJoCo on a GPU at more and more worlds, physics alone and in closed loop, beside MuJoCo on CPU threads.
+
+Needs the extra ``gpu``. With ``--device cpu`` mujoco_warp steps on the CPU, slowly, to try this script without a GPU.
+"""
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+import tyro
+
+from common import Arguments, learner_for, report
+from envs.mujoco_task import MujocoTask
+from maml_rl.learner import Learner, Purpose
+from maml_rl.types import stack
+
+
+@dataclass(frozen=True)
+class Worlds(Arguments):
+    """Numbers of worlds, in tasks of ``episodes`` each, and control steps in an episode."""
+
+    worlds: tuple[int, ...] = (400, 800, 4000, 16000, 64000)
+    episodes: int = 20
+    horizon: int = 200
+    hidden: tuple[int, ...] = (64, 64)
+    device: str = "cuda"
+    repeats: int = 3
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def physics_seconds(learner: Learner, worlds: int, steps: int) -> float:
+    """So many control steps of so many worlds, with random actions that are there already; fastest of three."""
+    env = learner.envs[0]
+    tasks = env.sample_tasks(worlds, torch.Generator().manual_seed(0)).to(env.device)
+    generator = torch.Generator().manual_seed(0)
+    actions = torch.rand(8, worlds, env.action_width, generator=generator).to(env.device) * 2 - 1
+
+    def play() -> float:
+        env.reset(tasks, torch.arange(worlds, device=env.device))
+        wait(env.device)
+        began = time.perf_counter()
+        for t in range(steps):
+            env.step(actions[t % 8])
+        wait(env.device)
+        return time.perf_counter() - began
+
+    play()  # captures and compiles
+    return min(play() for _ in range(3))
+
+
+def closed_loop_seconds(learner: Learner, tasks: int, episodes: int, repeats: int) -> float:
+    """A rollout with a policy for each task; fastest of the repeats, after one that warms up."""
+    params = stack(learner.initial_params(), tasks)
+    drawn = learner.envs[0].sample_tasks(tasks, torch.Generator().manual_seed(0)).to(learner.device)
+
+    def play() -> float:
+        wait(learner.device)
+        began = time.perf_counter()
+        learner.sample(params, drawn, episodes, learner.key(Purpose.TRAINING))
+        wait(learner.device)
+        return time.perf_counter() - began
+
+    play()
+    return min(play() for _ in range(repeats))
+
+
+def measure(chosen: Worlds, worlds: int) -> dict[str, float]:
+    """Rates at one number of worlds."""
+    learner = learner_for(chosen)
+    if MujocoTask.warp_on_cpu:
+        learner = replace(learner, envs=learner.envs[:1])  # as on a GPU
+    if learner.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(learner.device)
+    alone = physics_seconds(learner, worlds, chosen.horizon)
+    closed = closed_loop_seconds(learner, worlds // chosen.episodes, chosen.episodes, chosen.repeats)
+    steps = worlds * chosen.horizon
+    found = {
+        "worlds": worlds,
+        "milliseconds_a_control_step": 1e3 * alone / chosen.horizon,
+        "physics_steps_per_second": steps / alone,
+        "closed_loop_steps_per_second": steps / closed,
+    }
+    if learner.device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(learner.device)
+        found["gpu_mib_in_use"] = (total - free) / 2**20
+        found["torch_peak_mib"] = torch.cuda.max_memory_allocated(learner.device) / 2**20
+    learner.close()
+    return found
+
+
+def main() -> None:
+    """The CPU first, then the device at each number of worlds."""
+    chosen = tyro.cli(Worlds, description=__doc__)
+    least = min(chosen.worlds)
+    cpu = measure(replace(chosen, device="cpu"), least)
+    print("MuJoCo on CPU threads")
+    report(cpu)
+    MujocoTask.warp_on_cpu = chosen.device == "cpu"
+    for worlds in chosen.worlds:
+        found = measure(chosen, worlds)
+        times = found["closed_loop_steps_per_second"] / cpu["closed_loop_steps_per_second"]
+        print(f"mujoco_warp on {chosen.device}")
+        report(found | {"times_the_cpu": times})
+
+
+if __name__ == "__main__":
+    main()
