@@ -18,8 +18,9 @@ class Solution(NamedTuple):
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Solution:
     """Solve A x = b for a symmetric positive definite A given by its products (Hestenes and Stiefel 1952).
 
-    Exact after n iterations for an n x n matrix, rounding aside. Stops early at a residual of 1e-10, or where a
-    direction has p'Ap <= 0, which only rounding or an indefinite A can give.
+    Exact after n iterations for an n x n matrix, rounding aside. Stays where it is from a residual of 1e-10 on, or from
+    a direction with p'Ap <= 0, which only rounding or an indefinite A can give. It takes all products in any case: on
+    a GPU nothing waits for the numbers of an iteration.
 
     Args:
         product: v -> A v.
@@ -28,19 +29,16 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
     """
     x, residual = torch.zeros_like(b), b
     direction, square = residual, residual.dot(residual)
-    start = float(square)
+    start, goes_on = square, torch.ones_like(square, dtype=torch.bool)
     for _ in range(iterations):
-        if float(square) <= 1e-20 * start:
-            break
         image = product(direction)
         curvature = direction.dot(image)
-        if float(curvature) <= 0:
-            break
-        step = square / curvature
+        goes_on = goes_on & (square > 1e-20 * start) & ~(curvature <= 0)  # NaN goes on, to be seen at the end
+        step = torch.where(goes_on, square / curvature, 0.0)
         x, residual = x + step * direction, residual - step * image
         square, last = residual.dot(residual), square
-        direction = residual + square / last * direction
-    return Solution(x, b - residual, float((square / start).sqrt()) if start > 0 else 0.0)
+        direction = residual + torch.where(goes_on, square / last, 0.0) * direction
+    return Solution(x, b - residual, float((square / start).sqrt().nan_to_num()))
 
 
 class Search(NamedTuple):
