@@ -66,6 +66,10 @@ def joined() -> Iterator[None]:
     if ranks == 1 or distributed.is_initialized():
         yield
         return
+    # A default argument in there keeps the group that there is when it is imported, as torch.func.grad first does: then
+    # the threads of the group outlive it, and one that lets go of a tensor while Python ends aborts the process.
+    import torch.distributed.nn.functional
+
     on_gpu = torch.cuda.is_available()
     store, number, _ = next(rendezvous("env://", timeout=PATIENCE))
     distributed.init_process_group(

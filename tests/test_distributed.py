@@ -343,6 +343,25 @@ def test_every_task_is_of_one_rank(count: int, ranks: int) -> None:
     assert {len(share) for share in shares} <= {count // ranks, -(-count // ranks)}
 
 
+ENDS = """
+import os
+import torch
+from maml_rl import distributed, torchrun
+
+with torchrun.joined():
+    assert torch.func.grad(torch.sin)(torch.zeros(())) == distributed.any_rank(1)
+names = [open(f"/proc/self/task/{each}/comm").read() for each in os.listdir("/proc/self/task")]
+assert not [name for name in names if "gloo" in name], names
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+def test_no_thread_of_the_ranks_outlives_their_group(folder: Path) -> None:
+    (folder / "ends.py").write_text(ENDS)
+    ended = torchrun(folder, "ends.py")
+    assert ended.code == 0, ended.err
+
+
 def test_the_same_ranks_meet_again_in_a_store_that_forgets_nothing() -> None:
     """As after a restart: whoever comes first must not take what was said before for this time's."""
     patience = timedelta(seconds=20)
