@@ -3,7 +3,9 @@
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,23 +40,26 @@ CONFIG is a TOML file or one of: {experiments}
 `maml-rl COMMAND --help` lists a command's options."""
 
 EXIT_BAD_INPUT = 2
+FOLLOWS_AFTER_S = 5
 
 
-def _to_train(arguments: Sequence[str]) -> tuple[AnyConfig, dict[int, Path], bool]:
-    """The configuration, the run folder of each seed, and whether to resume."""
+def _to_train(arguments: Sequence[str]) -> tuple[AnyConfig, Path | dict[int, Path], bool]:
+    """The configuration, the run folder, or that of each of several seeds, and whether to resume."""
 
     def options(config: AnyConfig) -> Train | TrainFewShot:
-        return TrainFewShot(config) if isinstance(config, FewShotConfig) else Train(config)
+        return TrainFewShot(config=config) if isinstance(config, FewShotConfig) else Train(config=config)
 
     chosen = with_config(options, arguments, "train")
     stem = config_file.find(arguments[0]).stem
-    if not chosen.seeds:
-        seed = chosen.config.seed
-        return chosen.config, {seed: chosen.out or Path("runs") / f"{stem}-s{seed}"}, chosen.resume
-    if len(set(chosen.seeds)) < len(chosen.seeds):
-        raise InputError(f"--seeds {' '.join(map(str, chosen.seeds))}: give each once")
-    outs = {seed: (chosen.out or Path("runs") / stem) / f"s{seed}" for seed in chosen.seeds}
-    return chosen.config, outs, chosen.resume
+    if chosen.seeds is None:
+        return chosen.config, chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}", chosen.resume
+    flag = f"--seeds {' '.join(map(str, chosen.seeds))}"
+    if not chosen.seeds or len(set(chosen.seeds)) < len(chosen.seeds):
+        raise InputError(f"{flag}: give one or more, each once")
+    if any(argument.split("=")[0] == "--seed" for argument in arguments):
+        raise InputError(f"{flag} with --seed: give one of them")
+    out = chosen.out or Path("runs") / stem
+    return chosen.config, {seed: out / f"s{seed}" for seed in chosen.seeds}, chosen.resume
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -62,17 +67,14 @@ def train(arguments: Sequence[str]) -> None:
     from maml_rl import distributed, torchrun
 
     with torchrun.joined():
-        config, outs, resume = distributed.from_main(lambda: _to_train(arguments))
-        if isinstance(config, FewShotConfig):
-            from maml_rl.supervised.train import meta_train_seeds as train_few_shot
-
-            runs = train_few_shot(config, outs, resume)
+        config, out, resume = distributed.from_main(lambda: _to_train(arguments))
+        kind = import_module("maml_rl.supervised.train" if isinstance(config, FewShotConfig) else "maml_rl.train")
+        if isinstance(out, Path):
+            which = log = str(kind.meta_train(config, out, resume))
         else:
-            from maml_rl.train import meta_train_seeds
-
-            runs = meta_train_seeds(config, outs, resume)
+            runs = kind.meta_train_seeds(config, out, resume)
+            which, log = shlex.join(map(str, runs)), str(runs[0].parent)
     if distributed.is_main():
-        which, log = shlex.join(map(str, runs)), runs[0] if len(runs) == 1 else runs[0].parent
         print(f"trained: {which}\nnext:    maml-rl evaluate {which}; maml-rl plot {which}; tensorboard --logdir {log}")
 
 
@@ -100,11 +102,19 @@ def _fail(error: Exception, code: int = EXIT_BAD_INPUT, speaks: bool = True) -> 
     sys.exit(code)
 
 
+def _follow(code: int) -> NoReturn:
+    """Fail after rank 0: torchrun takes the first failure for the cause, and ends the other ranks of the machine.
+
+    Its agents on other machines do not hear of it, and would take a rank that exits with 0 for one that is done.
+    """
+    time.sleep(FOLLOWS_AFTER_S)
+    sys.exit(code)
+
+
 def main() -> None:
     """Run a command; exit with 0, 2 for bad input, or 128 + the signal that stopped it.
 
-    Of torchrun's ranks, 0 says what all have to say and exits with its code. The others then exit with 0, as torchrun
-    would end rank 0 in the middle of that if they failed first.
+    Of torchrun's ranks, 0 says what all have to say and exits with its code; the others fail after it.
     """
     commands: dict[str, Callable[[Sequence[str]], None]] = {
         "train": train,
@@ -136,10 +146,11 @@ def main() -> None:
     except WorkerError as error:  # every rank may miss one that is gone
         _fail(error, 1, is_main())
     except Echo:
-        return
+        _follow(1)
     except Stopped as stopped:
-        if is_main():
-            print(stopped, file=sys.stderr)
-            sys.exit(128 + stopped.signum)
+        if not is_main():
+            _follow(128 + stopped.signum)
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signum)
     except KeyboardInterrupt as interrupt:  # training says by which signal
         sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))

@@ -72,6 +72,15 @@ def parse(values: dict[str, Any], source: str) -> AnyConfig:
         raise explain(error, source) from None
 
 
+def with_seed(config: Kind, seed: int) -> Kind:
+    """The configuration with another seed.
+
+    Raises:
+        InputError: It is not in range.
+    """
+    return parse(config.model_dump() | {"seed": seed}, "seeds")  # type: ignore[return-value]
+
+
 def dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key of a table and of those in it, such as "inner.lr", with its value."""
     for key, value in table.items():

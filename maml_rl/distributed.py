@@ -9,6 +9,7 @@ one of them may fail in alone goes through ``agreed``.
 """
 
 import os
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -51,16 +52,18 @@ def launched() -> tuple[int, int]:
     Raises:
         InputError: Only a part of what torchrun sets is set.
     """
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks == 1:
+    said = os.environ.get("WORLD_SIZE", "1")
+    if said == "1":
         return 1, 0
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if missing:
+    number = os.environ.get("RANK", "0")
+    if missing or not said.isdecimal() or not number.isdecimal():
+        what = f"without {', '.join(missing)}" if missing else f"with RANK = {number}"
         raise InputError(
-            f"WORLD_SIZE = {ranks} in the environment without {', '.join(missing)}: start ranks with torchrun, "
-            "or unset WORLD_SIZE for one process"
+            f"WORLD_SIZE = {said} in the environment {what}: start ranks with torchrun, or unset WORLD_SIZE for one "
+            "process"
         )
-    return ranks, int(os.environ["RANK"])
+    return int(said), int(number)
 
 
 def of_all(error: Exception) -> Exception:
@@ -95,7 +98,8 @@ def _together(call: Callable[..., object], *arguments: object) -> None:
     try:
         call(*arguments)
     except RuntimeError as error:
-        raise WorkerError(f"another rank is gone: {str(error).split('. ')[0]}") from error
+        said = re.sub(r"^\[[^]]*\] ", "", str(error).split(". ")[0])  # where in gloo's sources
+        raise WorkerError(f"another rank is gone: {said}") from error
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -208,7 +212,9 @@ def agreed(function: Callable[[], T]) -> T:
         return found  # type: ignore[return-value]
     source, kind = size() - failed, next((each for each in TOLD if isinstance(error, each)), None)
     told = (kind, str(error)) if kind else (WorkerError, f"rank {rank()}: {type(error).__name__}: {error}")
+    if kind is OSError and not is_main():
+        told = (kind, f"rank {rank()}: {error}")
     first, message = _from(source, told)
-    if error and (kind is None or (is_main() and source == 0)):
+    if error and (kind is None or is_main()):
         raise error  # with its own traceback
     raise (first if is_main() else Echo)(message) from error

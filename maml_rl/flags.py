@@ -1,7 +1,7 @@
 """The flags of every command, and how they are read."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -21,31 +21,29 @@ Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff
 
 
 @dataclass(frozen=True)
-class Train:
-    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
+class Run:
+    """Where runs go."""
 
-    config: Settings
     out: Path | None = None
-    """Run folder; None: runs/<configuration>-s<seed>. With --seeds, the folder of their folders s1, s2 ...; None:
-    runs/<configuration>."""
-    seeds: tuple[int, ...] = ()
+    """Run folder, by default runs/<configuration>-s<seed>; with --seeds the folder of theirs: s1, s2 and so on."""
+    seeds: tuple[int, ...] | None = None
     """Train a run of each of these seeds at once: --seeds 1 2 3."""
     resume: bool = False
     """Continue the runs there, if there are any."""
 
 
 @dataclass(frozen=True)
-class TrainFewShot:
+class Train(Run):
     """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
 
-    config: Annotated[FewShotConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
-    out: Path | None = None
-    """Run folder; None: runs/<configuration>-s<seed>. With --seeds, the folder of their folders s1, s2 ...; None:
-    runs/<configuration>."""
-    seeds: tuple[int, ...] = ()
-    """Train a run of each of these seeds at once: --seeds 1 2 3."""
-    resume: bool = False
-    """Continue the runs there, if there are any."""
+    config: Settings = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class TrainFewShot(Run):
+    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
+
+    config: Annotated[FewShotConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(kw_only=True)
 
 
 @dataclass(frozen=True)

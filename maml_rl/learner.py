@@ -14,6 +14,7 @@ from envs.cores import cores
 from maml_rl import distributed, torchrun
 from maml_rl.adapt import Loss
 from maml_rl.config import Config
+from maml_rl.config_file import with_seed
 from maml_rl.losses import inner_loss
 from maml_rl.meta import Exploration, MetaObjective, explore, to_batch
 from maml_rl.parallel import keep_freed_memory
@@ -69,7 +70,7 @@ class Learner:
 
     def with_seed(self, seed: int) -> "Learner":
         """The same with another seed; both share the environments."""
-        return replace(self, config=self.config.model_copy(update={"seed": seed}))
+        return replace(self, config=with_seed(self.config, seed))
 
     def with_rate(self, lr: float) -> "Learner":
         """The same, with another inner rate for what adapts."""
@@ -101,19 +102,14 @@ class Learner:
 
         def sample_all(adapted: list[Params], k: int) -> list[Trajectory]:
             now = [
-                Start(params, start.tasks, random.fold(start.key, k))
+                Start(params, start.tasks, random.fold(start.key, k), start.name)
                 for params, start in zip(adapted, starts, strict=True)
             ]
             return sample(self.envs, self.policy, now, episodes, first)
 
-        split = [self.rates.split(start.params) for start in starts]
-        rates = [(params, [scaled(lr, factor) for factor in factors]) for params, lr in split]
+        split = [(*self.rates.split(start.params), start.name) for start in starts]
+        rates = [(params, [scaled(lr, factor) for factor in factors], name) for params, lr, name in split]
         return explore(sample_all, prepare, self.loss, rates, len(starts[0].tasks), first)
-
-    def training_start(self, theta: Params, iteration: int) -> Start:
-        """This rank's tasks of an iteration, and the key of its noise."""
-        own = distributed.share(self.config.tasks)
-        return Start(theta, self.training_tasks(iteration)[own], self.key(Purpose.TRAINING, iteration))
 
     def explore_training(self, theta: Params, iteration: int) -> Exploration:
         """Sample and adapt to this rank's tasks of an iteration, with the rate as it is."""
@@ -146,9 +142,18 @@ class Learner:
 
 def explore_training(learners: Sequence[Learner], thetas: Sequence[Params], iteration: int) -> list[Exploration]:
     """The same for several learners that differ in the seed alone, as one batch."""
-    config, first = learners[0].config, distributed.share(learners[0].config.tasks).start
-    starts = [learner.training_start(theta, iteration) for learner, theta in zip(learners, thetas, strict=True)]
-    return learners[0].explore_runs(starts, config.trained_episodes, [1.0] * config.trained_steps, first)
+    config = learners[0].config
+    own = distributed.share(config.tasks)
+    starts = [
+        Start(
+            theta,
+            learner.training_tasks(iteration)[own],
+            learner.key(Purpose.TRAINING, iteration),
+            f"seed {learner.config.seed}" if len(learners) > 1 else "",
+        )
+        for learner, theta in zip(learners, thetas, strict=True)
+    ]
+    return learners[0].explore_runs(starts, config.trained_episodes, [1.0] * config.trained_steps, own.start)
 
 
 def choose_device(name: str) -> torch.device:

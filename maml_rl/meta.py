@@ -17,6 +17,7 @@ from maml_rl.parallel import side_by_side, task_slices
 from maml_rl.policies import Policy
 from maml_rl.rates import Rates
 from maml_rl.returns import discounted_returns, gae, normalise
+from maml_rl.rollout import of_run
 from maml_rl.types import Batch, Params, Rate, Trajectory, map_tensors, stack
 
 
@@ -64,7 +65,7 @@ def explore(
     sample: Callable[[list[Params], int], list[Trajectory]],
     prepare: Callable[[Trajectory], Batch],
     loss: Loss[Batch],
-    starts: Sequence[tuple[Params, Sequence[Rate]]],
+    starts: Sequence[tuple[Params, Sequence[Rate], str]],
     tasks: int,
     first: int = 0,
 ) -> list[Exploration]:
@@ -74,7 +75,8 @@ def explore(
         sample: Episodes for the stacked parameters of each run before inner step k.
         prepare: Advantages for those of a run.
         loss: The inner loss.
-        starts: Of each run, where every task starts, and the rate of each inner step, in order; as many in each.
+        starts: Of each run, where every task starts, the rate of each inner step, in order, as many in each, and what
+            errors call it.
         tasks: K, of each run.
         first: What errors call the first of the tasks.
 
@@ -84,18 +86,19 @@ def explore(
     Raises:
         FloatingPointError: An inner step gives NaN or infinity.
     """
-    found = [Exploration([stack(params, tasks)], [], [], 0.0) for params, _ in starts]
+    found = [Exploration([stack(params, tasks)], [], [], 0.0) for params, *_ in starts]
     seconds, steps = 0.0, len(starts[0][1])
     for k in range(steps + 1):
         began = time.perf_counter()
         sampled = sample([run.chain[-1] for run in found], k)
         seconds += time.perf_counter() - began
-        for run, trajectory, (_, rates) in zip(found, sampled, starts, strict=True):
+        for run, trajectory, (_, rates, name) in zip(found, sampled, starts, strict=True):
             run.trajectories.append(trajectory)
-            run.batches.append(prepare(trajectory))
-            if k < steps:
-                run.chain.append(adapt_stacked(loss, run.chain[-1], run.batches[-1:], rates[k]))
-                _refuse_diverged(run.chain[-1], k, first)
+            with of_run(name):
+                run.batches.append(prepare(trajectory))
+                if k < steps:
+                    run.chain.append(adapt_stacked(loss, run.chain[-1], run.batches[-1:], rates[k]))
+                    _refuse_diverged(run.chain[-1], k, first)
     return [run._replace(sampling_seconds=seconds) for run in found]
 
 

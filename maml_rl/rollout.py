@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -160,6 +161,11 @@ def _in_waves(
         else:
             with ThreadPoolExecutor(len(envs)) as executor:
                 shares = list(executor.map(run_share, range(len(envs))))
+    if len({part.success is None for share in shares for part in share}) > 1:
+        raise InputError(
+            f"the environment's info has {SUCCESS!r} in some batches and not in others: give it at every step, 0 where "
+            "the task is not solved"
+        )
     trajectory: Trajectory = map_tensors(lambda part: part.new_empty(*seeds.shape, *part.shape[2:]), shares[0][0])
     for copy, share in enumerate(shares):
         for (rows, columns), part in zip(waves[copy :: len(envs)], share, strict=True):
@@ -173,6 +179,16 @@ class Start(NamedTuple):
     params: Params  # one set, or stacked: one for each task
     tasks: Tensor  # (K, *task_shape)
     key: Tensor  # of all noise
+    name: str = ""  # what errors call the run, where there are several
+
+
+@contextmanager
+def of_run(name: str) -> Iterator[None]:
+    """Say of NaN and infinity in which run they are, if it has a name."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise (FloatingPointError(f"{name}: {error}") if name else error) from None
 
 
 def sample(
@@ -197,13 +213,15 @@ def sample(
     """
     tasks = len(starts[0].tasks)
     batches = [
-        (params, rows, *draw(envs[0], policy, params, tasks, episodes, key, first)) for params, rows, key in starts
+        (start.params, start.tasks, *draw(envs[0], policy, start.params, tasks, episodes, start.key, first))
+        for start in starts
     ]
     batch = map_tensors(lambda *parts: torch.cat(parts), *batches) if len(batches) > 1 else batches[0]
     whole = _in_waves(envs, policy, *batch)
     found = [map_tensors(lambda x, at=at: x[at : at + tasks], whole) for at in range(0, tasks * len(starts), tasks)]
-    for trajectory in found:
-        _check_finite(trajectory, first)
+    for trajectory, start in zip(found, starts, strict=True):
+        with of_run(start.name):
+            _check_finite(trajectory, first)
     return found
 
 

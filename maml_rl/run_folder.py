@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def _compare(run: Path, before: AnyConfig, now: AnyConfig) -> None:
 
 
 def _holds_run(path: Path) -> bool:
-    return any((path / name).exists() for name in ("config.toml", "checkpoint.pt"))
+    return any((path / name).exists() for name in ("config.toml", "checkpoint.pt", "checkpoint_previous.pt"))
 
 
 def refuse_unusable(path: Path, resume: bool) -> None:
@@ -118,8 +119,11 @@ def refuse_unusable(path: Path, resume: bool) -> None:
     Raises:
         InputError: It is a file, holds a run that is not to be continued, or holds something else.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file: give the name of a folder")
+    for file in (path, *path.parents):
+        if file.exists() and not file.is_dir():
+            raise InputError(f"--out {file} is a file: give the name of a folder")
+    if all((path.parent / name).exists() for name in ("config.toml", "metrics.jsonl")):
+        raise InputError(f"{path.parent} is a run folder, which no other run goes into: give another --out")
     if _holds_run(path):
         if not resume:
             raise InputError(f"{path} already holds a run: continue it with --resume, or give another --out")
@@ -148,7 +152,7 @@ class Elsewhere:
 
 
 class RunFolder:
-    """An open run folder: locked, with its metrics and TensorBoard events.
+    """An open run folder: locked, and from ``begin`` on with its metrics and TensorBoard events.
 
     Args:
         path: The folder; made if missing.
@@ -167,27 +171,26 @@ class RunFolder:
         self.path, self._config = path, config
         refuse_unusable(path, resume)
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = filelock.FileLock(path / "lock")
+        lock = filelock.FileLock(path / "lock")
         try:
-            self._lock.acquire(timeout=0)
+            lock.acquire(timeout=0)
         except filelock.Timeout:
             raise InputError(f"{path} is in use by another process: wait for it, or give another --out") from None
-        try:
+        with ExitStack() as opened:
+            opened.callback(lock.release)
             refuse_unusable(path, resume)  # another process may have had the lock until now
-            has_run = _holds_run(path)
-            self.checkpoint = self._open(config, has_run, model)
-            self._begin(config, about, has_run)
-        except BaseException:
-            self._lock.release()
-            raise
+            self._about, self._kept, self._has_run = about, "", _holds_run(path)
+            self.checkpoint = self._open(config, self._has_run, model)
+            self._opened = opened.pop_all()
 
-    def _begin(self, config: AnyConfig, about: dict[str, Any], has_run: bool) -> None:
-        text = tomli_w.dumps({"made_with": about, "config": config.model_dump(mode="json", exclude_none=True)})
-        write(self.path / "config.toml", text)
-        if not has_run:
-            (self.path / "metrics.jsonl").touch()
+    def begin(self) -> "RunFolder":
+        """Write what the run is, and leave out what was measured after its checkpoint; it gives itself."""
+        config = self._config.model_dump(mode="json", exclude_none=True)
+        write(self.path / "config.toml", tomli_w.dumps({"made_with": self._about, "config": config}))
+        write(self.path / "metrics.jsonl", self._kept)
         start = self.checkpoint.iteration if self.checkpoint else 0
-        self.events = Events(self.path, start if has_run else None)
+        self.events = self._opened.enter_context(closing(Events(self.path, start if self._has_run else None)))
+        return self
 
     def _open(self, config: AnyConfig, has_run: bool, model: Params | None) -> Checkpoint | None:
         if not has_run:
@@ -198,7 +201,8 @@ class RunFolder:
             if previous.exists():
                 raise InputError(f"{self.path} has lost its checkpoint.pt: rename {previous} to it to go on from there")
             _compare(self.path, read_config(self.path), config)
-            write(metrics, "")
+            if metrics.exists() and len(list(_lines(self.path))) > 1:  # one where it was killed before the first save
+                raise InputError(f"{self.path} has lost its checkpoint.pt: bring it back, or give another --out")
             return None
         found = checkpoint.load(file)
         whole = (self.path / "config.toml").exists()
@@ -213,7 +217,7 @@ class RunFolder:
         kept = (
             [line for line, row in _lines(self.path) if row["iteration"] < found.iteration] if metrics.exists() else []
         )
-        write(metrics, "".join(f"{line}\n" for line in kept))
+        self._kept = "".join(f"{line}\n" for line in kept)
         return found
 
     def record(
@@ -241,5 +245,4 @@ class RunFolder:
 
     def close(self) -> None:
         """Flush everything and let others in."""
-        self.events.close()
-        self._lock.release()
+        self._opened.close()

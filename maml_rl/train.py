@@ -15,7 +15,8 @@ from maml_rl.evaluate import evaluate_learner
 from maml_rl.learner import Learner, build, explore_training
 from maml_rl.meta import Exploration, inner_kl
 from maml_rl.outer import OUTER
-from maml_rl.training import Log, Pictures, train
+from maml_rl.rollout import of_run
+from maml_rl.training import Log, Pictures, refuse_shared, train
 from maml_rl.types import Params
 
 
@@ -60,7 +61,11 @@ def meta_iteration(
     explored = distributed.agreed(lambda: explore_training(learners, thetas, iteration))
     sampling = explored[0].sampling_seconds
     seconds = {"seconds/sampling": sampling, "seconds/inner": time.perf_counter() - began - sampling}
-    return [_outer_step(*run, iteration, seconds) for run in zip(learners, starts, explored, strict=True)]
+    results = []
+    for learner, start, exploration in zip(learners, starts, explored, strict=True):
+        with of_run(f"seed {learner.config.seed}" if len(learners) > 1 else ""):
+            results.append(_outer_step(learner, start, exploration, iteration, seconds))
+    return results
 
 
 def _outer_step(
@@ -124,10 +129,9 @@ class MetaRL:
 
 def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder; see ``meta_train_seeds``."""
-    return meta_train_seeds(config, {config.seed: out}, resume, quiet)[0]
+    return _train(config, {config.seed: Path(out)}, resume, quiet, f"--resume --out {out}")[0]
 
 
-@torchrun.joined()
 def meta_train_seeds(
     config: Config, outs: Mapping[int, Path | str], resume: bool = False, quiet: bool = False
 ) -> list[Path]:
@@ -145,18 +149,24 @@ def meta_train_seeds(
         The run folders.
 
     Raises:
-        InputError: The configuration or the folder cannot be used; nothing has been changed.
-        FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt of each.
+        InputError: The configuration, a seed or a folder cannot be used; nothing has been changed.
+        FloatingPointError: Something became NaN or infinite in one of them, which ends all; the state of each before
+            that iteration is in its failed.pt.
         WorkerError: A worker raised, died or stalled; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
+    return _train(config, {seed: Path(out) for seed, out in outs.items()}, resume, quiet, "--resume")
 
-    def checked() -> Learner:
+
+@torchrun.joined()
+def _train(config: Config, outs: Mapping[int, Path], resume: bool, quiet: bool, go_on: str) -> list[Path]:
+    def checked() -> list[Learner]:
+        refuse_shared(outs)
         if config.evaluation.film:
             from maml_rl.render import refuse_undrawable
 
             refuse_undrawable(config)
-        return build(config)
+        built = build(config)
+        return [built.with_seed(seed) for seed in outs]
 
-    built = distributed.agreed(checked)
-    return train(MetaRL([built.with_seed(seed) for seed in outs]), list(outs.values()), resume, quiet)
+    return train(MetaRL(distributed.agreed(checked)), list(outs.values()), resume, quiet, go_on)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from envs import WorkerError
+from envs import InputError, WorkerError
 from maml_rl import distributed
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import AnyConfig, to_toml
@@ -80,8 +80,8 @@ class Trainee(Protocol):
 class Stopped(Exception):  # noqa: N818  a request that was met, and not an error
     """Training was asked to stop by a signal; the run is saved and can be resumed."""
 
-    def __init__(self, signum: int, where: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with {where}")
+    def __init__(self, signum: int, go_on: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with {go_on}")
         self.signum = signum
 
 
@@ -128,18 +128,12 @@ class _Run:
         distributed.on_main(partial(self.folder.record, logged, pictures, self.state, best), None)
 
 
-def _to_go_on(runs: Sequence[_Run]) -> str:
-    """How all runs of one command are continued, as its flags."""
-    paths = [run.folder.path for run in runs]
-    return f"--resume --out {paths[0] if len(paths) == 1 else paths[0].parent}"
-
-
 @contextmanager
-def _keeping(runs: Sequence[_Run], stride: int) -> Iterator[None]:
+def _keeping(runs: Sequence[_Run], stride: int, go_on: str) -> Iterator[None]:
     """Say of a failure in which iterations it was, and where the states before them are."""
     first = runs[0].state.iteration
     where = f"iteration {first}" if stride == 1 else f"iterations {first} to {first + stride - 1}"
-    saved = f"what came before is saved; continue with {_to_go_on(runs)}"
+    saved = f"what came before is saved; continue with {go_on}"
     try:
         yield
     except FloatingPointError as error:
@@ -150,7 +144,8 @@ def _keeping(runs: Sequence[_Run], stride: int) -> Iterator[None]:
     except WorkerError as error:
         raise WorkerError(f"{where}: {error}\n{saved}") from error
     except Exception as error:  # such as one of a user's environment
-        error.add_note(f"in {where}; {saved}")
+        if distributed.is_main():
+            error.add_note(f"in {where}; {saved}")
         raise
 
 
@@ -160,6 +155,16 @@ def _start(learner: Learns, folder: RunFolder | Elsewhere, first: Params) -> Che
     state = found or Checkpoint(first, 0, 0, -float("inf"), "", {})
     theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
     return state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
+
+
+def refuse_shared(outs: Mapping[int, Path]) -> None:
+    """Refuse run folders that are not one for each seed.
+
+    Raises:
+        InputError: There is none, or one that two seeds share.
+    """
+    if not outs or len(set(outs.values())) < len(outs):
+        raise InputError(f"the run folders of the seeds are {list(map(str, outs.values()))}: give each seed its own")
 
 
 def _open(
@@ -172,12 +177,14 @@ def _open(
         for out in outs:
             refuse_unusable(out, resume)
         with ExitStack() as opened:
-            folders: list[RunFolder | Elsewhere] = [
+            folders = [
                 opened.enter_context(closing(RunFolder(out, learner.config, resume, about, params)))
                 for out, learner, params in zip(outs, learners, first, strict=True)
             ]
+            for folder in folders:
+                folder.begin()
             stack.enter_context(opened.pop_all())
-        return folders
+        return [*folders]
 
     return distributed.on_main(open_all, [Elsewhere(out) for out in outs])
 
@@ -196,7 +203,11 @@ def _iterate(
     return results
 
 
-def train(trainee: Trainee, outs: Sequence[Path | str], resume: bool = False, quiet: bool = False) -> list[Path]:
+def _mean(rows: Sequence[Log]) -> Log:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+def train(trainee: Trainee, outs: Sequence[Path], resume: bool, quiet: bool, go_on: str) -> list[Path]:
     """Train, and write the run folders; the learners are closed at the end.
 
     Args:
@@ -204,6 +215,7 @@ def train(trainee: Trainee, outs: Sequence[Path | str], resume: bool = False, qu
         outs: The folder of each run.
         resume: Continue from their checkpoints, where they have one. Runs that are behind go first.
         quiet: Show no progress.
+        go_on: The flags that continue all of them.
 
     Returns:
         The run folders.
@@ -221,7 +233,7 @@ def train(trainee: Trainee, outs: Sequence[Path | str], resume: bool = False, qu
     distributed.refuse_idle(config.tasks)
     first = [learner.initial_params() for learner in learners]
     with closing(learners[0]), ExitStack() as stack, _stop_requests() as stop:
-        folders = _open(stack, learners, [Path(out) for out in outs], resume, first)
+        folders = _open(stack, learners, outs, resume, first)
         runs = [
             _Run(folder, _start(learner, folder, params))
             for learner, folder, params in zip(learners, folders, first, strict=True)
@@ -234,15 +246,13 @@ def train(trainee: Trainee, outs: Sequence[Path | str], resume: bool = False, qu
         with ProgressLine(trainee.label, iterations, start, silent) as progress:
             for iteration in range(start, iterations, stride):
                 behind = {number: run for number, run in enumerate(runs) if run.state.iteration == iteration}
-                with _keeping(list(behind.values()), stride):
+                with _keeping(list(behind.values()), stride, go_on):
                     evaluates = every > 0 and (iteration + stride) % every == 0
                     results = _iterate(trainee, behind, iteration, evaluates)
                 for run, (theta, outer, row, pictures) in zip(behind.values(), results, strict=True):
                     run.advance(theta, outer, row, pictures, trainee.progress(row)[0], stride)
-                rows = [row for _, _, row, _ in results]
-                mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-                progress.advance(trainee.progress(mean)[1], stride)
+                progress.advance(trainee.progress(_mean([row for _, _, row, _ in results]))[1], stride)
                 signum = distributed.any_rank(stop[0] if stop else 0)
                 if signum and iteration + stride < iterations:
-                    raise Stopped(signum, _to_go_on(runs))
+                    raise Stopped(signum, go_on)
     return [run.folder.path for run in runs]

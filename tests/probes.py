@@ -102,6 +102,12 @@ class SolvedByTask(Numbered):
         return step._replace(info={"success": torch.ones(len(action))} if self.task.max() < 1 else {})
 
 
+class SolvedInABatch(SolvedByTask):
+    """The same, and it takes three environments at once."""
+
+    max_batch = 3
+
+
 class SolvedLate(Probe):
     """It reports success from its third step on."""
 

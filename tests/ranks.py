@@ -65,10 +65,13 @@ def launch(folder: Path, ranks: int, function: Callable[..., None], *arguments: 
     return ended
 
 
-def torchrun(folder: Path, *arguments: str, strike: str = "no") -> Ended:
-    """Torchrun's command line with two ranks in a folder; none of its processes outlives the call."""
+ALONE = ("--standalone", "--nproc-per-node", "2")
+
+
+def torchrun(folder: Path, *arguments: str, where: tuple[str, ...] = ALONE, strike: str = "no") -> Ended:
+    """Torchrun's command line, with two ranks, in a folder; none of its processes outlives the call."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments],
+        [sys.executable, "-m", "torch.distributed.run", *where, *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "STRIKE": strike},
         stdout=subprocess.PIPE,

@@ -173,7 +173,7 @@ def test_an_environment_that_diverges(folder: Path) -> None:
         (["train", "small.toml", "--preset", "promp"], "preset = 'promp' does not exist for navigation"),
         (["train", "small.toml", "--device", "tpu"], "device = 'tpu' is not a device: use auto, cpu or cuda"),
         (["train", "small.toml", "--out", "small.toml"], r"--out small\.toml is a file: give the name of a folder"),
-        (["train", "small.toml", "--out", "small.toml/run"], r"Not a directory: 'small\.toml/run'"),
+        (["train", "small.toml", "--out", "small.toml/run"], r"--out small\.toml is a file: give the name of a folder"),
         (["train", "small.toml", "--out", "."], r"\. is not empty and not a run folder"),
         (["evaluate"], "which run\\? maml-rl evaluate RUN"),
         (

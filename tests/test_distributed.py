@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -242,6 +243,20 @@ def test_a_configuration_that_cannot_be_used_is_refused_once(changes: tuple[str,
     assert not (folder / "refused").exists()
 
 
+def test_agents_of_two_machines_both_hear_of_a_failure(run: tuple[Path, Ended], folder: Path) -> None:
+    """As with two machines: an agent that took its rank for done would wait for the other's restart, and hang it."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    several = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "two")
+    train = ("--max-restarts", "1", "-m", "maml_rl", "train", "config.toml", "--out", "run")
+    with ThreadPoolExecutor(2) as threads:
+        agents = [threads.submit(torchrun, folder, *train, where=several) for _ in range(2)]
+        ended = [agent.result() for agent in agents]
+    assert all(agent.code != 0 for agent in ended)
+    assert sum(agent.err.count("already holds a run: continue it with --resume") for agent in ended) == 2  # restarted
+
+
 def test_a_file_that_rank_0_cannot_write_ends_all_with_its_message(run: tuple[Path, Ended], folder: Path) -> None:
     full = shutil.copytree(run[0], folder / "full")
     (full / "checkpoint.pt.tmp").symlink_to("/dev/full")
@@ -422,6 +437,13 @@ def test_what_is_left_of_torchrun_in_the_environment_does_not_mute_or_hang(
     monkeypatch.delenv("RANK")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(InputError, match="WORLD_SIZE = 4 in the environment without RANK, MASTER_ADDR, MASTER_PORT"):
+        joined().__enter__()
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "abc")
+    with pytest.raises(
+        InputError, match="WORLD_SIZE = abc in the environment with RANK = 0: start ranks with torchrun"
+    ):
         joined().__enter__()
 
 

@@ -79,7 +79,7 @@ def test_a_disk_that_fills_up_is_named_and_what_was_saved_stays(kib: int, mount:
 
 def test_a_disk_without_a_byte_left_is_named_and_does_not_keep_a_run_from_ending(mount: Callable[[str], Path]) -> None:
     run = meta_train(tiny(), mount("size=200k") / "run", quiet=True)
-    with closing(RunFolder(run, tiny(preset="finn2017", iterations=3), resume=True, about={})) as folder:
+    with closing(RunFolder(run, tiny(preset="finn2017", iterations=3), resume=True, about={}).begin()) as folder:
         before = (run / "metrics.jsonl").read_bytes()
         with suppress(OSError), (run.parent / "more").open("wb", buffering=0) as more:
             while True:
@@ -136,6 +136,11 @@ def test_success_that_comes_and_goes_is_refused_with_its_step(tmp_path: Path) ->
     said = "the info of step 2 .counted from 0. has 'success', which the steps before lacked: give it at every step"
     with pytest.raises(InputError, match=said):
         meta_train(tiny(env="probes:SolvedLate"), tmp_path / "run", quiet=True)
+
+
+def test_success_in_some_batches_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="info has 'success' in some batches and not in others: give it at every step"):
+        meta_train(tiny(env="probes:SolvedInABatch", tasks=3, episodes=2), tmp_path / "run", quiet=True)
 
 
 def test_an_error_of_the_environments_own_says_where_it_was_and_how_to_go_on(tmp_path: Path) -> None:

@@ -415,13 +415,13 @@ def test_a_resumed_run_keeps_the_rows_before_its_checkpoint_whatever_stands_betw
     run = trained["rl"]
     row = (run / "metrics.jsonl").read_text().strip()
     (run / "metrics.jsonl").write_text(f"\n{{}}\n{row}\n" + '{"iteration": 1, "return/0": 0}\n')
-    with closing(run_folder.RunFolder(run, run_folder.read_config(run), True, {})):
+    with closing(run_folder.RunFolder(run, run_folder.read_config(run), True, {}).begin()):
         assert (run / "metrics.jsonl").read_text() == f"{row}\n"
 
 
 def test_a_command_line_that_is_not_utf_8_can_be_kept(tmp_path: Path) -> None:
     about = {"command": os.fsdecode(b"maml-rl train --out \xff")}
-    with closing(run_folder.RunFolder(tmp_path, tiny(), False, about)):
+    with closing(run_folder.RunFolder(tmp_path, tiny(), False, about).begin()):
         assert run_folder.read_made_with(tmp_path)["command"] == "maml-rl train --out ?"
 
 

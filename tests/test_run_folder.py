@@ -111,7 +111,7 @@ def state(iteration: int) -> Checkpoint:
 
 
 def opened(path: Path, config: Config = CONFIG, resume: bool = True) -> closing[RunFolder]:
-    return closing(RunFolder(path, config, resume, ABOUT))
+    return closing(RunFolder(path, config, resume, ABOUT).begin())
 
 
 @pytest.fixture
@@ -177,8 +177,15 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
     with pytest.raises(InputError, match="run is a file: give the name of a folder"):
         opened(tmp_path / "run")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(InputError, match="run is a file: give the name of a folder"):
         opened(tmp_path / "run" / "deeper")
+
+
+def test_a_run_folder_takes_no_other_run(run: Path) -> None:
+    before = files(run)
+    with pytest.raises(InputError, match="run is a run folder, which no other run goes into"):
+        opened(run / "s4")
+    assert files(run) == before
 
 
 def test_an_empty_folder_will_do_and_so_will_one_in_a_missing_one(tmp_path: Path) -> None:
@@ -297,7 +304,12 @@ def test_a_lost_checkpoint_is_not_a_new_beginning(run: Path) -> None:
 
 def test_a_run_without_a_checkpoint_begins_again(run: Path) -> None:
     (run / "checkpoint.pt").unlink()
-    (run / "checkpoint_previous.pt").unlink(missing_ok=True)
+    (run / "checkpoint_previous.pt").unlink()
+    before = files(run)
+    with pytest.raises(InputError, match=r"run has lost its checkpoint\.pt: bring it back, or give another --out"):
+        opened(run)
+    assert files(run) == before
+    (run / "metrics.jsonl").write_bytes(lines({"iteration": 0}))  # killed before its first save
     with opened(run) as folder:
         assert folder.checkpoint is None
         folder.log({"iteration": 0, "return/0": 9.0}, {})
@@ -336,7 +348,7 @@ def test_read_config_names_the_problem(content: str | None, problem: str, tmp_pa
 
 
 def test_the_folder_says_what_it_was_made_with(tmp_path: Path) -> None:
-    with closing(RunFolder(tmp_path, CONFIG, False, made_with(3, torch.device("cpu")))):
+    with closing(RunFolder(tmp_path, CONFIG, False, made_with(3, torch.device("cpu"))).begin()):
         pass
     about = tomllib.loads((tmp_path / "config.toml").read_text())["made_with"]
     assert about["packages"]["torch"] == version("torch")

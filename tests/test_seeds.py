@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import few_shot
+import filelock
 import pytest
 import tomli_w
 import torch
@@ -110,12 +111,24 @@ def test_a_folder_that_cannot_be_used_is_refused_before_any_is_made(alone: dict[
     with pytest.raises(InputError, match="s2 already holds a run"):
         meta_train_seeds(tiny(**CONFIG), {1: tmp_path / "s1", 2: alone[2]}, quiet=True)
     assert not (tmp_path / "s1").exists()
+    more = tiny(**CONFIG | {"iterations": 6, "tasks": 4})
+    with pytest.raises(InputError, match="s2 was trained with another configuration"):
+        meta_train_seeds(more, {1: tmp_path / "s1", 2: alone[2]}, resume=True, quiet=True)
+    with filelock.FileLock(alone[2] / "lock"), pytest.raises(InputError, match="s2 is in use by another process"):
+        meta_train_seeds(tiny(**CONFIG), {1: tmp_path / "s1", 2: alone[2]}, resume=True, quiet=True)
+    assert not files(tmp_path / "s1")
     assert files(alone[2]) == before
+    with pytest.raises(InputError, match="give each seed its own"):
+        meta_train_seeds(tiny(**CONFIG), {1: tmp_path / "s1", 2: tmp_path / "s1"}, quiet=True)
+    with pytest.raises(InputError, match="give each seed its own"):
+        meta_train_seeds(tiny(**CONFIG), {}, quiet=True)
 
 
 def test_nan_keeps_the_states_before(tmp_path: Path) -> None:
     config = tiny(env="probes:Diverging", tasks=3, horizon=3, iterations=5)
-    with pytest.raises(FloatingPointError, match=r"iteration 1: rewards of task 2.*/s1/failed\.pt, .*/s2/failed\.pt"):
+    with pytest.raises(
+        FloatingPointError, match=r"iteration 1: seed 1: rewards of task 2.*/s1/failed\.pt, .*/s2/failed\.pt"
+    ):
         meta_train_seeds(config, folders(tmp_path / "runs", (1, 2)), quiet=True)
     for run in folders(tmp_path / "runs", (1, 2)).values():
         assert same_checkpoint(run / "failed.pt", run / "checkpoint.pt")
@@ -125,7 +138,7 @@ def test_nan_keeps_the_states_before(tmp_path: Path) -> None:
 def test_a_signal_stops_all_after_the_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Signals, "plan", {4: (signal.SIGTERM,)})
     config, outs = tiny(env="probes:Signals", horizon=3, iterations=4), folders(tmp_path / "runs", (1, 2))
-    with pytest.raises(Stopped, match=f"continue with --resume --out {tmp_path / 'runs'}$"):
+    with pytest.raises(Stopped, match=r"continue with --resume$"):
         meta_train_seeds(config, outs, quiet=True)
     assert [len(rows(out)) for out in outs.values()] == [2, 2]
 
@@ -155,7 +168,17 @@ def test_the_command(command: Command, folder: Path) -> None:
     code, _, err = command("train", "small.toml", "--seeds", "3", "4", "--out", "runs/small")
     assert (code, err.count("runs/small/s3 already holds a run")) == (2, 1)
     code, _, err = command("train", "small.toml", "--seeds", "3", "3", "--out", "other")
-    assert (code, err) == (2, "error: --seeds 3 3: give each once\n")
+    assert (code, err) == (2, "error: --seeds 3 3: give one or more, each once\n")
+    for flags, said in (
+        (("--seeds",), "--seeds : give one or more"),
+        (("--seeds", "1", "2", "--seed", "1"), "--seeds 1 2 with --seed: give one of them"),
+        (("--seeds", "-1", "2"), "seed"),
+        (("--seeds", "99999999999999999999", "2"), "seed"),
+    ):
+        code, _, err = command("train", "small.toml", *flags, "--out", "other")
+        assert code == 2
+        assert said in err
+        assert "Traceback" not in err
     assert not (folder / "other").exists()
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 from envs import InputError
 from maml_rl import distributed
 from maml_rl.adapt import adapt, inner_step
+from maml_rl.config_file import with_seed
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.learner import Purpose, key, set_up
 from maml_rl.meta import check_gradient
@@ -59,7 +60,7 @@ class FewShotLearner:
 
     def with_seed(self, seed: int) -> "FewShotLearner":
         """The same with another seed."""
-        return replace(self, config=self.config.model_copy(update={"seed": seed}))
+        return replace(self, config=with_seed(self.config, seed))
 
     def _initial(self, module: nn.Module) -> Params:
         drawn = models.initial(module, self.config.model.init, self._generator(Purpose.INITIALISATION))

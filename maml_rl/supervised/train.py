@@ -12,7 +12,7 @@ from maml_rl.ascent import adam_step
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.supervised.evaluate import adapted_errors
 from maml_rl.supervised.learner import FewShotLearner, build
-from maml_rl.training import Log, Pictures, train
+from maml_rl.training import Log, Pictures, refuse_shared, train
 from maml_rl.types import Params, flatten
 
 
@@ -81,13 +81,21 @@ class FewShot:
 
 def meta_train(config: FewShotConfig, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder; see ``maml_rl.training.train``."""
-    return meta_train_seeds(config, {config.seed: out}, resume, quiet)[0]
+    return _train(config, {config.seed: Path(out)}, resume, quiet, f"--resume --out {out}")[0]
 
 
-@torchrun.joined()
 def meta_train_seeds(
     config: FewShotConfig, outs: Mapping[int, Path | str], resume: bool = False, quiet: bool = False
 ) -> list[Path]:
     """Train several runs that differ in the seed alone, a row of each in turn; see ``maml_rl.training.train``."""
-    built = distributed.agreed(lambda: build(config))
-    return train(FewShot([built.with_seed(seed) for seed in outs]), list(outs.values()), resume, quiet)
+    return _train(config, {seed: Path(out) for seed, out in outs.items()}, resume, quiet, "--resume")
+
+
+@torchrun.joined()
+def _train(config: FewShotConfig, outs: Mapping[int, Path], resume: bool, quiet: bool, go_on: str) -> list[Path]:
+    def checked() -> list[FewShotLearner]:
+        refuse_shared(outs)
+        built = build(config)
+        return [built.with_seed(seed) for seed in outs]
+
+    return train(FewShot(distributed.agreed(checked)), list(outs.values()), resume, quiet, go_on)
