@@ -45,7 +45,7 @@ def learning_curve(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
         axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
         axes.plot(x, moving_average(y, max(1, len(y) // 20)), color=colour)
         handles.append(Line2D([], [], color=colour, label=name))
-    axes.set(xlabel="iteration", ylabel="query loss in training\n(after adaptation, where the method adapts)")
+    axes.set(xlabel="iteration", ylabel="query loss in training")
     logarithmic(axes)
     legend(figure, handles)
     return figure
