@@ -177,7 +177,12 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
     tables, others = _tables(runs, comparison)
     differences, shared = _configurations(found)
     config = found[0].config
-    parts = [config.env, f"preset {config.preset}", f"{config.horizon} steps", f"{len(found)} runs"]
+    parts = [
+        config.env,
+        f"preset {config.preset}",
+        f"{config.horizon} steps",
+        f"{len(found)} run{'s' * (len(found) > 1)}",
+    ]
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         (Path(__file__).parent / "report.html").read_text()
     )
