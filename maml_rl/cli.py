@@ -53,11 +53,11 @@ def _to_train(arguments: Sequence[str]) -> tuple[AnyConfig, Path | dict[int, Pat
     stem = config_file.find(arguments[0]).stem
     if chosen.seeds is None:
         return chosen.config, chosen.out or Path("runs") / f"{stem}-s{chosen.config.seed}", chosen.resume
-    flag = f"--seeds {' '.join(map(str, chosen.seeds))}"
+    flags = [argument.split("=")[0] for argument in arguments]
     if not chosen.seeds or len(set(chosen.seeds)) < len(chosen.seeds):
-        raise InputError(f"{flag}: give one or more, each once")
-    if any(argument.split("=")[0] == "--seed" for argument in arguments):
-        raise InputError(f"{flag} with --seed: give one of them")
+        raise InputError(" ".join(["--seeds", *map(str, chosen.seeds)]) + ": give one or more, each once")
+    if flags.count("--seed") + flags.count("--seeds") > 1:
+        raise InputError("give --seeds once, and then no --seed: --seeds 1 2 3")
     out = chosen.out or Path("runs") / stem
     return chosen.config, {seed: out / f"s{seed}" for seed in chosen.seeds}, chosen.resume
 
@@ -70,10 +70,10 @@ def train(arguments: Sequence[str]) -> None:
         config, out, resume = distributed.from_main(lambda: _to_train(arguments))
         kind = import_module("maml_rl.supervised.train" if isinstance(config, FewShotConfig) else "maml_rl.train")
         if isinstance(out, Path):
-            which = log = str(kind.meta_train(config, out, resume))
+            which = log = shlex.quote(str(kind.meta_train(config, out, resume)))
         else:
             runs = kind.meta_train_seeds(config, out, resume)
-            which, log = shlex.join(map(str, runs)), str(runs[0].parent)
+            which, log = shlex.join(map(str, runs)), shlex.quote(str(runs[0].parent))
     if distributed.is_main():
         print(f"trained: {which}\nnext:    maml-rl evaluate {which}; maml-rl plot {which}; tensorboard --logdir {log}")
 

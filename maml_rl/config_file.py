@@ -78,7 +78,7 @@ def with_seed(config: Kind, seed: int) -> Kind:
     Raises:
         InputError: It is not in range.
     """
-    return parse(config.model_dump() | {"seed": seed}, "seeds")  # type: ignore[return-value]
+    return parse(config.model_dump() | {"seed": seed}, f"seed = {seed}")  # type: ignore[return-value]
 
 
 def dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -188,7 +188,9 @@ def of_run(name: str) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
-        raise (FloatingPointError(f"{name}: {error}") if name else error) from None
+        if not name:
+            raise
+        raise FloatingPointError(f"{name}: {error}") from error
 
 
 def sample(

@@ -110,7 +110,12 @@ def _compare(run: Path, before: AnyConfig, now: AnyConfig) -> None:
 
 
 def _holds_run(path: Path) -> bool:
-    return any((path / name).exists() for name in ("config.toml", "checkpoint.pt", "checkpoint_previous.pt"))
+    if any((path / f"{name}.pt").exists() for name in ("checkpoint", "checkpoint_previous", "best", "failed")):
+        return True
+    try:  # a user's own config.toml has no [made_with]
+        return "[made_with]" in (path / "config.toml").read_text(errors="replace")
+    except OSError:
+        return False
 
 
 def refuse_unusable(path: Path, resume: bool) -> None:
@@ -122,8 +127,9 @@ def refuse_unusable(path: Path, resume: bool) -> None:
     for file in (path, *path.parents):
         if file.exists() and not file.is_dir():
             raise InputError(f"--out {file} is a file: give the name of a folder")
-    if all((path.parent / name).exists() for name in ("config.toml", "metrics.jsonl")):
-        raise InputError(f"{path.parent} is a run folder, which no other run goes into: give another --out")
+    for outer in path.resolve().parents:
+        if _holds_run(outer):
+            raise InputError(f"--out {path} is in the run folder {outer}, which no other run goes into: give another")
     if _holds_run(path):
         if not resume:
             raise InputError(f"{path} already holds a run: continue it with --resume, or give another --out")

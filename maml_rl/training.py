@@ -163,7 +163,7 @@ def refuse_shared(outs: Mapping[int, Path]) -> None:
     Raises:
         InputError: There is none, or one that two seeds share.
     """
-    if not outs or len(set(outs.values())) < len(outs):
+    if not outs or len({out.resolve() for out in outs.values()}) < len(outs):
         raise InputError(f"the run folders of the seeds are {list(map(str, outs.values()))}: give each seed its own")
 
 

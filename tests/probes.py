@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -191,7 +192,10 @@ class Metered(Probe):
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        files = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        files = []
+        for path in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed in the meantime, as the folder's own is
+                files.append(os.readlink(path))
         sockets = sum(name.startswith("socket:") for name in files)
         held = (pages * resource.getpagesize(), len(os.listdir("/proc/self/task")), len(files), sockets)
         with Path(os.environ["METER"]).open("a") as file:

@@ -183,13 +183,31 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_folder_takes_no_other_run(run: Path) -> None:
     before = files(run)
-    with pytest.raises(InputError, match="run is a run folder, which no other run goes into"):
-        opened(run / "s4")
+    for inside in (run / "s4", run / "runs" / "s4", run / ".." / "run" / "s4"):
+        with pytest.raises(InputError, match=r"is in the run folder .*run, which no other run goes into"):
+            opened(inside)
     assert files(run) == before
 
 
+def test_a_run_goes_on_from_inside_its_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run)
+    with opened(Path()) as folder:
+        assert folder.checkpoint is not None
+
+
+def test_a_configuration_of_ones_own_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.toml").write_text('env = "navigation"\n')
+    Path("metrics.jsonl").touch()
+    with opened(Path("runs/x"), resume=False):
+        pass
+    with pytest.raises(InputError, match="is not empty and not a run folder"):
+        opened(Path(), resume=False)
+
+
 def test_an_empty_folder_will_do_and_so_will_one_in_a_missing_one(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "a" / "b"):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "a" / "b"):
         with opened(path, resume=False) as folder:
             assert folder.checkpoint is None
             assert read_config(path) == CONFIG

@@ -143,6 +143,12 @@ def test_a_signal_stops_all_after_the_iteration(tmp_path: Path, monkeypatch: pyt
     assert [len(rows(out)) for out in outs.values()] == [2, 2]
 
 
+def test_nan_in_few_shot_learning_names_its_seed(tmp_path: Path) -> None:
+    config = few_shot.tiny(outer={"lr": 1e30}, iterations=20, log_every=10)
+    with pytest.raises(FloatingPointError, match=r"iterations 0 to 9: seed 1: in \d, the meta-gradient of task"):
+        train_few_shot_seeds(config, folders(tmp_path / "runs", (1, 2)), quiet=True)
+
+
 def test_few_shot_learning_has_seeds_too(tmp_path: Path) -> None:
     for run in train_few_shot_seeds(few_shot.tiny(), folders(tmp_path / "runs", (1, 2)), quiet=True):
         seed = int(run.name[1:])
@@ -170,8 +176,9 @@ def test_the_command(command: Command, folder: Path) -> None:
     code, _, err = command("train", "small.toml", "--seeds", "3", "3", "--out", "other")
     assert (code, err) == (2, "error: --seeds 3 3: give one or more, each once\n")
     for flags, said in (
-        (("--seeds",), "--seeds : give one or more"),
-        (("--seeds", "1", "2", "--seed", "1"), "--seeds 1 2 with --seed: give one of them"),
+        (("--seeds",), "--seeds: give one or more, each once"),
+        (("--seeds", "1", "2", "--seed", "1"), "give --seeds once, and then no --seed"),
+        (("--seeds", "1", "--seeds", "2"), "give --seeds once, and then no --seed"),
         (("--seeds", "-1", "2"), "seed"),
         (("--seeds", "99999999999999999999", "2"), "seed"),
     ):

@@ -10,6 +10,7 @@ import torch
 from maml_rl import distributed, torchrun
 from maml_rl.ascent import adam_step
 from maml_rl.few_shot_config import FewShotConfig
+from maml_rl.rollout import of_run
 from maml_rl.supervised.evaluate import adapted_errors
 from maml_rl.supervised.learner import FewShotLearner, build
 from maml_rl.training import Log, Pictures, refuse_shared, train
@@ -36,7 +37,12 @@ class FewShot:
         self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
     ) -> list[tuple[Params, Params, Log]]:
         """A row's worth of iterations of each of these runs."""
-        return [self._iterate(self.learners[run], *start, iteration) for run, start in zip(runs, starts, strict=True)]
+        results = []
+        for run, start in zip(runs, starts, strict=True):
+            learner = self.learners[run]
+            with of_run(f"seed {learner.config.seed}" if len(self.learners) > 1 else ""):
+                results.append(self._iterate(learner, *start, iteration))
+        return results
 
     def _iterate(
         self, learner: FewShotLearner, theta: Params, state: Params, iteration: int
