@@ -168,9 +168,14 @@ def refuse_shared(outs: Mapping[int, Path]) -> None:
 
 
 def _open(
-    stack: ExitStack, learners: Sequence[Learns], outs: Sequence[Path], resume: bool, first: Sequence[Params]
+    stack: ExitStack,
+    learners: Sequence[Learns],
+    outs: Sequence[Path],
+    resume: bool,
+    first: Sequence[Params],
+    iterations: int,
 ) -> list[RunFolder | Elsewhere]:
-    """The run folders, refused before any is made, and closed with the stack."""
+    """The run folders, all looked at before one is written, and closed with the stack."""
     about = made_with(torch.get_num_threads(), learners[0].device)
 
     def open_all() -> list[RunFolder | Elsewhere]:
@@ -182,7 +187,8 @@ def _open(
                 for out, learner, params in zip(outs, learners, first, strict=True)
             ]
             for folder in folders:
-                folder.begin()
+                if folder.checkpoint is None or folder.checkpoint.iteration < iterations:  # else it stays as it is
+                    folder.begin()
             stack.enter_context(opened.pop_all())
         return [*folders]
 
@@ -233,7 +239,7 @@ def train(trainee: Trainee, outs: Sequence[Path], resume: bool, quiet: bool, go_
     distributed.refuse_idle(config.tasks)
     first = [learner.initial_params() for learner in learners]
     with closing(learners[0]), ExitStack() as stack, _stop_requests() as stop:
-        folders = _open(stack, learners, outs, resume, first)
+        folders = _open(stack, learners, outs, resume, first, iterations)
         runs = [
             _Run(folder, _start(learner, folder, params))
             for learner, folder, params in zip(learners, folders, first, strict=True)
