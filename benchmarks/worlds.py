@@ -3,13 +3,12 @@
 Needs the extra ``gpu``. With ``--device cpu`` mujoco_warp steps on the CPU, slowly, to try this script without a GPU.
 """
 
-import time
 from dataclasses import dataclass, replace
 
 import torch
 import tyro
 
-from common import Arguments, learner_for, report
+from common import Arguments, learner_for, report, seconds
 from envs.mujoco_task import MujocoTask
 from maml_rl.learner import Learner, Purpose
 from maml_rl.types import stack
@@ -40,17 +39,18 @@ def physics_seconds(learner: Learner, worlds: int, steps: int) -> float:
     generator = torch.Generator().manual_seed(0)
     actions = torch.rand(8, worlds, env.action_width, generator=generator).to(env.device) * 2 - 1
 
-    def play() -> float:
-        env.reset(tasks, torch.arange(worlds, device=env.device))
-        wait(env.device)
-        began = time.perf_counter()
+    def play() -> None:
         for t in range(steps):
             env.step(actions[t % 8])
         wait(env.device)
-        return time.perf_counter() - began
 
-    play()  # captures and compiles
-    return min(play() for _ in range(3))
+    def timed() -> float:
+        env.reset(tasks, torch.arange(worlds, device=env.device))
+        wait(env.device)
+        return seconds(play)
+
+    timed()  # captures and compiles
+    return min(timed() for _ in range(3))
 
 
 def closed_loop_seconds(learner: Learner, tasks: int, episodes: int, repeats: int) -> float:
@@ -58,15 +58,12 @@ def closed_loop_seconds(learner: Learner, tasks: int, episodes: int, repeats: in
     params = stack(learner.initial_params(), tasks)
     drawn = learner.envs[0].sample_tasks(tasks, torch.Generator().manual_seed(0)).to(learner.device)
 
-    def play() -> float:
-        wait(learner.device)
-        began = time.perf_counter()
+    def play() -> None:
         learner.sample(params, drawn, episodes, learner.key(Purpose.TRAINING))
         wait(learner.device)
-        return time.perf_counter() - began
 
     play()
-    return min(play() for _ in range(repeats))
+    return min(seconds(play) for _ in range(repeats))
 
 
 def measure(chosen: Worlds, worlds: int) -> dict[str, float]:

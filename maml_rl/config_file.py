@@ -78,7 +78,8 @@ def with_seed(config: Kind, seed: int) -> Kind:
     Raises:
         InputError: It is not in range.
     """
-    return parse(config.model_dump() | {"seed": seed}, f"seed = {seed}")  # type: ignore[return-value]
+    where = f"seed = {seed}"
+    return of_kind(parse(config.model_dump() | {"seed": seed}, where), type(config), where)
 
 
 def dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

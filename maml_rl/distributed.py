@@ -177,8 +177,9 @@ def any_rank(flag: int) -> int:
 
 def from_main(function: Callable[[], T]) -> T:
     """What a function gives on rank 0, for all of them; an error ends all, as in ``agreed``."""
-    value = on_main(function, None)
-    return _from(0, value) if size() > 1 else value  # type: ignore[return-value]
+    value: Any = on_main(function, None)
+    found: T = _from(0, value) if size() > 1 else value
+    return found
 
 
 def _from(source: int, value: T) -> T:

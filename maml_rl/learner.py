@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from maml_rl.meta import Exploration, MetaObjective, explore, to_batch
 from maml_rl.parallel import keep_freed_memory
 from maml_rl.policies import CONTEXT, CategoricalPolicy, GaussianPolicy, Policy
 from maml_rl.rates import Rates, scaled
-from maml_rl.rollout import Start, sample
+from maml_rl.rollout import Start, names_of, sample
 from maml_rl.types import Batch, Params, Trajectory
 
 
@@ -68,7 +69,7 @@ class Learner:
         tasks = self.envs[0].sample_tasks(self.config.tasks, self.generator(Purpose.TASKS, iteration))
         return tasks.to(self.device)
 
-    def with_seed(self, seed: int) -> "Learner":
+    def with_seed(self, seed: int) -> Self:
         """The same with another seed; both share the environments."""
         return replace(self, config=with_seed(self.config, seed))
 
@@ -143,15 +144,10 @@ class Learner:
 def explore_training(learners: Sequence[Learner], thetas: Sequence[Params], iteration: int) -> list[Exploration]:
     """The same for several learners that differ in the seed alone, as one batch."""
     config = learners[0].config
-    own = distributed.share(config.tasks)
+    own, names = distributed.share(config.tasks), names_of([learner.config.seed for learner in learners])
     starts = [
-        Start(
-            theta,
-            learner.training_tasks(iteration)[own],
-            learner.key(Purpose.TRAINING, iteration),
-            f"seed {learner.config.seed}" if len(learners) > 1 else "",
-        )
-        for learner, theta in zip(learners, thetas, strict=True)
+        Start(theta, learner.training_tasks(iteration)[own], learner.key(Purpose.TRAINING, iteration), name)
+        for learner, theta, name in zip(learners, thetas, names, strict=True)
     ]
     return learners[0].explore_runs(starts, config.trained_episodes, [1.0] * config.trained_steps, own.start)
 

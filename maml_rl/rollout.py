@@ -182,6 +182,11 @@ class Start(NamedTuple):
     name: str = ""  # what errors call the run, where there are several
 
 
+def names_of(seeds: Sequence[int]) -> list[str]:
+    """What errors call runs: by their seeds, where there are several."""
+    return [f"seed {seed}" if len(seeds) > 1 else "" for seed in seeds]
+
+
 @contextmanager
 def of_run(name: str) -> Iterator[None]:
     """Say of NaN and infinity in which run they are, if it has a name."""

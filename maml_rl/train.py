@@ -3,11 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from maml_rl import distributed, torchrun
+from maml_rl import distributed
 from maml_rl.config import Config
 from maml_rl.diagnostics import compare_gradients
 from maml_rl.distributions import Normal
@@ -15,8 +16,8 @@ from maml_rl.evaluate import evaluate_learner
 from maml_rl.learner import Learner, build, explore_training
 from maml_rl.meta import Exploration, inner_kl
 from maml_rl.outer import OUTER
-from maml_rl.rollout import of_run
-from maml_rl.training import Log, Pictures, refuse_shared, train
+from maml_rl.rollout import names_of, of_run
+from maml_rl.training import Log, Pictures, train
 from maml_rl.types import Params
 
 
@@ -61,9 +62,9 @@ def meta_iteration(
     explored = distributed.agreed(lambda: explore_training(learners, thetas, iteration))
     sampling = explored[0].sampling_seconds
     seconds = {"seconds/sampling": sampling, "seconds/inner": time.perf_counter() - began - sampling}
-    results = []
-    for learner, start, exploration in zip(learners, starts, explored, strict=True):
-        with of_run(f"seed {learner.config.seed}" if len(learners) > 1 else ""):
+    results, names = [], names_of([learner.config.seed for learner in learners])
+    for learner, start, exploration, name in zip(learners, starts, explored, names, strict=True):
+        with of_run(name):
             results.append(_outer_step(learner, start, exploration, iteration, seconds))
     return results
 
@@ -129,7 +130,7 @@ class MetaRL:
 
 def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder; see ``meta_train_seeds``."""
-    return _train(config, {config.seed: Path(out)}, resume, quiet, f"--resume --out {out}")[0]
+    return train(partial(_build, config), MetaRL, {config.seed: out}, resume, quiet, f"--resume --out {out}")[0]
 
 
 def meta_train_seeds(
@@ -155,18 +156,12 @@ def meta_train_seeds(
         WorkerError: A worker raised, died or stalled; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
-    return _train(config, {seed: Path(out) for seed, out in outs.items()}, resume, quiet, "--resume")
+    return train(partial(_build, config), MetaRL, outs, resume, quiet, "--resume")
 
 
-@torchrun.joined()
-def _train(config: Config, outs: Mapping[int, Path], resume: bool, quiet: bool, go_on: str) -> list[Path]:
-    def checked() -> list[Learner]:
-        refuse_shared(outs)
-        if config.evaluation.film:
-            from maml_rl.render import refuse_undrawable
+def _build(config: Config) -> Learner:
+    if config.evaluation.film:
+        from maml_rl.render import refuse_undrawable
 
-            refuse_undrawable(config)
-        built = build(config)
-        return [built.with_seed(seed) for seed in outs]
-
-    return train(MetaRL(distributed.agreed(checked)), list(outs.values()), resume, quiet, go_on)
+        refuse_undrawable(config)
+    return build(config)

@@ -2,18 +2,18 @@
 
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, Self, TypeVar
 
 import torch
 
 from envs import InputError, WorkerError
-from maml_rl import distributed
+from maml_rl import distributed, torchrun
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import AnyConfig, to_toml
 from maml_rl.progress import ProgressLine
@@ -37,11 +37,17 @@ class Learns(Protocol):
     def device(self) -> torch.device:
         """Where it computes."""
 
+    def with_seed(self, seed: int) -> Self:
+        """The same with another seed; both share what they hold."""
+
     def initial_params(self) -> Params:
         """Theta before training."""
 
     def close(self) -> None:
         """Release what it holds."""
+
+
+Learner = TypeVar("Learner", bound=Learns)
 
 
 class Trainee(Protocol):
@@ -157,14 +163,12 @@ def _start(learner: Learns, folder: RunFolder | Elsewhere, first: Params) -> Che
     return state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
 
 
-def refuse_shared(outs: Mapping[int, Path]) -> None:
-    """Refuse run folders that are not one for each seed.
-
-    Raises:
-        InputError: There is none, or one that two seeds share.
-    """
+def _of_seeds(build: Callable[[], Learner], outs: Mapping[int, Path]) -> list[Learner]:
+    """A learner of each seed, where each has a run folder of its own."""
     if not outs or len({out.resolve() for out in outs.values()}) < len(outs):
         raise InputError(f"the run folders of the seeds are {list(map(str, outs.values()))}: give each seed its own")
+    built = build()
+    return [built.with_seed(seed) for seed in outs]
 
 
 def _open(
@@ -213,12 +217,21 @@ def _mean(rows: Sequence[Log]) -> Log:
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
-def train(trainee: Trainee, outs: Sequence[Path], resume: bool, quiet: bool, go_on: str) -> list[Path]:
+@torchrun.joined()
+def train(
+    build: Callable[[], Learner],
+    kind: Callable[[list[Learner]], Trainee],
+    outs: Mapping[int, Path | str],
+    resume: bool,
+    quiet: bool,
+    go_on: str,
+) -> list[Path]:
     """Train, and write the run folders; the learners are closed at the end.
 
     Args:
-        trainee: What to train.
-        outs: The folder of each run.
+        build: Makes a learner.
+        kind: Makes what is trained of the learners of all seeds.
+        outs: The run folder of each seed.
         resume: Continue from their checkpoints, where they have one. Runs that are behind go first.
         quiet: Show no progress.
         go_on: The flags that continue all of them.
@@ -227,19 +240,21 @@ def train(trainee: Trainee, outs: Sequence[Path], resume: bool, quiet: bool, go_
         The run folders.
 
     Raises:
-        InputError: A folder cannot be used; nothing has been changed.
+        InputError: The configuration, a seed or a folder cannot be used; nothing has been changed.
         FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
         WorkerError: A process that steps environments is lost; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
         Echo: Under torchrun, on ranks other than 0, where rank 0 raises one of these.
     """
+    folders_of = {seed: Path(out) for seed, out in outs.items()}
+    trainee = kind(distributed.agreed(lambda: _of_seeds(build, folders_of)))
     learners, stride = trainee.learners, trainee.stride
     config, every = learners[0].config, learners[0].config.evaluation.every
     iterations = 0 if config.method == "random" else config.iterations
     distributed.refuse_idle(config.tasks)
     first = [learner.initial_params() for learner in learners]
     with closing(learners[0]), ExitStack() as stack, _stop_requests() as stop:
-        folders = _open(stack, learners, outs, resume, first, iterations)
+        folders = _open(stack, learners, list(folders_of.values()), resume, first, iterations)
         runs = [
             _Run(folder, _start(learner, folder, params))
             for learner, folder, params in zip(learners, folders, first, strict=True)

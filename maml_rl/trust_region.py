@@ -38,7 +38,7 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
         x, residual = x + step * direction, residual - step * image
         square, last = residual.dot(residual), square
         direction = residual + torch.where(goes_on, square / last, 0.0) * direction
-    return Solution(x, b - residual, float((square / start).sqrt().nan_to_num()))
+    return Solution(x, b - residual, float(torch.where(start > 0, (square / start).sqrt(), 0.0)))
 
 
 class Search(NamedTuple):

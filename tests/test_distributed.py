@@ -419,6 +419,7 @@ def test_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch: pytest.MonkeyPa
         assert cores() == share
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="binds itself to a core")
 def test_no_more_cores_than_the_process_may_run_on() -> None:
     code = (
         "import os; "

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class FewShotLearner:
         """Theta before training."""
         return self._initial(self.trained)
 
-    def with_seed(self, seed: int) -> "FewShotLearner":
+    def with_seed(self, seed: int) -> Self:
         """The same with another seed."""
         return replace(self, config=with_seed(self.config, seed))
 

@@ -3,17 +3,17 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from maml_rl import distributed, torchrun
 from maml_rl.ascent import adam_step
 from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.rollout import of_run
+from maml_rl.rollout import names_of, of_run
 from maml_rl.supervised.evaluate import adapted_errors
 from maml_rl.supervised.learner import FewShotLearner, build
-from maml_rl.training import Log, Pictures, refuse_shared, train
+from maml_rl.training import Log, Pictures, train
 from maml_rl.types import Params, flatten
 
 
@@ -37,11 +37,10 @@ class FewShot:
         self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
     ) -> list[tuple[Params, Params, Log]]:
         """A row's worth of iterations of each of these runs."""
-        results = []
+        results, names = [], names_of([learner.config.seed for learner in self.learners])
         for run, start in zip(runs, starts, strict=True):
-            learner = self.learners[run]
-            with of_run(f"seed {learner.config.seed}" if len(self.learners) > 1 else ""):
-                results.append(self._iterate(learner, *start, iteration))
+            with of_run(names[run]):
+                results.append(self._iterate(self.learners[run], *start, iteration))
         return results
 
     def _iterate(
@@ -87,21 +86,11 @@ class FewShot:
 
 def meta_train(config: FewShotConfig, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder; see ``maml_rl.training.train``."""
-    return _train(config, {config.seed: Path(out)}, resume, quiet, f"--resume --out {out}")[0]
+    return train(partial(build, config), FewShot, {config.seed: out}, resume, quiet, f"--resume --out {out}")[0]
 
 
 def meta_train_seeds(
     config: FewShotConfig, outs: Mapping[int, Path | str], resume: bool = False, quiet: bool = False
 ) -> list[Path]:
     """Train several runs that differ in the seed alone, a row of each in turn; see ``maml_rl.training.train``."""
-    return _train(config, {seed: Path(out) for seed, out in outs.items()}, resume, quiet, "--resume")
-
-
-@torchrun.joined()
-def _train(config: FewShotConfig, outs: Mapping[int, Path], resume: bool, quiet: bool, go_on: str) -> list[Path]:
-    def checked() -> list[FewShotLearner]:
-        refuse_shared(outs)
-        built = build(config)
-        return [built.with_seed(seed) for seed in outs]
-
-    return train(FewShot(distributed.agreed(checked)), list(outs.values()), resume, quiet, go_on)
+    return train(partial(build, config), FewShot, outs, resume, quiet, "--resume")
