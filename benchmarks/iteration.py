@@ -22,8 +22,7 @@ def main() -> None:
         found = meta_iteration(learners, starts, iteration)
         seconds = time.perf_counter() - began
         starts = [(theta, state) for theta, state, _ in found]
-        summed = {name: sum(row[name] for *_, row in found) for name in ("env_steps", "seconds/outer")}
-        rows.append(found[0][2] | summed | {"seconds": seconds})
+        rows.append(found[0][2] | {"seconds": seconds, "env_steps": sum(row["env_steps"] for *_, row in found)})
     del rows[0]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     report(

@@ -8,14 +8,14 @@ from common import arguments, explored, learner_for, median_seconds, peak_rss_mi
 from maml_rl.fisher import every, fisher_vector_product
 from maml_rl.meta import MetaObjective
 from maml_rl.outer import trpo
+from maml_rl.parallel import Part
 from maml_rl.types import Params, flatten, unflatten
 
 
 def double_backward(objective: MetaObjective, theta: Params) -> Callable[[torch.Tensor], torch.Tensor]:
     """The baseline: the gradient of the mean KL with its graph kept, differentiated again for each product."""
     leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-    tasks = len(objective.batches[-1].weights)
-    _, kl = objective.on_slice(leaves, slice(0, tasks))
+    kl = objective.on_part(leaves, Part(slice(None))).kl
     gradient = torch.autograd.grad(kl, list(leaves.values()), create_graph=True)
     flat = torch.cat([part.reshape(-1) for part in gradient])
 
@@ -32,18 +32,18 @@ def main() -> None:
     learner = learner_for(chosen)
     theta, exploration, objective = explored(learner)
     settings = learner.config.outer
-    step = median_seconds(lambda: trpo(theta, exploration, objective, settings), chosen.repeats)
+    step = median_seconds(lambda: trpo(theta, {}, exploration, objective, settings), chosen.repeats)
     peak = peak_rss_mib()
     thin = [every(batch, settings.fisher_subsample) for batch in exploration.batches]
 
     def build() -> Callable[[Params], Params]:
-        return fisher_vector_product(learner.policy, learner.loss, exploration.chain, thin, objective.lr, False)
+        return fisher_vector_product(learner.policy, learner.loss, exploration.chain, thin, learner.rates.lr, False)
 
     building = median_seconds(build, chosen.repeats)
     product = build()
     vector = torch.ones_like(flatten(theta))
     ours = median_seconds(lambda: product(unflatten(vector, theta)), chosen.repeats)
-    baseline = double_backward(MetaObjective(learner.policy, learner.loss, thin, objective.lr, False), theta)
+    baseline = double_backward(MetaObjective(learner.policy, learner.loss, thin, learner.rates, False), theta)
     theirs = median_seconds(lambda: baseline(vector), chosen.repeats)
     difference = flatten(product(unflatten(vector, theta))) - baseline(vector)
     report(

@@ -11,6 +11,23 @@ from maml_rl.types import stack
 RIDGE = 1e-5
 RIDGE_RAISES = 5
 
+NAMED = 5
+"""Tasks that an error names."""
+
+
+class NoFitError(FloatingPointError):
+    """A baseline has no fit for some tasks, rows of the task axis."""
+
+    def __init__(self, what: str, rows: Tensor, why: str) -> None:
+        self._what, self._rows, self._why = what, rows.nonzero().flatten().tolist(), why
+        super().__init__(self.naming("task {}".format))
+
+    def naming(self, called: Callable[[int], str]) -> str:
+        """The message, with what errors call a row."""
+        named = [called(row) for row in self._rows[:NAMED]]
+        more = f" and {len(self._rows) - NAMED} more" if len(self._rows) > NAMED else ""
+        return f"{self._what} for {', '.join(named)}{more}: {self._why}"
+
 
 def features(observations: Tensor, times: Tensor) -> Tensor:
     """Features clip(o, -10, 10), its square, t/100, (t/100)^2, (t/100)^3, 1, in float64 (rllab's linear baseline).
@@ -41,7 +58,7 @@ def ridge_regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         (K, F).
 
     Raises:
-        FloatingPointError: No ridge makes a task's system solvable.
+        NoFitError: No ridge makes a task's system solvable.
     """
     weighted = x * weights.unsqueeze(-1)
     gram, moment = weighted.mT @ x, (weighted.mT @ y.unsqueeze(-1))
@@ -54,10 +71,8 @@ def ridge_regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         if not failed.any():
             return solution
         ridge = torch.where(failed[:, None, None], 10 * ridge, ridge)
-    raise FloatingPointError(
-        f"the linear baseline has no solution for tasks {failed.nonzero().flatten().tolist()}: "
-        "look for huge or constant observations, and for huge rewards"
-    )
+    why = "look for huge or constant observations, and for huge rewards"
+    raise NoFitError("the linear baseline has no solution", failed, why)
 
 
 Value = Callable[[Tensor, Tensor], Tensor]
@@ -125,7 +140,7 @@ def value_network(
     value of the final observation is that of ``linear``, and the network is fitted to it there as well.
 
     Raises:
-        FloatingPointError: Observations or returns of live steps are not finite.
+        NoFitError: Observations or returns of live steps are not finite.
     """
     tasks, steps = len(observations), torch.arange(observations.shape[2], device=observations.device)
     table = features(observations, steps.expand(mask.shape))
@@ -141,10 +156,7 @@ def value_network(
     y_std = y_std.clamp(min=1e-6)
     bad = ~(x_mean.isfinite() & x_std.isfinite() & y_mean.isfinite() & y_std.isfinite()).all(-1).flatten()
     if bad.any():
-        raise FloatingPointError(
-            f"the value network has no fit for tasks {bad.nonzero().flatten().tolist()}: observations or returns are "
-            "NaN, infinite or huge"
-        )
+        raise NoFitError("the value network has no fit", bad, "observations or returns are NaN, infinite or huge")
     network = Perceptron(x_mean.shape[-1], 1, (32, 32))
     start = stack(network.init(torch.Generator().manual_seed(0)), tasks)
     params = {name: value.to(returns).clone().requires_grad_() for name, value in start.items()}

@@ -13,7 +13,7 @@ from maml_rl import exact
 from maml_rl.losses import ESTIMATORS, inner_loss
 from maml_rl.meta import adapt_stacked, to_batch
 from maml_rl.policies import CategoricalPolicy
-from maml_rl.rollout import Start, sample
+from maml_rl.rollout import sample
 from maml_rl.types import Batch, Params, flatten, stack
 
 CHOICES = {**{name: (name, False) for name in ESTIMATORS}, "first_order": ("log_prob", True)}
@@ -91,7 +91,7 @@ def sampled_batch(chosen: Problem, params: Params, episodes: int, key: Tensor) -
     count = len(params["0.weight"])
     env = TabularMDP(states=chosen.policy.observations, actions=chosen.policy.actions, horizon=chosen.horizon)
     tasks = chosen.task.expand(count, *chosen.task.shape)
-    trajectory = sample([env], chosen.policy, [Start(params, tasks, key)], episodes)[0]
+    trajectory = sample([env], chosen.policy, params, tasks, episodes, key)
     return to_batch(trajectory, "none", 1.0, 1.0, normalise_advantages=False)
 
 

@@ -15,6 +15,7 @@ from maml_rl.fisher import fisher_vector_product
 from maml_rl.learner import Learner, build
 from maml_rl.losses import before_step, inner_loss, surrogate
 from maml_rl.meta import MetaObjective, adapt_stacked
+from maml_rl.parallel import Part
 from maml_rl.rates import PREFIX
 from maml_rl.types import Batch, Params, Rate, flatten, map_tensors, stack, unflatten
 
@@ -83,7 +84,8 @@ def _fix(learner: Learner) -> Fixed:
         behaviour = map_tensors(torch.Tensor.detach, learner.policy(chain[-1], batch.observations))
         batches.append(batch._replace(behaviour=behaviour))
         if k < config.trained_steps:
-            chain.append(adapt_stacked(loss, chain[-1], batches[-1:], lr))
+            rates = stack(lr, config.tasks) if isinstance(lr, dict) else lr
+            chain.append(adapt_stacked(loss, chain[-1], batches[-1:], rates))
     return Fixed(theta, lr, chain, dataclasses.replace(objective, loss=loss, batches=batches))
 
 
@@ -91,7 +93,7 @@ def _terms(fixed: Fixed, at: Tensor) -> Callable[[Tensor], Tensor]:
     """Objective and KL, (2,), near ``at`` as functions of a flat theta; first order holds the inner gradients there."""
     theta, objective = fixed.theta, fixed.objective
     if not objective.first_order:
-        return lambda flat: torch.stack(objective.on_slice(unflatten(flat, theta), slice(None))[:2])
+        return lambda flat: torch.stack(objective.on_part(unflatten(flat, theta), Part(slice(None)))[:2])
     policy, (*pre, post) = objective.policy, objective.batches
     start, rate = objective.rates.split(unflatten(at, theta))
     params, gradients = stack(start, len(post.weights)), []

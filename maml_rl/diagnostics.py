@@ -8,6 +8,7 @@ from maml_rl.fisher import every
 from maml_rl.learner import Learner
 from maml_rl.losses import ESTIMATORS, inner_loss
 from maml_rl.meta import Exploration, MetaObjective
+from maml_rl.outer import Measures
 from maml_rl.types import Params, flatten
 
 
@@ -16,8 +17,8 @@ def _on_half(objective: MetaObjective, first: int) -> MetaObjective:
     return dataclasses.replace(objective, batches=batches)
 
 
-def compare_gradients(learner: Learner, theta: Params, exploration: Exploration) -> dict[str, float]:
-    """Meta-gradients at theta beside the one that training takes.
+def compare_gradients(learner: Learner, theta: Params, exploration: Exploration) -> Measures:
+    """Meta-gradients at theta beside the one that training takes, of each run (*runs).
 
     Returns:
         ``gradient/relative_variance``: |a - b|^2 / |a + b|^2 for the gradients a and b of even and odd episodes, an
@@ -28,17 +29,17 @@ def compare_gradients(learner: Learner, theta: Params, exploration: Exploration)
     objective = learner.objective(exploration)
 
     def gradient(of: MetaObjective) -> torch.Tensor:
-        return flatten(of.gradient(theta)[1])
+        return flatten(of.gradient(theta)[1], objective.runs)
 
     taken = gradient(objective)
-    row: dict[str, float] = {}
+    row: Measures = {}
     if exploration.batches[0].weights.shape[1] > 1:
         a, b = (gradient(_on_half(objective, first)) for first in (0, 1))
-        row["gradient/relative_variance"] = float((a - b).square().sum() / (a + b).square().sum())
+        row["gradient/relative_variance"] = (a - b).square().sum(-1) / (a + b).square().sum(-1)
     others = {
         name: dataclasses.replace(objective, loss=inner_loss(learner.policy, name), first_order=False)
         for name in ESTIMATORS
     } | {"first_order": dataclasses.replace(objective, first_order=True)}
     for name, other in others.items():
-        row[f"cosine/{name}"] = float(torch.cosine_similarity(taken, gradient(other), dim=0))
+        row[f"cosine/{name}"] = torch.cosine_similarity(taken, gradient(other), dim=-1)
     return row

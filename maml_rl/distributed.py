@@ -129,32 +129,33 @@ def mean(means: Tree, tasks: int) -> Tree:
     return reduced
 
 
-def mean_row(row: dict[str, float], tasks: int, sums: tuple[str, ...] = ()) -> dict[str, float]:
-    """A row of metrics over all ranks: means over tasks, and sums for those that count.
+def mean_rows(rows: list[dict[str, float]], tasks: int, sums: tuple[str, ...] = ()) -> list[dict[str, float]]:
+    """Rows of metrics, each of a run, over all ranks: means over tasks, and sums for those that count.
 
     Args:
-        row: Of this rank.
-        tasks: How many its means are over.
+        rows: Of this rank, with the same names.
+        tasks: How many their means are over.
         sums: The names of what counts.
 
     Raises:
-        InputError: The ranks have different names in it.
+        InputError: The ranks have different names in them.
     """
     if size() == 1:
-        return row
-    names = zlib.crc32("\n".join(row).encode())
+        return rows
+    names = zlib.crc32("\n".join(rows[0]).encode())
     span = torch.tensor([names, -names], dtype=torch.int64)
     _together(distributed.all_reduce, span, distributed.ReduceOp.MAX)
     if span.sum():
         raise of_all(
             InputError(
-                f"the ranks measure different things, rank 0 {', '.join(row)}: an environment reports success at every "
-                "step or never, whatever its tasks"
+                f"the ranks measure different things, rank 0 {', '.join(rows[0])}: an environment reports success at "
+                "every step or never, whatever its tasks"
             )
         )
-    weighted = [value if name in sums else value * tasks for name, value in row.items()]
+    weighted = [value if name in sums else value * tasks for row in rows for name, value in row.items()]
     *totals, count = _sum(torch.tensor([*weighted, tasks], dtype=torch.float64)).tolist()
-    return {name: total if name in sums else total / count for name, total in zip(row, totals, strict=True)}
+    total = iter(totals)
+    return [{name: next(total) / (1 if name in sums else count) for name in row} for row in rows]
 
 
 def gather(values: Tensor, count: int) -> Tensor:

@@ -7,6 +7,7 @@ H_j the Hessian of the inner loss at phi_j; a learned rate adds the columns -dia
 No third derivatives are needed, and the graphs of H_j and F are built once for all products.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,10 +16,10 @@ from torch.func import vmap
 
 from maml_rl import distributed
 from maml_rl.adapt import Loss
-from maml_rl.parallel import side_by_side, task_slices
+from maml_rl.parallel import Part, add_up, parts, side_by_side
 from maml_rl.policies import Policy
 from maml_rl.rates import PREFIX
-from maml_rl.types import Batch, Params, Rate, map_tensors, stack
+from maml_rl.types import Batch, Params, Rate, Runs, map_tensors, stack, sum_tasks
 
 LinearMap = Callable[[Params], Params]
 
@@ -90,12 +91,16 @@ def chain_product(
     post: Batch,
     lr: Rate,
     first_order: bool,
+    runs: Runs = (),
 ) -> LinearMap:
-    """The map v -> sum over tasks of J'GJ v for one slice of tasks; no ``pre`` takes J = I."""
+    """The map v -> sum over each run's tasks of J'GJ v, for some tasks; no ``pre`` takes J = I.
+
+    The rate is a number, or has a row for each task.
+    """
     steps = [linearise(loss, params, batch, first_order) for params, batch in zip(chain[:-1], pre, strict=True)]
     metric = fisher_matrix(policy, chain[-1], post)
     rates = lr if isinstance(lr, dict) else dict.fromkeys(chain[-1], lr)
-    tasks = len(post.weights)
+    tasks = len(post.weights) // math.prod(runs)
 
     def times(a: Params | dict[str, float], b: Params) -> Params:
         return {name: a[name] * value for name, value in b.items()}
@@ -104,18 +109,19 @@ def chain_product(
         return {name: value - b[name] if name in b else value for name, value in a.items()}
 
     def product(vector: Params) -> Params:
-        learned = {name: vector[f"{PREFIX}{name}"] for name in chain[-1] if f"{PREFIX}{name}" in vector}
-        image = stack({name: vector[name] for name in chain[-1]}, tasks)
+        spread = stack(vector, tasks, runs)
+        learned = {name: spread[f"{PREFIX}{name}"] for name in chain[-1] if f"{PREFIX}{name}" in spread}
+        image = {name: spread[name] for name in chain[-1]}
         for step in steps:
             moved = minus(image, times(rates, step.hessian(image))) if step.hessian else image
             image = minus(moved, {name: value * step.gradient[name] for name, value in learned.items()})
         image = metric(image)
         pulled = {name: torch.zeros_like(value) for name, value in learned.items()}
         for step in reversed(steps):
-            pulled = minus(pulled, {name: (step.gradient[name] * image[name]).sum(0) for name in learned})
+            pulled = minus(pulled, {name: step.gradient[name] * image[name] for name in learned})
             image = minus(image, step.hessian(times(rates, image))) if step.hessian else image
-        pooled = {name: value.sum(0) for name, value in image.items()}
-        return pooled | {f"{PREFIX}{name}": value for name, value in pulled.items()}
+        each = image | {f"{PREFIX}{name}": value for name, value in pulled.items()}
+        return {name: sum_tasks(value, runs) for name, value in each.items()}
 
     return product
 
@@ -127,29 +133,39 @@ def fisher_vector_product(
     batches: Sequence[Batch],
     lr: Rate,
     first_order: bool,
+    runs: Runs = (),
 ) -> LinearMap:
-    """Build v -> mean over tasks of J'GJ v, for a vector shaped like theta.
+    """Build v -> mean over tasks of J'GJ v, for a vector shaped like theta; of several runs each its own.
 
     Args:
         policy: The policy.
         loss: The inner loss.
         chain: Stacked parameters before each inner step and after the last.
         batches: The data of each of them: of the inner steps, then of the adapted policies.
-        lr: Inner rate.
+        lr: Inner rate, as ``Rates.split`` has it of theta.
         first_order: The inner gradients are constants, as first-order MAML takes them.
+        runs: The axes of runs that theta has.
     """
+    tasks = len(batches[-1].weights) // math.prod(runs)
 
-    def build(rows: slice) -> LinearMap:
-        params, (*pre, post) = map_tensors(lambda x: x[rows], (list(chain), list(batches)))
-        return chain_product(policy, loss, params, pre, post, lr, first_order)
+    def build(part: Part) -> LinearMap:
+        params, (*pre, post) = map_tensors(lambda x: x[part.tasks], (list(chain), list(batches)))
+        rates = lr
+        if isinstance(lr, dict):
+            own = {name: value[part.of] for name, value in lr.items()}
+            rates = stack(own, len(post.weights) // math.prod(part.runs), part.runs)
+        return chain_product(policy, loss, params, pre, post, rates, first_order, part.runs)
 
-    products = side_by_side(build, task_slices(batches[-1].weights))
-    tasks = len(batches[-1].weights)
+    pieces = parts(batches[-1].weights, runs)
+    products = side_by_side(build, pieces)
 
     def product(vector: Params) -> Params:
-        sums = side_by_side(lambda part: part(vector), products)
-        own: Params = map_tensors(lambda *parts: sum(parts[1:], parts[0]) / tasks, *sums)
-        pooled: Params = distributed.mean(own, tasks)
+        def of_part(each: tuple[Part, LinearMap]) -> Params:
+            part, times = each
+            return times({name: value[part.of] for name, value in vector.items()})
+
+        sums = side_by_side(of_part, list(zip(pieces, products, strict=True)))
+        pooled: Params = distributed.mean(map_tensors(lambda x: x / tasks, add_up(pieces, sums, runs)), tasks)
         return pooled
 
     return product

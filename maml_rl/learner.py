@@ -21,8 +21,8 @@ from maml_rl.meta import Exploration, MetaObjective, explore, to_batch
 from maml_rl.parallel import keep_freed_memory
 from maml_rl.policies import CONTEXT, CategoricalPolicy, GaussianPolicy, Policy
 from maml_rl.rates import Rates, scaled
-from maml_rl.rollout import Start, names_of, sample
-from maml_rl.types import Batch, Params, Trajectory
+from maml_rl.rollout import sample
+from maml_rl.types import ONE_RUN, Batch, Params, TaskRows, Trajectory, stack
 
 
 class Purpose(IntEnum):
@@ -79,19 +79,28 @@ class Learner:
 
     def sample(self, params: Params, tasks: Tensor, episodes: int, key: Tensor, first: int = 0) -> Trajectory:
         """Episodes of each task with its own parameters; task k's noise follows from the key and first + k alone."""
-        return sample(self.envs, self.policy, [Start(params, tasks, key)], episodes, first)[0]
+        return sample(self.envs, self.policy, params, tasks, episodes, key, TaskRows(first))
 
     def explore(
-        self, theta: Params, tasks: Tensor, episodes: int, key: Tensor, factors: Sequence[float], first: int = 0
+        self,
+        theta: Params,
+        tasks: Tensor,
+        episodes: int,
+        key: Tensor,
+        factors: Sequence[float],
+        rows: TaskRows = ONE_RUN,
     ) -> Exploration:
-        """Sample and adapt in turn, one inner step for each factor on theta's rate; see ``meta.explore``."""
-        return self.explore_runs([Start(theta, tasks, key)], episodes, factors, first)[0]
+        """Sample and adapt in turn, one inner step for each factor on theta's rate; see ``meta.explore``.
 
-    def explore_runs(
-        self, starts: Sequence[Start], episodes: int, factors: Sequence[float], first: int = 0
-    ) -> list[Exploration]:
-        """The same for several runs that differ in theta, tasks and key; their episodes are sampled as one batch."""
-        config = self.config
+        Args:
+            theta: Of one run, or of several (R, ...).
+            tasks: (K, *task_shape): as many of each run, one run's after the other's.
+            episodes: Of each task before and after each inner step.
+            key: Of all noise, (), or (R,).
+            factors: On theta's rate.
+            rows: Which tasks these are.
+        """
+        config, runs, each = self.config, tuple(key.shape), len(tasks) // key.numel()
         prepare = partial(
             to_batch,
             baseline=config.baseline.name,
@@ -101,29 +110,27 @@ class Learner:
             normalise_advantages=config.normalise_advantages,
         )
 
-        def sample_all(adapted: list[Params], k: int) -> list[Trajectory]:
-            now = [
-                Start(params, start.tasks, random.fold(start.key, k), start.name)
-                for params, start in zip(adapted, starts, strict=True)
-            ]
-            return sample(self.envs, self.policy, now, episodes, first)
+        def sample_at(params: Params, k: int) -> Trajectory:
+            return sample(self.envs, self.policy, params, tasks, episodes, random.fold(key, k), rows)
 
-        split = [(*self.rates.split(start.params), start.name) for start in starts]
-        rates = [(params, [scaled(lr, factor) for factor in factors], name) for params, lr, name in split]
-        return explore(sample_all, prepare, self.loss, rates, len(starts[0].tasks), first)
+        start, lr = self.rates.split(stack(theta, each, runs))
+        rates = [scaled(lr, factor) for factor in factors]
+        return explore(sample_at, prepare, self.loss, start, rates, rows)._replace(runs=runs)
 
     def explore_training(self, theta: Params, iteration: int) -> Exploration:
         """Sample and adapt to this rank's tasks of an iteration, with the rate as it is."""
-        return explore_training([self], [theta], iteration)[0]
+        alone = {name: value.unsqueeze(0) for name, value in theta.items()}
+        return explore_training([self], alone, iteration)._replace(runs=())
 
     def objective(self, exploration: Exploration) -> MetaObjective:
         """The meta-objective on what was explored."""
         config = self.config
         credit = None
         if config.outer.exploration:
-            reached = exploration.trajectories[-1].returns().mean(-1)
-            every = distributed.gather(reached, config.tasks)
-            credit = config.outer.exploration * (reached - every.mean()) / (every.std(correction=0) + 1e-8)
+            reached = exploration.trajectories[-1].returns().mean(-1).unflatten(0, (*exploration.runs, -1))
+            every = distributed.gather(reached.movedim(-1, 0), config.tasks).movedim(0, -1)
+            mean, std = every.mean(-1, keepdim=True), every.std(-1, correction=0, keepdim=True)
+            credit = (config.outer.exploration * (reached - mean) / (std + 1e-8)).flatten()
         return MetaObjective(
             self.policy,
             self.loss,
@@ -132,7 +139,8 @@ class Learner:
             config.inner.first_order,
             whole_episodes=config.inner.estimator == "dice",
             credit=credit,
-            first=distributed.share(config.tasks).start,
+            runs=exploration.runs,
+            rows=exploration.rows,
         )
 
     def close(self) -> None:
@@ -141,15 +149,23 @@ class Learner:
             env.close()
 
 
-def explore_training(learners: Sequence[Learner], thetas: Sequence[Params], iteration: int) -> list[Exploration]:
-    """The same for several learners that differ in the seed alone, as one batch."""
+def explore_training(
+    learners: Sequence[Learner], theta: Params, iteration: int, names: Sequence[str] = ()
+) -> Exploration:
+    """The same for several learners that differ in the seed alone, as one batch.
+
+    Args:
+        learners: Of each run.
+        theta: Theirs, (R, ...).
+        iteration: Which one.
+        names: What errors call the runs, where there are several.
+    """
     config = learners[0].config
-    own, names = distributed.share(config.tasks), names_of([learner.config.seed for learner in learners])
-    starts = [
-        Start(theta, learner.training_tasks(iteration)[own], learner.key(Purpose.TRAINING, iteration), name)
-        for learner, theta, name in zip(learners, thetas, names, strict=True)
-    ]
-    return learners[0].explore_runs(starts, config.trained_episodes, [1.0] * config.trained_steps, own.start)
+    own = distributed.share(config.tasks)
+    tasks = torch.cat([learner.training_tasks(iteration)[own] for learner in learners])
+    keys = torch.stack([learner.key(Purpose.TRAINING, iteration) for learner in learners])
+    rows = TaskRows(own.start, own.stop - own.start, tuple(names))
+    return learners[0].explore(theta, tasks, config.trained_episodes, keys, [1.0] * config.trained_steps, rows)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,5 +1,6 @@
 """One meta-iteration's data and objective: explore samples and adapts, MetaObjective is a function of theta."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,23 +12,24 @@ from torch.func import vmap
 
 from maml_rl import distributed
 from maml_rl.adapt import Loss, adapt, inner_step
-from maml_rl.baselines import BASELINES
+from maml_rl.baselines import BASELINES, NoFitError
 from maml_rl.losses import before_step, surrogate
-from maml_rl.parallel import side_by_side, task_slices
+from maml_rl.parallel import Part, add_up, parts, side_by_side, task_slices
 from maml_rl.policies import Policy
 from maml_rl.rates import Rates
 from maml_rl.returns import discounted_returns, gae, normalise
-from maml_rl.rollout import of_run
-from maml_rl.types import Batch, Params, Rate, Trajectory, map_tensors, stack
+from maml_rl.types import ONE_RUN, Batch, Params, Rate, Runs, TaskRows, Trajectory, map_tensors, stack, sum_tasks
 
 
 class Exploration(NamedTuple):
-    """What one meta-iteration sampled, for K tasks and S inner steps."""
+    """What one meta-iteration sampled, for K tasks (of all runs together) and S inner steps."""
 
     chain: list[Params]  # S + 1 stacked parameters: before each inner step, and adapted
     trajectories: list[Trajectory]  # S + 1
     batches: list[Batch]  # S + 1: one for each inner step, the last of the adapted policies
     sampling_seconds: float  # spent in rollouts
+    runs: Runs = ()  # the axes of runs that theta had
+    rows: TaskRows = ONE_RUN
 
 
 def to_batch(
@@ -62,85 +64,82 @@ def to_batch(
 
 
 def explore(
-    sample: Callable[[list[Params], int], list[Trajectory]],
+    sample: Callable[[Params, int], Trajectory],
     prepare: Callable[[Trajectory], Batch],
     loss: Loss[Batch],
-    starts: Sequence[tuple[Params, Sequence[Rate], str]],
-    tasks: int,
-    first: int = 0,
-) -> list[Exploration]:
+    start: Params,
+    rates: Sequence[Rate],
+    rows: TaskRows,
+) -> Exploration:
     """Sample and adapt in turn, with fresh episodes for every inner step (MAML paper, algorithm 3).
 
     Args:
-        sample: Episodes for the stacked parameters of each run before inner step k.
-        prepare: Advantages for those of a run.
+        sample: Episodes for stacked parameters before inner step k.
+        prepare: Advantages for those.
         loss: The inner loss.
-        starts: Of each run, where every task starts, the rate of each inner step, in order, as many in each, and what
-            errors call it.
-        tasks: K, of each run.
-        first: What errors call the first of the tasks.
-
-    Returns:
-        What each run explored; all of them say the time that was spent in rollouts together.
+        start: Stacked parameters: where each task starts.
+        rates: The rate of each inner step, in order, with a row for each task.
+        rows: Which tasks these are.
 
     Raises:
-        FloatingPointError: An inner step gives NaN or infinity.
+        FloatingPointError: A baseline has no fit, or an inner step gives NaN or infinity.
     """
-    found = [Exploration([stack(params, tasks)], [], [], 0.0) for params, *_ in starts]
-    seconds, steps = 0.0, len(starts[0][1])
-    for k in range(steps + 1):
+    found, seconds = Exploration([start], [], [], 0.0), 0.0
+    for k in range(len(rates) + 1):
         began = time.perf_counter()
-        sampled = sample([run.chain[-1] for run in found], k)
+        found.trajectories.append(sample(found.chain[-1], k))
         seconds += time.perf_counter() - began
-        for run, trajectory, (_, rates, name) in zip(found, sampled, starts, strict=True):
-            run.trajectories.append(trajectory)
-            with of_run(name):
-                run.batches.append(prepare(trajectory))
-                if k < steps:
-                    run.chain.append(adapt_stacked(loss, run.chain[-1], run.batches[-1:], rates[k]))
-                    _refuse_diverged(run.chain[-1], k, first)
-    return [run._replace(sampling_seconds=seconds) for run in found]
+        try:
+            found.batches.append(prepare(found.trajectories[-1]))
+        except NoFitError as error:
+            raise FloatingPointError(error.naming(rows.called)) from error
+        if k < len(rates):
+            found.chain.append(adapt_stacked(loss, found.chain[-1], found.batches[-1:], rates[k]))
+            _refuse_diverged(found.chain[-1], k, rows)
+    return found._replace(sampling_seconds=seconds, rows=rows)
 
 
-def _refuse_diverged(adapted: Params, k: int, first: int) -> None:
+def _refuse_diverged(adapted: Params, k: int, rows: TaskRows) -> None:
     finite = torch.stack([value.isfinite().flatten(1).all(-1) for value in adapted.values()]).all(0)
     if not finite.all():
-        task = first + int(finite.logical_not().nonzero()[0])
         raise FloatingPointError(
-            f"inner step {k} (counted from 0) takes parameters of task {task} to NaN or infinity: "
-            "look for huge rewards, or lower inner.lr"
+            f"inner step {k} (counted from 0) takes parameters of {rows.called(int(finite.int().argmin()))} to NaN or "
+            "infinity: look for huge rewards, or lower inner.lr"
         )
 
 
 def adapt_stacked(loss: Loss[Batch], params: Params, batches: Sequence[Batch], lr: Rate) -> Params:
-    """The inner loop for all tasks at once, from stacked parameters; no gradient flows through the result."""
+    """The inner loop for all tasks at once, from stacked parameters; no gradient flows through the result.
+
+    The rate is a number, or has a row for each task.
+    """
 
     @torch.no_grad()
     def adapt_slice(rows: slice) -> Params:
-        own, data = map_tensors(lambda x: x[rows], (params, list(batches)))
-        return vmap(lambda p, b: adapt(loss, p, b, lr))(own, data)
+        own, data, rates = map_tensors(lambda x: x[rows], (params, list(batches), lr if isinstance(lr, dict) else {}))
+        return vmap(lambda p, b, r: adapt(loss, p, b, r or lr))(own, data, rates)
 
     pieces = side_by_side(adapt_slice, task_slices(batches[0].weights))
     adapted: Params = map_tensors(lambda *parts: torch.cat(parts), *pieces)
     return adapted
 
 
-def inner_kl(policy: Policy, exploration: Exploration) -> float:
-    """KL(before || after adaptation), mean over live steps of the first batch, then over tasks."""
+def inner_kl(policy: Policy, exploration: Exploration) -> Tensor:
+    """KL(before || after adaptation), mean over live steps of the first batch, of each task."""
     first, adapted = exploration.batches[0], exploration.chain[-1]
 
     @torch.no_grad()
     def kl(rows: slice) -> Tensor:
         params, batch = map_tensors(lambda x: x[rows], (adapted, first))
         after = policy(params, batch.observations)
-        total: Tensor = (batch.behaviour.kl(after) * batch.weights).sum()
-        return total
+        mean: Tensor = (batch.behaviour.kl(after) * batch.weights).sum((-2, -1))
+        return mean
 
-    return float(torch.stack(side_by_side(kl, task_slices(first.weights))).sum()) / len(first.weights)
+    return torch.cat(side_by_side(kl, task_slices(first.weights)))
 
 
 class Terms(NamedTuple):
-    """What an outer step looks at: means over tasks."""
+    """What an outer step looks at: means over each run's tasks, (*runs)."""
 
     objective: Tensor  # to be raised: surrogate - inner_kl coefficient * inner KL + exploration term
     kl: Tensor  # KL(old || new) of the adapted policies
@@ -153,6 +152,7 @@ class MetaObjective:
 
     For each task, theta is adapted on the pre-adaptation batches; the surrogate mean(ratio * A) and KL(old || new)
     are taken between the adapted policy and the one that sampled the post-adaptation batch, then averaged over tasks.
+    Of several runs each has its own, a function of its own theta alone.
 
     Attributes:
         policy: The policy.
@@ -162,11 +162,12 @@ class MetaObjective:
         first_order: Treat the inner gradients as constants.
         whole_episodes: The loss couples the steps of an episode: thin the data by episodes, not by steps.
         clip: Clip the ratio of the surrogate to 1 +- this (ProMP, section 6); None for no clipping.
-        inner_kl: Coefficient of the penalty on the KL of the policies before each inner step (ProMP, section 6);
-            None computes neither.
+        inner_kl: Coefficient (*runs) of the penalty on the KL of the policies before each inner step (ProMP, section
+            6); None computes neither.
         credit: (K,) times mean(exp(log pi - log pi_old)) over the live steps of each inner step is added for each
             task: the E-MAML term, which credits exploration with what adaptation made of it (Stadie et al. 2018).
-        first: What errors call the first of these tasks.
+        runs: The axes of runs that theta has.
+        rows: Which tasks these are.
     """
 
     policy: Policy
@@ -176,67 +177,87 @@ class MetaObjective:
     first_order: bool = False
     whole_episodes: bool = False
     clip: float | None = None
-    inner_kl: float | None = None
+    inner_kl: Tensor | float | None = None
     credit: Tensor | None = None
-    first: int = 0
+    runs: Runs = ()
+    rows: TaskRows = ONE_RUN
 
-    def on_slice(self, theta: Params, rows: slice) -> Terms:
-        """The terms summed over a slice of tasks, divided by the number of all tasks of this rank."""
-        start, lr = self.rates.split(theta)
+    def on_part(self, theta: Params, part: Part) -> Terms:
+        """The terms summed over the tasks of a part, divided by the number of all of a run's tasks on this rank.
 
-        def one_task(pre: Sequence[Batch], post: Batch, credit: Tensor) -> Terms:
-            params, inner_kl, explored = start, credit.new_zeros(()), credit.new_zeros(())
+        Theta is of the part's runs.
+        """
+
+        def one_task(theta: Params, pre: Sequence[Batch], post: Batch, credit: Tensor) -> Terms:
+            (params, lr), inner_kl, explored = self.rates.split(theta), credit.new_zeros(()), credit.new_zeros(())
             for batch in pre:
                 if self.inner_kl is not None or self.credit is not None:
                     ratio, kl = before_step(self.policy, params, batch)
                     inner_kl, explored = inner_kl + kl / len(pre), explored + credit * ratio
                 params = inner_step(self.loss, params, batch, lr, self.first_order)
             objective, kl = surrogate(self.policy, params, post, self.clip)
-            return Terms(objective - (self.inner_kl or 0.0) * inner_kl + explored, kl, inner_kl)
+            return Terms(objective + explored, kl, inner_kl)
 
-        *pre, post = map_tensors(lambda x: x[rows], list(self.batches))
-        credit = post.weights.new_zeros(len(post.weights)) if self.credit is None else self.credit[rows]
-        return Terms(*(term.sum() / self._tasks for term in vmap(one_task)(pre, post, credit)))
+        *pre, post = map_tensors(lambda x: x[part.tasks], list(self.batches))
+        credit = post.weights.new_zeros(len(post.weights)) if self.credit is None else self.credit[part.tasks]
+        each = vmap(one_task)(stack(theta, len(post.weights) // math.prod(part.runs), part.runs), pre, post, credit)
+        objective, kl, inner_kl = (sum_tasks(term, part.runs) / self._tasks for term in each)
+        if self.inner_kl is not None:
+            coefficient = torch.as_tensor(self.inner_kl).to(inner_kl).expand(self.runs)[part.of]
+            objective = objective - coefficient * inner_kl
+        return Terms(objective, kl, inner_kl)
 
     @property
     def _tasks(self) -> int:
-        return len(self.batches[-1].weights)
+        return len(self.batches[-1].weights) // math.prod(self.runs)
 
-    def values(self, theta: Params) -> tuple[float, float, float]:
-        """Objective, KL and inner KL, means over tasks."""
+    @property
+    def _parts(self) -> list[Part]:
+        return parts(self.batches[-1].weights, self.runs)
+
+    def values(self, theta: Params, wanted: Tensor | None = None) -> Terms:
+        """Objective, KL and inner KL, means over tasks.
+
+        Args:
+            theta: (*runs, ...).
+            wanted: (*runs) bool on the CPU: whose values are asked for; those of other runs mean nothing.
+        """
+        pieces = [part for part in self._parts if wanted is None or wanted[part.of].any()]
 
         @torch.no_grad()
-        def values_slice(rows: slice) -> Tensor:
-            return torch.stack(self.on_slice(theta, rows))
+        def values_part(part: Part) -> Terms:
+            return self.on_part({name: value[part.of] for name, value in theta.items()}, part)
 
-        slices = side_by_side(values_slice, task_slices(self.batches[-1].weights))
-        objective, kl, inner_kl = distributed.mean(torch.stack(slices).sum(0), self._tasks).tolist()
-        return objective, kl, inner_kl
+        found: Terms = distributed.mean(add_up(pieces, side_by_side(values_part, pieces), self.runs), self._tasks)
+        return found
 
-    def gradient(self, theta: Params) -> tuple[float, Params]:
-        """Objective and its gradient in theta, through the inner loop.
+    def gradient(self, theta: Params) -> tuple[Tensor, Params]:
+        """Objective (*runs) and its gradient in theta, through the inner loop.
 
         Raises:
             FloatingPointError: The gradient is not finite.
         """
 
-        def gradient_slice(rows: slice) -> tuple[Tensor, Params]:
-            leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-            objective = self.on_slice(leaves, rows).objective
-            gradient = torch.autograd.grad(objective, list(leaves.values()), materialize_grads=True)
+        def gradient_part(part: Part) -> tuple[Tensor, Params]:
+            leaves = {name: value[part.of].detach().requires_grad_() for name, value in theta.items()}
+            objective = self.on_part(leaves, part).objective
+            gradient = torch.autograd.grad(objective.sum(), list(leaves.values()), materialize_grads=True)
             return objective.detach(), dict(zip(leaves, gradient, strict=True))
 
+        def gradient_task(row: int) -> Params:
+            return gradient_part(Part(slice(row, row + 1), row // self._tasks if self.runs else ...))[1]
+
         def of_this_rank() -> tuple[Tensor, Params]:
-            slices = side_by_side(gradient_slice, task_slices(self.batches[-1].weights))
-            summed: tuple[Tensor, Params] = map_tensors(lambda *parts: torch.stack(parts).sum(0), *slices)
-            check_gradient(summed[1], lambda task: gradient_slice(slice(task, task + 1))[1], self._tasks, self.first)
+            pieces = self._parts
+            summed: tuple[Tensor, Params] = add_up(pieces, side_by_side(gradient_part, pieces), self.runs)
+            check_gradient(summed[1], gradient_task, len(self.batches[-1].weights), self.rows)
             return summed
 
-        total, gradient = distributed.mean(distributed.agreed(of_this_rank), self._tasks)
-        return float(total), gradient
+        found: tuple[Tensor, Params] = distributed.mean(distributed.agreed(of_this_rank), self._tasks)
+        return found
 
 
-def check_gradient(total: Params, of_task: Callable[[int], Params], tasks: int, first: int = 0) -> None:
+def check_gradient(total: Params, of_task: Callable[[int], Params], tasks: int, rows: TaskRows) -> None:
     """Refuse a meta-gradient that is not finite, and find the task that makes it so.
 
     Raises:
@@ -248,5 +269,5 @@ def check_gradient(total: Params, of_task: Callable[[int], Params], tasks: int, 
         return [name for name, fine in zip(gradient, finite, strict=True) if not fine]
 
     if names := bad(total):
-        alone = next((f"task {first + task}" for task in range(tasks) if bad(of_task(task))), "all tasks together")
+        alone = next((rows.called(row) for row in range(tasks) if bad(of_task(row))), "all tasks together")
         raise FloatingPointError(f"the meta-gradient of {alone} is NaN or infinite in {', '.join(names)}")

@@ -11,10 +11,13 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from types import EllipsisType
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+from maml_rl.types import Runs, Tree, map_tensors
 
 CPU_STEPS = 4096
 """Steps of data in one slice on a CPU: a few hundred kilobytes for each hidden layer, the size of a core's cache."""
@@ -50,11 +53,51 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 2**30)
 
 
+def spans(count: int, size: int) -> list[slice]:
+    """Slices of that size, the last one smaller, that cover so many."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _width(steps: Tensor) -> int:
+    return max(1, (GPU_STEPS if steps.is_cuda else CPU_STEPS) // steps[0].numel())
+
+
 def task_slices(steps: Tensor) -> list[slice]:
     """Slices that cover the task axis of a (K, B, T) tensor, of whole tasks and about the same number of steps."""
-    tasks, size = steps.shape[0], steps[0].numel()
-    width = max(1, (GPU_STEPS if steps.is_cuda else CPU_STEPS) // size)
-    return [slice(start, min(tasks, start + width)) for start in range(0, tasks, width)]
+    return spans(len(steps), _width(steps))
+
+
+class Part(NamedTuple):
+    """Tasks to work on at once: some of one run, or all of several."""
+
+    tasks: slice  # rows of the task axis
+    of: int | slice | EllipsisType = ...  # where their runs are in the axis of runs, if there is one
+    runs: Runs = ()  # what is left of that axis
+
+
+def parts(steps: Tensor, runs: Runs) -> list[Part]:
+    """Parts that cover the task axis of (rows, B, T), as ``task_slices`` do, with as many tasks of each run."""
+    width = _width(steps)
+    if not runs:
+        return [Part(rows) for rows in spans(len(steps), width)]
+    tasks = len(steps) // runs[0]
+    if width >= tasks:
+        whole = spans(runs[0], width // tasks)
+        return [Part(slice(of.start * tasks, of.stop * tasks), of, (of.stop - of.start,)) for of in whole]
+    return [
+        Part(slice(run * tasks + rows.start, run * tasks + rows.stop), run)
+        for run in range(runs[0])
+        for rows in spans(tasks, width)
+    ]
+
+
+def add_up(pieces: Sequence[Part], sums: Sequence[Tree], runs: Runs) -> Tree:
+    """Sums over all tasks of each run, (*runs, ...), from those over its tasks in each part."""
+    shared = len(pieces[0].runs)
+    total: Tree = map_tensors(lambda x: x.new_zeros((*runs, *x.shape[shared:])), sums[0])
+    for part, each in zip(pieces, sums, strict=True):
+        map_tensors(lambda whole, piece, of=part.of: whole[of].add_(piece), total, each)
+    return total
 
 
 def side_by_side(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:

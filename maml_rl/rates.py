@@ -47,6 +47,6 @@ class Rates:
             return theta, self.lr
         params = {name: value for name, value in theta.items() if not name.startswith(PREFIX)}
         adapted = self.adapted or frozenset()
-        rate = {name: value.new_tensor(self.lr if name in adapted else 0.0) for name, value in params.items()}
+        rate = {name: torch.full_like(value, self.lr if name in adapted else 0.0) for name, value in params.items()}
         learned = {name.removeprefix(PREFIX): value for name, value in theta.items() if name.startswith(PREFIX)}
         return params, rate | learned

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,9 +9,9 @@ from torch import Tensor
 
 from envs import SUCCESS, InputError, TaskEnv, random
 from maml_rl.distributions import Distribution
-from maml_rl.parallel import one_torch_thread
+from maml_rl.parallel import one_torch_thread, spans
 from maml_rl.policies import Policy
-from maml_rl.types import Params, Trajectory, map_tensors
+from maml_rl.types import ONE_RUN, Params, TaskRows, Trajectory, map_tensors
 
 
 class Moment(NamedTuple):
@@ -95,10 +94,6 @@ def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise
     )
 
 
-def _spans(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
 def _waves(tasks: int, episodes: int, copies: int, max_batch: int | None) -> list[tuple[slice, slice]]:
     """Rectangles of tasks and episodes: one for each copy, or more where a copy cannot take its share at once."""
     by_tasks = tasks % copies == 0 or episodes < copies  # larger products with each task's weights
@@ -106,7 +101,7 @@ def _waves(tasks: int, episodes: int, copies: int, max_batch: int | None) -> lis
     if max_batch is not None:
         width = min(width, max_batch)
         height = min(height, max(1, max_batch // width))
-    return [(rows, columns) for columns in _spans(episodes, width) for rows in _spans(tasks, height)]
+    return [(rows, columns) for columns in spans(episodes, width) for rows in spans(tasks, height)]
 
 
 def rollout(
@@ -116,7 +111,7 @@ def rollout(
     tasks: Tensor,
     noise: Tensor,
     seeds: Tensor,
-    first: int = 0,
+    rows: TaskRows = ONE_RUN,
 ) -> Trajectory:
     """Run B episodes of each of K tasks, each task with parameters of its own.
 
@@ -131,28 +126,20 @@ def rollout(
         tasks: (K, *task_shape).
         noise: (K, B, T, act) standard normal; its T is the number of steps.
         seeds: (K, B) int64, for the start states.
-        first: What errors call the first of these tasks.
+        rows: Which tasks these are, for errors.
 
     Raises:
         InputError: The environment reports success at some steps only.
         FloatingPointError: An action, reward or observation of a live step is NaN or infinite, or the simulator lost
             contacts or forces.
     """
-    trajectory = _in_waves(envs, policy, params, tasks, noise, seeds)
-    _check_finite(trajectory, first)
-    return trajectory
-
-
-def _in_waves(
-    envs: Sequence[TaskEnv], policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor
-) -> Trajectory:
     waves = _waves(seeds.shape[0], seeds.shape[1], len(envs), envs[0].max_batch)
 
     def run_share(copy: int) -> list[Trajectory]:
         share = []
-        for rows, columns in waves[copy :: len(envs)]:
-            own = {name: value[rows] for name, value in params.items()}
-            share.append(_episodes(envs[copy], policy, own, tasks[rows], noise[rows, columns], seeds[rows, columns]))
+        for at in waves[copy :: len(envs)]:
+            own = {name: value[at[0]] for name, value in params.items()}
+            share.append(_episodes(envs[copy], policy, own, tasks[at[0]], noise[at], seeds[at]))
         return share
 
     with one_torch_thread():
@@ -168,81 +155,50 @@ def _in_waves(
         )
     trajectory: Trajectory = map_tensors(lambda part: part.new_empty(*seeds.shape, *part.shape[2:]), shares[0][0])
     for copy, share in enumerate(shares):
-        for (rows, columns), part in zip(waves[copy :: len(envs)], share, strict=True):
-            map_tensors(lambda whole, piece, at=(rows, columns): whole[at].copy_(piece), trajectory, part)
+        for at, part in zip(waves[copy :: len(envs)], share, strict=True):
+            map_tensors(lambda whole, piece, at=at: whole[at].copy_(piece), trajectory, part)
+    _check_finite(trajectory, rows)
     return trajectory
 
 
-class Start(NamedTuple):
-    """What the episodes of one run follow from."""
-
-    params: Params  # one set, or stacked: one for each task
-    tasks: Tensor  # (K, *task_shape)
-    key: Tensor  # of all noise
-    name: str = ""  # what errors call the run, where there are several
-
-
-def names_of(seeds: Sequence[int]) -> list[str]:
-    """What errors call runs: by their seeds, where there are several."""
-    return [f"seed {seed}" if len(seeds) > 1 else "" for seed in seeds]
-
-
-@contextmanager
-def of_run(name: str) -> Iterator[None]:
-    """Say of NaN and infinity in which run they are, if it has a name."""
-    try:
-        yield
-    except FloatingPointError as error:
-        if not name:
-            raise
-        raise FloatingPointError(f"{name}: {error}") from error
-
-
 def sample(
-    envs: Sequence[TaskEnv], policy: Policy, starts: Sequence[Start], episodes: int, first: int = 0
-) -> list[Trajectory]:
-    """``rollout`` of several runs as one batch, for each its own trajectory.
-
-    Noise and start states follow from a run's key, the task's index and the episode's alone: a run samples what it
-    would sample alone.
+    envs: Sequence[TaskEnv],
+    policy: Policy,
+    params: Params,
+    tasks: Tensor,
+    episodes: int,
+    key: Tensor,
+    rows: TaskRows = ONE_RUN,
+) -> Trajectory:
+    """``rollout`` with the noise and start states that ``draw`` makes of a run's key, or of several runs' keys.
 
     Args:
         envs: Copies of the environment.
         policy: The policy.
-        starts: Of each run, with stacked parameters and as many tasks.
+        params: Stacked parameters, one set a task.
+        tasks: (K, *task_shape): as many of each run, one run's after the other's.
         episodes: B.
-        first: The index of the first of a run's tasks.
-
-    Raises:
-        InputError: The environment reports success at some steps only.
-        FloatingPointError: An action, reward or observation of a live step is NaN or infinite, or the simulator lost
-            contacts or forces.
+        key: (*runs) int64.
+        rows: Which tasks these are.
     """
-    tasks = len(starts[0].tasks)
-    batches = [
-        (start.params, start.tasks, *draw(envs[0], policy, start.params, tasks, episodes, start.key, first))
-        for start in starts
-    ]
-    batch = map_tensors(lambda *parts: torch.cat(parts), *batches) if len(batches) > 1 else batches[0]
-    whole = _in_waves(envs, policy, *batch)
-    found = [map_tensors(lambda x, at=at: x[at : at + tasks], whole) for at in range(0, tasks * len(starts), tasks)]
-    for trajectory, start in zip(found, starts, strict=True):
-        with of_run(start.name):
-            _check_finite(trajectory, first)
-    return found
+    noise, seeds = draw(envs[0], policy, params, len(tasks) // key.numel(), episodes, key, rows.first)
+    return rollout(envs, policy, params, tasks, noise, seeds, rows)
 
 
 def draw(
     env: TaskEnv, policy: Policy, params: Params, tasks: int, episodes: int, key: Tensor, first: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """The noise (K, B, T, act) and seeds (K, B) of ``rollout`` that follow from a key, for tasks from the first on."""
-    seeds = random.fold(key, torch.arange(first, first + tasks, device=key.device)).unsqueeze(-1)
+    """The noise (K, B, T, act) and seeds (K, B) of ``rollout`` for so many tasks of each run, from the first on.
+
+    They follow from a run's key, the task's number and the episode's alone: a run samples what it would sample alone.
+    """
+    seeds = random.fold(key.unsqueeze(-1), torch.arange(first, first + tasks, device=key.device)).reshape(-1, 1)
     seeds = random.fold(seeds, torch.arange(episodes, device=key.device))
     noise = random.normal(random.fold(seeds, 0), (env.horizon, policy.actions)).to(next(iter(params.values())))
     return noise, random.fold(seeds, 1)
 
 
-def _check_finite(trajectory: Trajectory, first: int) -> None:
+def _check_finite(trajectory: Trajectory, rows: TaskRows) -> None:
     """Name what was NaN or infinite first: in time, and in a step in the order of what is seen, done and got."""
     values = {name: getattr(trajectory, name) for name in ("observations", "actions", "rewards")}
     bad = [~value.isfinite().reshape(*trajectory.mask.shape, -1).all(-1) for value in values.values()]
@@ -261,6 +217,6 @@ def _check_finite(trajectory: Trajectory, first: int) -> None:
         "rewards": "the environment gave it" if goes_on else "the state of the simulation diverged",
     }
     raise FloatingPointError(
-        f"{name} of task {first + task}, episode {episode}, step {step} (all counted from 0) hold "
+        f"{name} of {rows.called(task)}, episode {episode}, step {step} (all counted from 0) hold "
         f"{value[task, episode, step].flatten().tolist()}: {causes[name]}"
     )

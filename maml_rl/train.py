@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from maml_rl import distributed
@@ -15,75 +16,90 @@ from maml_rl.distributions import Normal
 from maml_rl.evaluate import evaluate_learner
 from maml_rl.learner import Learner, build, explore_training
 from maml_rl.meta import Exploration, inner_kl
-from maml_rl.outer import OUTER
-from maml_rl.rollout import names_of, of_run
+from maml_rl.outer import OUTER, Measures
 from maml_rl.training import Log, Pictures, train
-from maml_rl.types import Params
+from maml_rl.types import Params, map_tensors, run_names, sum_tasks
 
 
-def describe(learner: Learner, exploration: Exploration) -> Log:
-    """What one exploration shows: returns, successes, the policy's spread, how far and how well adaptation moved it."""
-    row: Log = {}
+def describe(learner: Learner, exploration: Exploration) -> Measures:
+    """What an exploration shows of each run, (*runs): returns, successes, the policy's spread, how adaptation moved it.
+
+    Means over tasks, and the environment steps.
+    """
+
+    def mean(per_task: Tensor) -> Tensor:
+        each: Tensor = per_task.unflatten(0, (*exploration.runs, -1)).mean(-1)
+        return each
+
+    row: Measures = {}
     reached: list[Tensor] = []
     for k, trajectory in enumerate(exploration.trajectories):
-        per_task = trajectory.returns().mean(-1)
-        row[f"return/{k}"] = float(per_task.mean())
+        reached.append(trajectory.returns().mean(-1))
+        row[f"return/{k}"] = mean(reached[k])
         if k > 0:
-            row[f"gain/{k}"] = float((per_task - reached[-1]).mean())
-        reached.append(per_task)
+            row[f"gain/{k}"] = mean(reached[k] - reached[k - 1])
         if trajectory.success is not None:
-            row[f"success/{k}"] = float(trajectory.success.float().mean())
-        row[f"entropy/{k}"] = float(
-            (trajectory.behaviour.entropy() * exploration.batches[k].weights).sum(-1).sum(-1).mean()
-        )
+            row[f"success/{k}"] = mean(trajectory.success.float().mean(-1))
+        row[f"entropy/{k}"] = mean((trajectory.behaviour.entropy() * exploration.batches[k].weights).sum((-2, -1)))
         if isinstance(trajectory.behaviour, Normal):
-            row[f"std/{k}"] = float(trajectory.behaviour.std()[:, 0, 0].mean())
-    row["share_worse"] = float((reached[-1] < reached[0]).float().mean())
-    row["kl/inner"] = inner_kl(learner.policy, exploration)
+            row[f"std/{k}"] = mean(trajectory.behaviour.std()[:, 0, 0].mean(-1))
+    row["share_worse"] = mean((reached[-1] < reached[0]).float())
+    row["kl/inner"] = mean(inner_kl(learner.policy, exploration))
+    live = torch.stack([trajectory.mask.sum((-2, -1)) for trajectory in exploration.trajectories], -1).sum(-1)
+    row["env_steps"] = sum_tasks(live, exploration.runs)
     return row
 
 
+def logs(measures: Measures) -> list[Log]:
+    """A row for each run of what each of R runs has measured, (R,)."""
+    columns = zip(*(values.tolist() for values in measures.values()), strict=True)
+    return [dict(zip(measures, map(float, column), strict=True)) for column in columns]
+
+
+def _joined(each: Sequence[Params]) -> Params:
+    """What each run has, with a leading axis of runs."""
+    joined: Params = map_tensors(lambda *values: torch.stack(values), *each)
+    return joined
+
+
 def meta_iteration(
-    learners: Sequence[Learner], starts: Sequence[tuple[Params, Params]], iteration: int
+    learners: Sequence[Learner],
+    starts: Sequence[tuple[Params, Params]],
+    iteration: int,
+    names: Sequence[str] = (),
 ) -> list[tuple[Params, Params, Log]]:
-    """Sample tasks, adapt to each, and step theta: one turn of algorithm 3 for each of several runs.
+    """Sample tasks, adapt to each, and step theta: one turn of algorithm 3, of several runs as one batch.
 
     Args:
         learners: What each run samples and adapts with; they differ in the seed alone.
         starts: Of each run, the initial parameters and the outer optimiser's state, which is empty at first.
         iteration: Its number, which its random numbers follow from.
+        names: What errors call the runs, where there are several.
 
     Returns:
-        Of each run, the next theta and state, and the iteration's metrics. The seconds of sampling and of the inner
-        steps are those of all runs together.
+        Of each run, the next theta and state, and the iteration's metrics, whose seconds are those of all runs.
     """
     began = time.perf_counter()
-    thetas = [theta for theta, _ in starts]
-    explored = distributed.agreed(lambda: explore_training(learners, thetas, iteration))
-    sampling = explored[0].sampling_seconds
-    seconds = {"seconds/sampling": sampling, "seconds/inner": time.perf_counter() - began - sampling}
-    results, names = [], names_of([learner.config.seed for learner in learners])
-    for learner, start, exploration, name in zip(learners, starts, explored, names, strict=True):
-        with of_run(name):
-            results.append(_outer_step(learner, start, exploration, iteration, seconds))
-    return results
-
-
-def _outer_step(
-    learner: Learner, start: tuple[Params, Params], exploration: Exploration, iteration: int, seconds: Log
-) -> tuple[Params, Params, Log]:
-    config, (theta, state) = learner.config, start
-    began = time.perf_counter()
-    live = sum(int(trajectory.mask.sum()) for trajectory in exploration.trajectories)
-    own = describe(learner, exploration) | {"env_steps": live}
-    row = distributed.mean_row(own, len(exploration.batches[0].weights), sums=("env_steps",))
-    objective = learner.objective(exploration)
-    moved, state, log = OUTER[config.outer.name](theta, state, exploration, objective, config.outer)
-    row |= log | seconds | {"seconds/outer": time.perf_counter() - began}
-    every = config.compare_gradients
-    if every and (iteration + 1) % every == 0:
-        row |= compare_gradients(learner, theta, exploration)
-    return moved, state, row
+    config, theta, state = learners[0].config, *map(_joined, zip(*starts, strict=True))
+    exploration = distributed.agreed(lambda: explore_training(learners, theta, iteration, names))
+    sampled = time.perf_counter()
+    tasks = len(exploration.batches[0].weights) // len(learners)
+    rows = distributed.mean_rows(logs(describe(learners[0], exploration)), tasks, sums=("env_steps",))
+    objective = learners[0].objective(exploration)
+    theta, state, measures = OUTER[config.outer.name](theta, state, exploration, objective, config.outer)
+    outer = logs(measures)
+    seconds = {
+        "seconds/sampling": exploration.sampling_seconds,
+        "seconds/inner": sampled - began - exploration.sampling_seconds,
+        "seconds/outer": time.perf_counter() - sampled,
+    }
+    compared: list[Log] = [{} for _ in learners]
+    if config.compare_gradients and (iteration + 1) % config.compare_gradients == 0:
+        compared = logs(compare_gradients(learners[0], theta, exploration))
+    return [
+        (*map_tensors(lambda x, run=run: x[run], [theta, state]), rows[run] | outer[run] | seconds | compared[run])
+        for run in range(len(learners))
+    ]
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,10 @@ class MetaRL:
         self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
     ) -> list[tuple[Params, Params, Log]]:
         """One meta-iteration of these runs."""
-        return meta_iteration([self.learners[run] for run in runs], starts, iteration)
+        names = run_names([learner.config.seed for learner in self.learners])
+        return meta_iteration(
+            [self.learners[run] for run in runs], starts, iteration, [names[run] for run in runs if names]
+        )
 
     def evaluate(self, run: int, theta: Params) -> tuple[Log, Pictures]:
         """Mean return, and share of successes, on held-out tasks after each gradient step, and pictures of these."""

@@ -1,4 +1,8 @@
-"""Conjugate gradient and backtracking line search on vectors. They know nothing of reinforcement learning."""
+"""Conjugate gradient and backtracking line search on vectors. They know nothing of reinforcement learning.
+
+Each solves one problem, or a batch of independent ones side by side: everything that a problem has of its own may have
+leading axes (*batch), and no problem sees the numbers of another.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,9 +14,14 @@ from torch import Tensor
 class Solution(NamedTuple):
     """Where conjugate gradient stopped."""
 
-    x: Tensor  # (n,)
-    product: Tensor  # (n,) A x, as the iteration knows it
-    residual: float  # |b - A x| / |b|
+    x: Tensor  # (*batch, n)
+    product: Tensor  # (*batch, n) A x, as the iteration knows it
+    residual: Tensor  # (*batch) |b - A x| / |b|
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products (*batch) of vectors (*batch, n)."""
+    return (a * b).sum(-1)
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Solution:
@@ -23,38 +32,38 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
     a GPU nothing waits for the numbers of an iteration.
 
     Args:
-        product: v -> A v.
-        b: (n,).
+        product: v -> A v, for vectors (*batch, n).
+        b: (*batch, n).
         iterations: Most products to take.
     """
     x, residual = torch.zeros_like(b), b
-    direction, square = residual, residual.dot(residual)
+    direction, square = residual, dot(residual, residual)
     start, goes_on = square, torch.ones_like(square, dtype=torch.bool)
     for _ in range(iterations):
         image = product(direction)
-        curvature = direction.dot(image)
+        curvature = dot(direction, image)
         goes_on = goes_on & (square > 1e-20 * start) & ~(curvature <= 0)  # NaN goes on, to be seen at the end
-        step = torch.where(goes_on, square / curvature, 0.0)
+        step = torch.where(goes_on, square / curvature, 0.0).unsqueeze(-1)
         x, residual = x + step * direction, residual - step * image
-        square, last = residual.dot(residual), square
-        direction = residual + torch.where(goes_on, square / last, 0.0) * direction
-    return Solution(x, b - residual, float(torch.where(start > 0, (square / start).sqrt(), 0.0)))
+        square, last = dot(residual, residual), square
+        direction = residual + torch.where(goes_on, square / last, 0.0).unsqueeze(-1) * direction
+    return Solution(x, b - residual, torch.where(start > 0, (square / start).sqrt(), 0.0))
 
 
 class Search(NamedTuple):
-    """The outcome of a line search."""
+    """The outcome of a line search; all but x are on the CPU."""
 
-    x: Tensor  # (n,) the accepted point, or the start itself if none was
-    accepted: bool
-    backtracks: int  # points tried and refused
-    objective: float  # at x
-    constraint: float  # at x
+    x: Tensor  # (*batch, n) the accepted point, or the start itself if none was
+    accepted: Tensor  # (*batch) bool
+    backtracks: Tensor  # (*batch) points tried and refused
+    objective: Tensor  # (*batch) at x
+    constraint: Tensor  # (*batch) at x; 0 at the start
 
 
 def line_search(
-    evaluate: Callable[[Tensor], tuple[float, float]],
+    evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     start: Tensor,
-    objective: float,
+    objective: Tensor,
     step: Tensor,
     limit: float,
     ratio: float,
@@ -63,20 +72,35 @@ def line_search(
     """The first of start + ratio^i * step, i = 0 ... backtracks - 1, that improves the objective within the limit.
 
     Args:
-        evaluate: Objective (to be raised) and constraint at a point.
-        start: Where the step begins.
-        objective: Its value there.
-        step: The full step.
+        evaluate: Objective (to be raised) and constraint (*batch) at points (*batch, n), and which of them are asked
+            for, (*batch) bool on the CPU: the values of the others are not looked at.
+        start: Where the steps begin, (*batch, n).
+        objective: Its values there, (*batch).
+        step: The full steps, (*batch, n). Where one is zero nothing is tried.
         limit: Largest constraint that is accepted.
         ratio: Factor from one try to the next, in (0, 1).
         backtracks: How many points to try.
 
     Returns:
-        The accepted point, or ``start`` itself, the same tensor, if none is.
+        The accepted points, or ``start`` itself, the same tensor, if none is.
     """
+    before = objective.cpu()
+    searching = (step != 0).any(-1).cpu()
+    found = Search(start, torch.zeros_like(searching), torch.zeros_like(before), before, torch.zeros_like(before))
     for i in range(backtracks):
+        if not searching.any():
+            break
         point = start + ratio**i * step
-        value, constraint = evaluate(point)
-        if value > objective and constraint <= limit:
-            return Search(point, True, i, value, constraint)
-    return Search(start, False, backtracks, objective, 0.0)
+        value, constraint = torch.stack(evaluate(point, searching)).cpu()
+        taken = searching & (value > before) & (constraint <= limit)
+        searching = searching & ~taken
+        if taken.any():
+            found = Search(
+                torch.where(taken.to(start.device).unsqueeze(-1), point, found.x),
+                found.accepted | taken,
+                found.backtracks,
+                torch.where(taken, value, found.objective),
+                torch.where(taken, constraint, found.constraint),
+            )
+        found = found._replace(backtracks=found.backtracks + searching)
+    return found

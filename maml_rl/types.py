@@ -1,6 +1,10 @@
-"""The values that flow through the package. Axes in this order everywhere: tasks K, episodes B, steps T, feature."""
+"""The values that flow through the package. Axes in this order everywhere: tasks K, episodes B, steps T, feature.
 
-from collections.abc import Callable
+Several runs that are trained at once are one batch: what each has of its own (theta, a key, an objective) has a leading
+axis of runs, and their tasks are rows of one task axis, one run's after the other's.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -14,8 +18,36 @@ Params = dict[str, Tensor]
 Rate = float | Params
 """A step size: one number, or one tensor for each parameter (zeros leave that parameter as it is)."""
 
+Runs: TypeAlias = tuple[int, ...]
+"""The leading axes of what each run has of its own: (R,) for several runs at once, () for one without such an axis."""
+
 Tree: TypeAlias = Any
 """A tensor, None, or named tuples, lists and dicts of trees: a recursion that the type checker does not follow."""
+
+
+class TaskRows(NamedTuple):
+    """Which tasks the rows of the task axis are: as many of each run."""
+
+    first: int = 0  # the number of each run's first task
+    tasks: int = 0  # of each run; needed where there are several
+    runs: tuple[str, ...] = ()  # what errors call the runs, where there are several
+
+    def of_run(self, run: int) -> str:
+        """What follows a thing of this run in errors: "... of seed 3", or nothing where there is one run."""
+        return f" of {self.runs[run]}" if self.runs else ""
+
+    def called(self, row: int) -> str:
+        """What errors call a row: "task 7", or "task 7 of seed 3"."""
+        run, task = divmod(row, self.tasks) if self.runs else (0, row)
+        return f"task {self.first + task}{self.of_run(run)}"
+
+
+ONE_RUN = TaskRows()
+
+
+def run_names(seeds: Sequence[int]) -> list[str]:
+    """What errors call the runs with these seeds, where there are several."""
+    return [f"seed {seed}" for seed in seeds] if len(seeds) > 1 else []
 
 
 class Trajectory(NamedTuple):
@@ -57,17 +89,28 @@ def map_tensors(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> T
     return type(tree)(parts) if type(tree) in (list, tuple) else type(tree)(*parts)
 
 
-def stack(params: Params, count: int) -> Params:
-    """The same parameters for each of ``count`` tasks, without copying."""
-    return {name: value.expand(count, *value.shape) for name, value in params.items()}
+def stack(params: Params, count: int, runs: Runs = ()) -> Params:
+    """The same parameters (*runs, ...) for each of ``count`` tasks of each run; for one run, without copying."""
+    axis = len(runs)
+    return {
+        name: value.unsqueeze(axis).expand(*runs, count, *value.shape[axis:]).flatten(0, axis)
+        for name, value in params.items()
+    }
 
 
-def flatten(params: Params) -> Tensor:
-    """All parameters as one vector, in the dict's order."""
-    return torch.cat([value.reshape(-1) for value in params.values()])
+def sum_tasks(values: Tensor, runs: Runs) -> Tensor:
+    """Sums over the tasks of each run, (*runs, ...), of values (rows of the task axis, ...)."""
+    total: Tensor = values.unflatten(0, (*runs, -1)).sum(len(runs))
+    return total
+
+
+def flatten(params: Params, runs: Runs = ()) -> Tensor:
+    """All parameters (*runs, ...) as one vector for each run, (*runs, n), in the dict's order."""
+    return torch.cat([value.reshape(*runs, -1) for value in params.values()], -1)
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
     """The inverse of ``flatten``, with the names and shapes of ``like``."""
-    parts = vector.split([value.numel() for value in like.values()])
+    runs = vector.shape[:-1].numel()
+    parts = vector.split([value.numel() // runs for value in like.values()], -1)
     return {name: part.reshape(value.shape) for (name, value), part in zip(like.items(), parts, strict=True)}

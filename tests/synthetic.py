@@ -1,5 +1,7 @@
 """Small problems with known answers, in float64."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -48,3 +50,8 @@ def task(batch: Batch, index: int) -> Batch:
     """One task's data."""
     behaviour = Normal(*(field[index] for field in batch.behaviour))
     return Batch(*(field[index] for field in batch[:4]), behaviour)
+
+
+def numbers(terms: Iterable[Tensor]) -> tuple[float, ...]:
+    """What one run's objective gives, as numbers."""
+    return tuple(map(float, terms))

@@ -56,9 +56,8 @@ def _one_step(name: str) -> dict[str, Any]:
     objective = learner.objective(found)
     moved, state, log = OUTER[name](theta, {}, found, objective, learner.config.outer)
     _, gradient = objective.gradient(theta)
-    row = distributed.mean_row(
-        describe(learner, found) | {"env_steps": 7}, len(found.chain[0]["log_std"]), ("env_steps",)
-    )
+    described = {key: float(value) for key, value in describe(learner, found).items()}
+    (row,) = distributed.mean_rows([described], len(found.chain[0]["log_std"]), ("env_steps",))
     own = [(each.observations, each.actions, each.rewards) for each in found.trajectories]
     return {
         "own": own, "gradient": gradient, "start": theta, "moved": moved, "state": state, "log": log, "row": row,
@@ -123,7 +122,7 @@ def test_ranks_share_the_data_of_one_and_take_its_step(
             _close(found["moved"], one["moved"], 1e-6)
             _close(found["state"], one["state"], 1e-6)
             _close(found["log"], one["log"], 1e-6)
-            _close(found["row"], one["row"] | {"env_steps": 7.0 * len(several)}, 1e-6)
+            _close(found["row"], one["row"], 1e-6)
             assert _equal(found["moved"], several[0]["moved"])
             assert not _equal(found["moved"], one["start"])
 
@@ -313,8 +312,9 @@ def several(folder: Path) -> None:
         mean = distributed.mean(mixed, tasks=1 + 2 * number)  # weights 1/4 and 3/4
         assert [value.dtype for value in mean] == [torch.float32, torch.float64]
         assert [value.tolist() for value in mean] == [[0.75], pytest.approx(1 / 3 + 0.75, rel=1e-15)]
-        row = {"mean": 4.0 * number, "sum": 1.0 + number}
-        assert distributed.mean_row(row, 1 + 2 * number, ("sum",)) == {"mean": 3.0, "sum": 3.0}
+        given = [{"mean": 4.0 * number, "sum": 1.0 + number}, {"mean": 8.0 * number, "sum": 0.0}]
+        mean_rows = distributed.mean_rows(given, 1 + 2 * number, ("sum",))
+        assert mean_rows == [{"mean": 3.0, "sum": 3.0}, {"mean": 6.0, "sum": 0.0}]
         assert distributed.from_main(lambda: {"rank": number}) == {"rank": 0}
         assert distributed.any_rank(5 * number) == 5
         assert distributed.gather(torch.tensor([[number + 1.0]] * (1 + number)), 3).tolist() == [[1.0], [2.0], [2.0]]
@@ -397,10 +397,10 @@ def test_the_same_ranks_meet_again_in_a_store_that_forgets_nothing() -> None:
 
 
 def test_alone_everything_is_its_own() -> None:
-    value, row = torch.ones(2, 3), {"return/0": 1.0}
+    value, each = torch.ones(2, 3), [{"return/0": 1.0}]
     assert distributed.share(7) == slice(0, 7)
     assert distributed.mean(value, 2) is value
-    assert distributed.mean_row(row, 2, ("return/0",)) is row
+    assert distributed.mean_rows(each, 2, ("return/0",)) is each
     assert distributed.gather(value, 2) is value
     assert distributed.any_rank(15) == 15
     assert distributed.from_main(lambda: value) is value

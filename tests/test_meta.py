@@ -16,7 +16,7 @@ from maml_rl.meta import MetaObjective, adapt_stacked, to_batch
 from maml_rl.policies import CategoricalPolicy
 from maml_rl.rates import Rates
 from maml_rl.types import Batch, Params, Trajectory, flatten, map_tensors, stack, unflatten
-from synthetic import POLICY, random_batch, random_mask, random_params
+from synthetic import POLICY, numbers, random_batch, random_mask, random_params
 
 TASKS, LR = 3, 0.3
 
@@ -46,7 +46,7 @@ def test_log_prob_gradient_is_the_finite_difference(steps: int) -> None:
     theta, objective = problem("log_prob", steps)
     direction = direction_like(theta)
     _, gradient = objective.gradient(theta)
-    expected = finite_difference(lambda v: objective.values(unflatten(v, theta))[0], flatten(theta), direction)
+    expected = finite_difference(lambda v: numbers(objective.values(unflatten(v, theta)))[0], flatten(theta), direction)
     assert float(flatten(gradient).dot(direction)) == pytest.approx(expected, rel=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_with_recorded_references_every_gradient_is_the_finite_difference(
     direction = direction_like(theta)
     at = flatten(theta) + away * direction.flip(0)
     _, gradient = objective.gradient(unflatten(at, theta))
-    expected = finite_difference(lambda v: objective.values(unflatten(v, theta))[0], at, direction)
+    expected = finite_difference(lambda v: numbers(objective.values(unflatten(v, theta)))[0], at, direction)
     assert float(flatten(gradient).dot(direction)) == pytest.approx(expected, rel=1e-6)
 
 
@@ -103,7 +103,7 @@ def test_with_recorded_references_every_gradient_is_the_finite_difference(
 def test_without_them_a_ratio_estimator_has_no_finite_differences(steps: int) -> None:
     theta, objective = problem("lvc", steps)
     direction = direction_like(theta)
-    expected = finite_difference(lambda v: objective.values(unflatten(v, theta))[0], flatten(theta), direction)
+    expected = finite_difference(lambda v: numbers(objective.values(unflatten(v, theta)))[0], flatten(theta), direction)
     assert float(flatten(objective.gradient(theta)[1]).dot(direction)) != pytest.approx(expected, rel=1e-3)
 
 
@@ -114,13 +114,13 @@ def test_a_learned_rate_has_the_gradient_of_the_finite_difference(steps: int, fi
     start, plain = problem("log_prob", steps, first_order)
     rates = Rates(LR, learned=True)
     theta, objective = rates.init(start), dataclasses.replace(plain, rates=rates)
-    assert objective.values(theta) == pytest.approx(plain.values(start), abs=1e-12)
+    assert numbers(objective.values(theta)) == pytest.approx(numbers(plain.values(start)), abs=1e-12)
     direction = direction_like(theta)
     if first_order:
         direction[: flatten(start).numel()] = 0
     _, gradient = objective.gradient(theta)
     found = float(flatten(gradient).dot(direction))
-    expected = finite_difference(lambda v: objective.values(unflatten(v, theta))[0], flatten(theta), direction)
+    expected = finite_difference(lambda v: numbers(objective.values(unflatten(v, theta)))[0], flatten(theta), direction)
     assert (found == pytest.approx(expected, rel=1e-6)) == (not first_order or steps == 1)
     torch.testing.assert_close(flatten(gradient)[: flatten(start).numel()], flatten(plain.gradient(start)[1]))
 
@@ -159,7 +159,7 @@ def test_every_term_by_hand() -> None:
     ]
     for changes, value, inner_kl in cases:
         objective = dataclasses.replace(plain, **changes)
-        assert objective.values(coin(0.75)) == pytest.approx((value, kl, inner_kl)), changes
+        assert numbers(objective.values(coin(0.75))) == pytest.approx((value, kl, inner_kl)), changes
         assert objective.gradient(coin(0.75))[0] == pytest.approx(value), changes
 
 
@@ -176,12 +176,12 @@ def test_the_penalty_is_of_each_steps_policy_to_the_one_that_sampled(steps: int)
     """All are the old policies at the old parameters, where the penalty is 0 and has no gradient."""
     theta, objective = problem("lvc", steps, recorded=True)
     penalised = dataclasses.replace(objective, inner_kl=5.0)
-    assert penalised.values(theta)[2] == pytest.approx(0, abs=1e-12)
+    assert numbers(penalised.values(theta))[2] == pytest.approx(0, abs=1e-12)
     torch.testing.assert_close(flatten(penalised.gradient(theta)[1]), flatten(objective.gradient(theta)[1]))
     moved = {name: value + 0.05 for name, value in theta.items()}
-    value, _, kl = penalised.values(moved)
+    value, _, kl = numbers(penalised.values(moved))
     assert kl > 1e-3
-    assert value == pytest.approx(objective.values(moved)[0] - 5 * kl)
+    assert value == pytest.approx(numbers(objective.values(moved))[0] - 5 * kl)
 
 
 @pytest.mark.parametrize(("steps", "episodes"), [(1, 1), (1, 2), (2, 1)])
@@ -232,7 +232,7 @@ def test_with_the_e_maml_term_the_gradient_is_that_of_the_return_after_adaptatio
         lambda vector: (walk(vector)[0] * walk(vector)[1]).sum(), flatten(theta)
     )
     torch.testing.assert_close(flatten(whole.gradient(theta)[1]), expected, atol=1e-12, rtol=1e-10)
-    assert without.values(theta)[0] == pytest.approx(float((chance * reached).sum()))
+    assert numbers(without.values(theta))[0] == pytest.approx(float((chance * reached).sum()))
     ratios = dataclasses.replace(whole, loss=inner_loss(policy, "lvc"))  # has a part of the term in its Hessian
     for wrong in (without, ratios):
         assert (flatten(wrong.gradient(theta)[1]) - expected).norm() > 0.1 * expected.norm()
@@ -256,7 +256,7 @@ def test_first_order_gives_log_prob_and_lvc_the_same_update() -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_at_the_old_parameters_the_kl_is_zero_and_the_surrogate_is_the_mean_advantage(estimator: str) -> None:
     theta, objective = problem(estimator, steps=2)
-    surrogate, kl, _ = objective.values(theta)
+    surrogate, kl, _ = numbers(objective.values(theta))
     assert surrogate == pytest.approx(0, abs=1e-12)
     assert kl == pytest.approx(0, abs=1e-12)
     assert objective.gradient(theta)[0] == pytest.approx(surrogate, abs=1e-12)
@@ -273,10 +273,10 @@ def test_permuting_tasks_changes_nothing() -> None:
 
 def test_slices_of_tasks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     theta, objective = problem("lvc", steps=2)
-    whole, gradient = objective.values(theta), flatten(objective.gradient(theta)[1])
+    whole, gradient = numbers(objective.values(theta)), flatten(objective.gradient(theta)[1])
     monkeypatch.setattr(parallel, "CPU_STEPS", 1)
     assert len(parallel.task_slices(objective.batches[0].weights)) == TASKS
-    assert objective.values(theta) == pytest.approx(whole, abs=1e-12)
+    assert numbers(objective.values(theta)) == pytest.approx(whole, abs=1e-12)
     torch.testing.assert_close(flatten(objective.gradient(theta)[1]), gradient)
 
 

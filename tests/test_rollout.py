@@ -10,7 +10,7 @@ import envs
 from envs import SUCCESS, Step, TaskEnv, random
 from maml_rl.policies import GaussianPolicy
 from maml_rl.rollout import _waves, rollout
-from maml_rl.types import Params, Trajectory
+from maml_rl.types import Params, TaskRows, Trajectory
 
 
 class Counter(TaskEnv):
@@ -124,7 +124,7 @@ def test_what_a_policy_makes_of_nan_is_named_before_what_follows_from_it(bad: fl
     params["1.bias"][1] = bad
     seeds = torch.zeros(3, 2, dtype=torch.int64)
     with pytest.raises(FloatingPointError, match=r"actions of task 11, episode 0, step 0 .* the policy's parameters"):
-        rollout([Counter()], POLICY, params, TASKS, torch.zeros(3, 2, 6, 1), seeds, first=10)
+        rollout([Counter()], POLICY, params, TASKS, torch.zeros(3, 2, 6, 1), seeds, TaskRows(10))
 
 
 def test_nan_after_the_end_is_no_error() -> None:

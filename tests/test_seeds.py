@@ -2,6 +2,9 @@
 
 import signal
 import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,17 @@ from probes import Signals
 from ranks import command as of_rank
 from ranks import launch
 from tiny import TINY, Command, files, rows, same_checkpoint, tiny
+from torch import Tensor
 
 from envs import InputError, navigation
-from maml_rl import Stopped, checkpoint, meta_train, meta_train_seeds
+from maml_rl import Stopped, checkpoint, meta_train, meta_train_seeds, parallel
 from maml_rl.learner import build, explore_training
+from maml_rl.meta import explore, to_batch
+from maml_rl.outer import trpo
 from maml_rl.supervised.train import meta_train as train_few_shot
 from maml_rl.supervised.train import meta_train_seeds as train_few_shot_seeds
+from maml_rl.train import MetaRL, meta_iteration
+from maml_rl.types import Params, Tree, flatten, map_tensors
 
 SEEDS = (1, 2, 5)
 CONFIG: dict[str, Any] = {
@@ -30,6 +38,18 @@ CONFIG: dict[str, Any] = {
     "inner": {"learn_lr": True},
     "evaluation": {"tasks": 3, "episodes": 2, "steps": 2, "every": 2},
 }
+
+
+def stacked(thetas: Sequence[Params]) -> Params:
+    return {name: torch.stack([theta[name] for theta in thetas]) for name in thetas[0]}
+
+
+def close(found: Tree, expected: Tree, tolerance: float = 1e-9) -> None:
+    def same(one: Tensor, other: Tensor) -> Tensor:
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=min(tolerance, 1e-9))
+        return one
+
+    map_tensors(same, found, expected)
 
 
 def folders(parent: Path, seeds: tuple[int, ...] = SEEDS) -> dict[int, Path]:
@@ -81,18 +101,100 @@ def test_seeds_have_their_own_tasks_and_noise_in_one_batch(monkeypatch: pytest.M
     learners = [built.with_seed(seed) for seed in SEEDS]
     thetas = [{name: value.double() for name, value in learner.initial_params().items()} for learner in learners]
     sizes.clear()
-    together = explore_training(learners, thetas, 3)
+    together = explore_training(learners, stacked(thetas), 3)
     assert sum(sizes) == 2 * 5 * 3 * 3 * 4  # rollouts, steps, seeds, tasks, episodes
     assert len(sizes) == 2 * 5 * len(built.envs)
-    for learner, theta, found in zip(learners, thetas, together, strict=True):
+    for run, (learner, theta) in enumerate(zip(learners, thetas, strict=True)):
         expected = learner.explore_training(theta, 3)
-        for ours, theirs in zip(found.trajectories, expected.trajectories, strict=True):
-            torch.testing.assert_close(ours.observations, theirs.observations, rtol=1e-9, atol=1e-12)
-            torch.testing.assert_close(ours.rewards, theirs.rewards, rtol=1e-9, atol=1e-12)
-        for name, value in found.chain[-1].items():
-            torch.testing.assert_close(value, expected.chain[-1][name], rtol=1e-9, atol=1e-12)
-    one, other = (found.trajectories[0].observations for found in together[:2])
+        own = map_tensors(lambda x, run=run: x[3 * run : 3 * run + 3], [together.trajectories, together.chain[-1]])
+        close(own[0], expected.trajectories)
+        close(own[1], expected.chain[-1])
+    one, other = together.trajectories[0].observations[:6].chunk(2)
     assert not torch.equal(one, other)
+
+
+OUTER_STEPS: dict[str, dict[str, Any]] = {
+    "trpo": {"outer": {"damping": 0.1}, "inner": {"learn_lr": True}},
+    "trpo that backtracks": {"outer": {"damping": 0.1, "max_kl": 30.0}, "inner": {"lr": 1.0, "steps": 2}},
+    "trpo of the last layer": {"outer": {"damping": 0.1}, "inner": {"adapt": "last", "estimator": "dice"}},
+    "trpo at first order": {"outer": {"damping": 0.1}, "inner": {"first_order": True, "learn_lr": True}},
+    "promp": {"outer": {"name": "promp", "inner_kl_target": 1e-3, "exploration": 0.5}},
+    "adam": {"outer": {"name": "adam", "exploration": 0.5}, "inner": {"estimator": "lvc"}},
+    "pretrained": {"method": "pretrained"},
+}
+
+
+@pytest.mark.parametrize("steps_in_a_part", [1, 60, 120, 100_000])  # one task, one run, two runs, all
+@pytest.mark.parametrize("name", OUTER_STEPS)
+def test_the_outer_steps_of_all_are_those_of_each(
+    name: str, steps_in_a_part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice in turn, so that the optimiser's state is carried; in float64."""
+    monkeypatch.setattr(parallel, "CPU_STEPS", steps_in_a_part)
+    built = build(tiny(tasks=3, episodes=4, horizon=5, compare_gradients=1, **OUTER_STEPS[name]))
+    learners = [built.with_seed(seed) for seed in SEEDS]
+    starts = [({key: x.double() for key, x in each.initial_params().items()}, {}) for each in learners]
+    alone = [[start] for start in starts]
+    for iteration in (0, 1):
+        found = meta_iteration(learners, starts, iteration)
+        alone = [meta_iteration([one], [own[0][:2]], iteration) for one, own in zip(learners, alone, strict=True)]
+        for (theta, state, row), ((own, own_state, own_row),) in zip(found, alone, strict=True):
+            close(theta, own, 1e-7)
+            close(state, own_state, 1e-7)
+            timed = {key: value for key, value in row.items() if key.startswith("seconds/")}
+            assert row == pytest.approx(own_row | timed, rel=1e-5, abs=1e-8)
+        starts = [(theta, state) for theta, state, _ in found]
+    assert len({row["return/0"] for *_, row in found}) == len({row["grad/norm"] for *_, row in found}) == 3
+    if name == "trpo that backtracks":
+        assert len({row["linesearch/backtracks"] for *_, row in found}) > 1
+
+
+def test_a_run_without_a_gradient_stays_and_its_neighbours_move() -> None:
+    learner = build(tiny(tasks=3, episodes=4, horizon=5))
+    theta = stacked([learner.with_seed(seed).initial_params() for seed in SEEDS])
+    found = explore_training([learner.with_seed(seed) for seed in SEEDS], theta, 0)
+    even = [
+        batch._replace(advantages=batch.advantages.index_fill(0, torch.tensor([3, 4, 5]), 0.0))
+        for batch in found.batches
+    ]
+    objective = replace(learner.objective(found), batches=even)
+    moved, _, log = trpo(theta, {}, found._replace(batches=even), objective, learner.config.outer)
+    assert log["linesearch/accepted"].tolist() == [1, 0, 1]
+    assert (log["linesearch/backtracks"][1], log["kl/outer"][1], log["objective/gain"][1]) == (0, 0, 0)
+    for name, value in moved.items():
+        assert torch.equal(value[1], theta[name][1])
+    assert all((flatten(moved, (3,)) != flatten(theta, (3,))).any(-1)[[0, 2]])
+
+
+def test_what_is_not_finite_is_named_with_its_seed() -> None:
+    learner = build(tiny(tasks=2, episodes=3))
+    theta = stacked([learner.with_seed(seed).initial_params() for seed in SEEDS])
+    names = [f"seed {seed}" for seed in SEEDS]
+    found = explore_training([learner.with_seed(seed) for seed in SEEDS], theta, 0, names)
+    *pre, post = found.batches
+    bad = post._replace(advantages=post.advantages.index_fill(0, torch.tensor([3]), torch.nan))
+    with pytest.raises(FloatingPointError, match=r"meta-gradient of task 1 of seed 2 is NaN or infinite in 0\.weight"):
+        replace(learner.objective(found), batches=[*pre, bad]).gradient(theta)
+    broken = map_tensors(lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), found.chain[-1])
+    with pytest.raises(FloatingPointError, match="Fisher-vector product of seed 5 is NaN"):
+        trpo(
+            theta, {}, found._replace(chain=[*found.chain[:-1], broken]), learner.objective(found), learner.config.outer
+        )
+    huge = found.trajectories[0]
+    huge = huge._replace(rewards=huge.rewards.index_fill(0, torch.tensor([4]), 3e38))
+    prepare = partial(to_batch, baseline="value_network", discount=1.0, gae_lambda=1.0)
+    with pytest.raises(FloatingPointError, match="the value network has no fit for task 0 of seed 5: obs"):
+        explore(lambda params, k: huge, prepare, learner.loss, found.chain[0], [], found.rows)
+    with pytest.raises(FloatingPointError, match="takes parameters of task 0 of seed 1 to NaN"):
+        explore_training([learner.with_rate(1e39).with_seed(seed) for seed in SEEDS], theta, 0, names)
+
+
+def test_a_run_that_catches_up_alone_is_named() -> None:
+    learner = build(tiny(env="probes:Diverging", tasks=3, horizon=3))
+    trainee, start = MetaRL([learner, learner.with_seed(7)]), (learner.initial_params(), {})
+    trainee.iterate([1], [start], 0)
+    with pytest.raises(FloatingPointError, match="rewards of task 2 of seed 7, episode 0, step 0"):
+        trainee.iterate([1], [start], 1)
 
 
 def test_runs_that_are_behind_catch_up_first(alone: dict[int, Path], tmp_path: Path) -> None:
@@ -128,7 +230,7 @@ def test_a_folder_that_cannot_be_used_is_refused_before_any_is_made(alone: dict[
 def test_nan_keeps_the_states_before(tmp_path: Path) -> None:
     config = tiny(env="probes:Diverging", tasks=3, horizon=3, iterations=5)
     with pytest.raises(
-        FloatingPointError, match=r"iteration 1: seed 1: rewards of task 2.*/s1/failed\.pt, .*/s2/failed\.pt"
+        FloatingPointError, match=r"iteration 1: rewards of task 2 of seed 1, .*/s1/failed\.pt, .*/s2/failed\.pt"
     ):
         meta_train_seeds(config, folders(tmp_path / "runs", (1, 2)), quiet=True)
     for run in folders(tmp_path / "runs", (1, 2)).values():

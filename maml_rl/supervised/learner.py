@@ -21,7 +21,7 @@ from maml_rl.rates import Rates
 from maml_rl.supervised import models
 from maml_rl.supervised.data import make
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
-from maml_rl.types import Params, Rate, Tree, map_tensors
+from maml_rl.types import Params, Rate, TaskRows, Tree, map_tensors
 
 
 def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class FewShotLearner:
             loss, gradient = map_tensors(lambda *parts: sum(parts) / count, *sums)
             first = distributed.share(self.config.tasks).start
             try:
-                check_gradient(gradient | {"the query loss": loss}, of_task, count, first)
+                check_gradient(gradient | {"the query loss": loss}, of_task, count, TaskRows(first))
             except FloatingPointError:
                 _check_data(batch, first)
                 raise

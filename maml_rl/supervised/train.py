@@ -10,11 +10,10 @@ import torch
 
 from maml_rl.ascent import adam_step
 from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.rollout import names_of, of_run
 from maml_rl.supervised.evaluate import adapted_errors
 from maml_rl.supervised.learner import FewShotLearner, build
 from maml_rl.training import Log, Pictures, train
-from maml_rl.types import Params, flatten
+from maml_rl.types import Params, flatten, run_names
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,14 @@ class FewShot:
         self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
     ) -> list[tuple[Params, Params, Log]]:
         """A row's worth of iterations of each of these runs."""
-        results, names = [], names_of([learner.config.seed for learner in self.learners])
+        results, names = [], run_names([learner.config.seed for learner in self.learners])
         for run, start in zip(runs, starts, strict=True):
-            with of_run(names[run]):
+            try:
                 results.append(self._iterate(self.learners[run], *start, iteration))
+            except FloatingPointError as error:
+                if not names:
+                    raise
+                raise FloatingPointError(f"{names[run]}: {error}") from error
         return results
 
     def _iterate(
