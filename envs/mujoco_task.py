@@ -15,7 +15,7 @@ from torch import Tensor
 
 from envs import opengl, random
 from envs.cores import cores
-from envs.physics import Physics, require_gpu_extra
+from envs.physics import Memory, Physics, require_gpu_extra
 from envs.physics.cpu import CpuPhysics
 from envs.task_env import Step, TaskEnv
 
@@ -158,10 +158,10 @@ class MujocoTask(TaskEnv):
         batch, self._worlds = len(seeds), self._models_of(tasks)
         if self._physics is None or batch != self._batch:
             self.close()
-            self._physics, self._batch = self._simulate(batch), batch
+            self._physics, self._batch, self._task = self._simulate(batch), batch, tasks.clone()
         else:
             self._physics.use(self._worlds)
-        self._task = tasks
+            self._task.copy_(tasks)
         nq, nv = self.model.nq, self.model.nv
         shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold(seeds, 0), (nq,)) - 1)
         shift = shift + self._noise.qpos_normal * random.normal(random.fold(seeds, 1), (nq,))
@@ -182,6 +182,11 @@ class MujocoTask(TaskEnv):
         ended = self.terminated(after)
         reward = sum(terms.values(), torch.zeros(())).float()
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
+
+    @property
+    def memory(self) -> Memory | None:
+        """Where mujoco_warp steps the worlds, until the next reset to another number of them."""
+        return None if self._physics is None else self._physics.memory
 
     def end_episodes(self) -> None:
         """Wait for the simulator, and see whether it had room for every contact.

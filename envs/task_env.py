@@ -107,6 +107,15 @@ class TaskEnv(ABC):
     def step(self, action: Tensor) -> Step:
         """Apply one policy action to each environment, (batch, act)."""
 
+    @property
+    def memory(self) -> object | None:
+        """What stands for the memory that ``step`` works in, where a GPU can record a step and replay it.
+
+        For as long as this is the same object, every ``step`` does the same operations on the same memory of the
+        device, whatever the numbers in it, and ``reset`` writes into that memory. None, as here, promises nothing.
+        """
+        return None
+
     def end_episodes(self) -> None:  # noqa: B027  an environment that looks at every step need not define it
         """Called after the last step of a batch of episodes: raise what ``step`` left unlooked at.
 

@@ -45,13 +45,21 @@ class ToldTask(TaskEnv):
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """First observations, with the tasks."""
-        self._task = tasks
+        if self._task.shape == tasks.shape:
+            self._task.copy_(tasks)
+        else:
+            self._task = tasks.clone()
         return self.told(self.env.reset(tasks, seeds), tasks)
 
     def step(self, action: Tensor) -> Step:
         """The other environment's step, with the tasks in the observation."""
         step = self.env.step(action)
         return step._replace(observation=self.told(step.observation, self._task))
+
+    @property
+    def memory(self) -> object | None:
+        """The other environment's."""
+        return self.env.memory
 
     def end_episodes(self) -> None:
         """Look at the other environment's."""

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from envs import InputError, TaskEnv, random
 from maml_rl.config import Config, Evaluation
+from maml_rl.episodes import Moment, act, begin
 from maml_rl.evaluate import explore_held_out, load_learner, settings
 from maml_rl.files import free_name
 from maml_rl.learner import Learner, Purpose, environments
 from maml_rl.policies import Policy
 from maml_rl.progress import ProgressLine
-from maml_rl.rollout import Moment, act, begin, draw
+from maml_rl.rollout import draw
 from maml_rl.types import Params
 
 if TYPE_CHECKING:

@@ -29,12 +29,13 @@ def gae(
 ) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016, equation 16).
 
-    A_t = d_t + discount * gae_lambda * A_{t+1},  d_t = r_t + discount * V_{t+1} - V_t.
+    A_t = d_t + discount * gae_lambda * A_{t+1},  d_t = r_t + discount * V_{t+1} - V_t, in log2 T operations on whole
+    episodes rather than T on their steps.
 
     Args:
         rewards: (..., T).
         values: (..., T) baseline.
-        mask: (..., T) bool, True while the episode lives.
+        mask: (..., T) bool, True while the episode lives: from its first step to its last.
         discount: In [0, 1].
         gae_lambda: In [0, 1]; at 1 an advantage is the discounted return minus the baseline.
         bootstrap: (...) value after the last live step; None for 0.
@@ -42,16 +43,16 @@ def gae(
     Returns:
         (..., T), zero where the mask is False.
     """
-    zero = torch.zeros_like(rewards[..., 0])
-    next_value = zero if bootstrap is None else bootstrap
-    advantage, advantages = zero, []
-    for t in range(rewards.shape[-1] - 1, -1, -1):
-        live = mask[..., t]
-        delta = rewards[..., t] + discount * next_value - values[..., t]
-        advantage = torch.where(live, delta + discount * gae_lambda * advantage, zero)
-        next_value = torch.where(live, values[..., t], next_value)
-        advantages.append(advantage)
-    return torch.stack(advantages[::-1], -1)
+    ahead = torch.zeros_like(rewards[..., :1]) if bootstrap is None else bootstrap.unsqueeze(-1)
+    following = torch.cat([torch.where(mask[..., 1:], values[..., 1:], ahead), ahead], -1)
+    advantages = torch.where(mask, rewards + discount * following - values, 0.0)
+    # After this many of the d's ahead have been added up, the sum from there on has as many more.
+    added, horizon = 1, rewards.shape[-1]
+    while added < horizon:
+        later = torch.nn.functional.pad(advantages[..., added:], (0, added))
+        advantages = advantages + (discount * gae_lambda) ** added * later
+        added *= 2
+    return torch.where(mask, advantages, 0.0)
 
 
 def normalise(advantages: Tensor, mask: Tensor) -> Tensor:

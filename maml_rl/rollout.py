@@ -1,97 +1,16 @@
 """Sample one episode in every environment of a batch, for all tasks at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from envs import SUCCESS, InputError, TaskEnv, random
-from maml_rl.distributions import Distribution
+from maml_rl.episodes import play
 from maml_rl.parallel import one_torch_thread, spans
 from maml_rl.policies import Policy
 from maml_rl.types import ONE_RUN, Params, TaskRows, Trajectory, map_tensors
-
-
-class Moment(NamedTuple):
-    """One control step of (K, B) environments."""
-
-    observation: Tensor  # (K, B, obs) before it
-    action: Tensor  # (K, B, act)
-    reward: Tensor  # (K, B)
-    live: Tensor  # (K, B) bool: the episode had not ended before it
-    behaviour: Distribution  # fields (K, B, act)
-    after: Tensor  # (K, B, obs) the observation after it
-    terminated: Tensor  # (K, B) bool: the task itself ended in it
-    cut: Tensor  # (K, B) bool: cut short from outside in it, and not by the horizon
-    success: Tensor | None  # (K, B) bool: solved in it; None where the environment reports none
-
-
-def begin(env: TaskEnv, params: Params, tasks: Tensor, seeds: Tensor) -> Tensor:
-    """Start an episode from each of (K, B) seeds: first observations (K, B, obs), where the parameters are."""
-    like = next(iter(params.values()))
-    rows = tasks.repeat_interleave(seeds.shape[1], 0).to(env.device)
-    observation = env.reset(rows, seeds.flatten().to(env.device))
-    return observation.to(like, copy=True).reshape(*seeds.shape, -1)
-
-
-@torch.no_grad()
-def act(env: TaskEnv, policy: Policy, params: Params, observation: Tensor, noise: Tensor) -> Iterator[Moment]:
-    """Act in every environment after ``begin``, a control step at a time, on one copy of the environment."""
-    shape = noise.shape[:2]
-
-    def taken(value: Tensor) -> Tensor:
-        # A copy: an environment may write its next step into the tensor that it returned.
-        return value.to(observation, copy=True).reshape(*shape, *value.shape[1:])
-
-    def flag(value: Tensor) -> Tensor:
-        return value.to(observation.device, torch.bool, copy=True).reshape(shape)
-
-    live = torch.ones(shape, dtype=torch.bool, device=observation.device)
-    for t in range(noise.shape[2]):
-        behaviour = policy(params, observation)
-        action = behaviour.sample(noise[:, :, t])
-        step = env.step(action.flatten(0, 1).to(env.device))
-        after, terminated, cut = taken(step.observation), flag(step.terminated), flag(step.truncated)
-        success = flag(step.info[SUCCESS] > 0) if SUCCESS in step.info else None
-        yield Moment(observation, action, taken(step.reward), live, behaviour, after, terminated, cut, success)
-        observation, live = after, live & ~(terminated | cut)
-    env.end_episodes()
-
-
-def _episodes(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor) -> Trajectory:
-    """One episode in each of (K, B) environments, on one copy of the environment."""
-    final = begin(env, params, tasks, seeds)
-    live = torch.ones(seeds.shape, dtype=torch.bool, device=final.device)
-    truncated = ~live
-    success: Tensor | None = None
-    steps: list[tuple[Tensor, Tensor, Tensor, Tensor, Distribution]] = []
-    for moment in act(env, policy, params, final, noise):
-        if steps and (moment.success is None) != (success is None):
-            has, had = ("lacks", "had") if moment.success is None else ("has", "lacked")
-            raise InputError(
-                f"the info of step {len(steps)} (counted from 0) {has} {SUCCESS!r}, which the steps before {had}: give "
-                "it at every step, 0 where the task is not solved"
-            )
-        steps.append(moment[:5])
-        final = torch.where(moment.live.unsqueeze(-1), moment.after, final)
-        truncated = truncated | (moment.live & moment.cut & ~moment.terminated)
-        if moment.success is not None:
-            reached = moment.live & moment.success
-            success = reached if success is None else success | reached
-        live = moment.live & ~(moment.terminated | moment.cut)
-    observations, actions, rewards, mask, behaviours = zip(*steps, strict=True)
-    return Trajectory(
-        torch.stack(observations, 2),
-        torch.stack(actions, 2),
-        torch.stack(rewards, 2),
-        torch.stack(mask, 2),
-        truncated | live,
-        final,
-        map_tensors(lambda *fields: torch.stack(fields, 2), *behaviours),
-        success,
-    )
 
 
 def _waves(tasks: int, episodes: int, copies: int, max_batch: int | None) -> list[tuple[slice, slice]]:
@@ -139,7 +58,8 @@ def rollout(
         share = []
         for at in waves[copy :: len(envs)]:
             own = {name: value[at[0]] for name, value in params.items()}
-            share.append(_episodes(envs[copy], policy, own, tasks[at[0]], noise[at], seeds[at]))
+            part = play(envs[copy], policy, own, tasks[at[0]], noise[at], seeds[at])
+            share.append(map_tensors(torch.clone, part) if len(waves) > len(envs) else part)
         return share
 
     with one_torch_thread():

@@ -1,13 +1,17 @@
 """``maml-rl`` in this process, for every test of it."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mujoco
 import pytest
+from robots import Make
 from tiny import Command
 
 from envs import InputError, opengl
+from envs.locomotion import Locomotion
+from envs.mujoco_task import MujocoTask
 from maml_rl import cli
 
 
@@ -18,6 +22,26 @@ def opengl_works() -> None:
         opengl.renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8).close()
     except InputError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def on_warp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Makes a robot whose worlds are mujoco_warp's; skips a test where that is not installed."""
+    pytest.importorskip("mujoco_warp")
+    made = []
+
+    def make(family: type[Locomotion], preset: str = "gymnasium", **buffers: int) -> Locomotion:
+        with monkeypatch.context() as patch:
+            patch.setattr(MujocoTask, "warp_on_cpu", True)
+            env = family(preset)
+        for name, size in buffers.items():
+            monkeypatch.setattr(type(env), name, size)
+        made.append(env)
+        return env
+
+    yield make
+    for env in made:
+        env.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What the tests of the robots share: random play, MuJoCo's own centre of mass, gymnasium's robots beside ours."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import gymnasium
@@ -12,6 +12,9 @@ from torch import Tensor
 from envs.locomotion import Locomotion
 from envs.mujoco_task import State
 from envs.task_env import Step
+
+Make = Callable[..., Locomotion]
+"""The fixture ``on_warp``: a robot's class, preset and sizes of buffers to one whose worlds are mujoco_warp's."""
 
 
 class Played(NamedTuple):

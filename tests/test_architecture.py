@@ -35,7 +35,7 @@ LAYERS = (
         "trust_region",
         "video",
     },
-    {"baselines", "fisher", "losses", "policies", "rollout"},
+    {"baselines", "episodes", "fisher", "losses", "policies", "rollout"},
     {"exact", "learner", "meta", "outer"},
     {"training"},
     {

@@ -1,12 +1,10 @@
 """Worlds of mujoco_warp beside MuJoCo's, on warp's CPU device: the same kernels and the same graph as on a GPU."""
 
-from collections.abc import Callable, Iterator
-
 import mujoco
 import numpy as np
 import pytest
 import torch
-from robots import actions, taken
+from robots import Make, actions, taken
 from test_mujoco_task import slider_model
 from torch import Tensor
 
@@ -19,7 +17,7 @@ from envs.ant import AntDirection, ant_model
 from envs.half_cheetah import HalfCheetahDirection, half_cheetah_model
 from envs.hopper import hopper_model
 from envs.locomotion import Locomotion
-from envs.mujoco_task import MujocoTask, State
+from envs.mujoco_task import State
 from envs.physics import gpu
 from envs.physics.gpu import GpuPhysics, buffer_sizes
 from envs.walker2d import Walker2dRandomDynamics
@@ -28,27 +26,6 @@ from maml_rl.rollout import rollout
 
 WORLDS, STEPS = 4, 10
 CPU = torch.device("cpu")
-
-Make = Callable[..., Locomotion]
-
-
-@pytest.fixture
-def on_warp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes a robot whose worlds are mujoco_warp's."""
-    made = []
-
-    def make(family: type[Locomotion], preset: str = "gymnasium", **buffers: int) -> Locomotion:
-        with monkeypatch.context() as patch:
-            patch.setattr(MujocoTask, "warp_on_cpu", True)
-            env = family(preset)
-        for name, size in buffers.items():
-            monkeypatch.setattr(type(env), name, size)
-        made.append(env)
-        return env
-
-    yield make
-    for env in made:
-        env.close()
 
 
 def elliptic(env: Locomotion) -> Locomotion:

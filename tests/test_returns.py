@@ -50,6 +50,25 @@ def test_lambda_zero_is_the_temporal_difference() -> None:
     torch.testing.assert_close(gae(REWARDS, values, LIVE, 0.9, 0.0), expected.double())
 
 
+@pytest.mark.parametrize("horizon", [1, 2, 3, 7, 8, 9, 64, 65, 200])
+@pytest.mark.parametrize("bootstraps", [False, True])
+def test_gae_is_its_recursion(horizon: int, bootstraps: bool) -> None:
+    """Step by step from the end, for episodes of all lengths, with garbage after them."""
+    generator = torch.Generator().manual_seed(horizon)
+    rewards, values = torch.randn(2, horizon, horizon, generator=generator, dtype=torch.float64)
+    ahead = torch.randn(horizon, generator=generator, dtype=torch.float64) if bootstraps else None
+    mask = torch.ones(horizon, horizon, dtype=torch.bool).tril()  # episode i has i + 1 steps
+    dirty = [torch.where(mask, x, torch.nan) for x in (rewards, values)]
+    found = gae(*dirty, mask, 0.97, 0.9, ahead)
+    for i in range(horizon):
+        advantage, following = 0.0, float(ahead[i]) if ahead is not None else 0.0
+        for t in range(i, -1, -1):
+            advantage = float(rewards[i, t]) + 0.97 * following - float(values[i, t]) + 0.97 * 0.9 * advantage
+            following = float(values[i, t])
+            assert float(found[i, t]) == pytest.approx(advantage, rel=1e-10, abs=1e-12)
+    assert (found[~mask] == 0).all()
+
+
 def test_normalise_pools_the_live_steps_of_a_task() -> None:
     normal = normalise(REWARDS, LIVE)
     live = normal[LIVE]

@@ -11,6 +11,10 @@ from torch import Tensor
 from envs.errors import InputError
 
 
+class Memory:
+    """Stands for the memory that steps work in: as long as it is the same object, so are the addresses of all of it."""
+
+
 class Physics(Protocol):
     """A batch of MuJoCo worlds, on the CPU (``cpu.CpuPhysics``) or on a GPU (``gpu.GpuPhysics``).
 
@@ -20,6 +24,10 @@ class Physics(Protocol):
 
     qpos: Tensor
     qvel: Tensor
+
+    @property
+    def memory(self) -> Memory | None:
+        """In which ``step`` does the same operations every time; None on the CPU, where nothing records them."""
 
     def use(self, models: Sequence[mujoco.MjModel]) -> None:
         """Give each world a model, of the same sizes as those before."""

@@ -8,6 +8,7 @@ import torch
 from mujoco.rollout import Rollout
 from torch import Tensor
 
+from envs.physics import Memory
 from envs.physics.log import log_warnings
 
 _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
@@ -27,6 +28,8 @@ class CpuPhysics:
         batch: Number of worlds.
         threads: Threads of the pool; 1 runs on the calling thread, without the interpreter lock.
     """
+
+    memory: Memory | None = None
 
     def __init__(self, models: mujoco.MjModel | Sequence[mujoco.MjModel], batch: int, threads: int) -> None:
         self._batch = batch

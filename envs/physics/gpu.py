@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from operator import attrgetter
 
 import mujoco
@@ -11,6 +12,9 @@ import torch
 import warp as wp
 from mujoco_warp import GeomType, OverflowType
 from torch import Tensor
+
+from envs.physics import Memory
+from envs.physics.recording import Recording
 
 wp.config.log_level = wp.LOG_WARNING
 wp.init()
@@ -70,6 +74,18 @@ def _differences(base: mujoco.MjModel, models: Sequence[mujoco.MjModel]) -> set[
     }
 
 
+def _in_turn(device: torch.device) -> wp.ScopedDevice | wp.ScopedStream:
+    """What warp does goes to the device and, on a GPU, in turn with what torch does."""
+    if device.type == "cuda":
+        return wp.ScopedStream(wp.stream_from_torch(device))
+    return wp.ScopedDevice(wp.device_from_torch(device))
+
+
+def _launch(graph: wp.Graph, device: torch.device) -> None:
+    with _in_turn(device):
+        wp.capture_launch(graph)
+
+
 @wp.kernel(enable_backward=False)
 def _note(
     nacon: wp.array[int], ncollision: wp.array[int], nefc: wp.array[int], contacts: wp.array[int], rows: wp.array[int]
@@ -84,8 +100,9 @@ def _note(
 class GpuPhysics:
     """A batch of MuJoCo worlds over ``mujoco_warp``, one world for each environment; see ``Physics``.
 
-    ``qpos`` and ``qvel`` are float32 torch views of warp's arrays. A control step is a graph, captured once for each
-    ``frame_skip`` and replayed: nothing waits for the device before ``check``. Models that differ give warp arrays
+    ``qpos`` and ``qvel`` are float32 torch views of warp's arrays. The physics of a control step is a graph, captured
+    once for each ``frame_skip`` and replayed: nothing waits for the device before ``check``, and ``step`` can be part
+    of a ``Recording``. Models that differ give warp arrays
     with a leading axis over worlds, of what differs only. ``use`` copies them, and takes models that it had the last
     time for unchanged.
 
@@ -130,7 +147,7 @@ class GpuPhysics:
         self._base = models[0]
         self._put(set())
         self.use(models)
-        with self._stream():
+        with _in_turn(self._torch_device):
             self._most = buffer_sizes(self._base, self._model.nxn_geom_pair_filtered.numpy())
             self._contacts = self._most[0] if contacts is None else contacts
             self._rows = self._most[1] if rows is None else rows
@@ -147,12 +164,6 @@ class GpuPhysics:
         self._control: Tensor = wp.to_torch(self._data.ctrl)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
 
-    def _stream(self) -> wp.ScopedDevice | wp.ScopedStream:
-        """What warp does goes to the device and, on a GPU, in turn with what torch does."""
-        if self._device.is_cuda:
-            return wp.ScopedStream(wp.stream_from_torch(self._torch_device))
-        return wp.ScopedDevice(self._device)
-
     def _put(self, varied: set[str]) -> None:
         """Put the model on the device, with a row for each world in the arrays that vary."""
         fixed = sorted(varied - mujoco_warp.Model.__dataclass_fields__.keys() | varied & SIZE_BUFFERS)
@@ -160,13 +171,14 @@ class GpuPhysics:
             raise ValueError(f"the models differ in {', '.join(fixed)}, which must be the same in all worlds on a GPU")
         base = copy(self._base)
         base.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # it has none, and refuses the flag
-        with self._stream():
+        with _in_turn(self._torch_device):
             self._model = mujoco_warp.put_model(base, dict.fromkeys(varied, self._batch))
         self._model.opt.warn_overflow = 0  # check says it
         self._model.opt.deterministic = True  # the same bits from run to run, in whatever order threads end
         self._model.opt.graph_conditional = not self._device.is_cuda or wp.is_conditional_graph_supported()
         self._varied = varied
         self._graphs.clear()
+        self.memory: Memory | None = Memory()
 
     def use(self, models: Sequence[mujoco.MjModel]) -> None:
         """Give each world a model, of the same sizes and options as those before; compared on the host."""
@@ -180,7 +192,7 @@ class GpuPhysics:
             self._put(varied)
         place = {id(model): index for index, model in enumerate(distinct)}
         rows = [place[id(model)] for model in models]
-        with self._stream():
+        with _in_turn(self._torch_device):
             for name in varied:
                 array = getattr(self._model, name)
                 values = np.stack([getattr(model, name) for model in distinct])[rows]
@@ -189,7 +201,7 @@ class GpuPhysics:
 
     def set_state(self, qpos: Tensor, qvel: Tensor) -> None:
         """Put every world at time 0 into the given positions (batch, nq) and velocities (batch, nv)."""
-        with self._stream():
+        with _in_turn(self._torch_device):
             mujoco_warp.reset_data(self._model, self._data)
             self._most_contacts.zero_()
             self._most_rows.zero_()
@@ -210,8 +222,7 @@ class GpuPhysics:
         self._control.copy_(control)
         if frame_skip not in self._graphs:
             self._graphs[frame_skip] = self._capture(frame_skip)
-        with self._stream():
-            wp.capture_launch(self._graphs[frame_skip])
+        Recording.between(partial(_launch, self._graphs[frame_skip], self._torch_device))
         size = torch.maximum(self.qpos.abs().amax(1), self.qvel.abs().amax(1))
         lost = ~(size < mujoco.mjMAXVAL) | (self._overflow & int(OVERFLOWS) != 0)
         self.qpos.masked_fill_(lost.unsqueeze(1), torch.nan)

@@ -1,0 +1,67 @@
+"""A function recorded once on a GPU, and replayed without Python and with few launches."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import ClassVar
+
+import torch
+
+Segment = Callable[[], AbstractContextManager[Callable[[], None]]]
+"""Makes a context whose operations are recorded, not done; what it gives does them, any number of times."""
+
+
+def cuda_segments(device: torch.device) -> Segment:
+    """Segments that torch captures as CUDA graphs, one after the other on one stream and in one pool of memory."""
+    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+
+    @contextmanager
+    def segment() -> Iterator[Callable[[], None]]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            yield graph.replay
+
+    return segment
+
+
+class Recording:
+    """What a function does, to do again: torch's operations in segments, and between them what others launch.
+
+    The function must do the same operations on the same memory every time: nothing in it may look at a number on the
+    device, or depend on one on the host that changes. Its memory has to live as long as the recording.
+
+    Torch and warp capture apart, each its own graphs: warp's loops end the capture that they are in and go on in
+    another one, for which torch's allocator would not hold back its memory.
+    """
+
+    _active: ClassVar["Recording | None"] = None
+
+    def __init__(self, segment: Segment, function: Callable[[], None]) -> None:
+        """Record the function; nothing is done yet."""
+        self._segment = segment
+        self._actions: list[Callable[[], None]] = []
+        Recording._active = self
+        try:
+            with ExitStack() as self._open:
+                self._begin()
+                function()
+        finally:
+            Recording._active = None
+
+    def _begin(self) -> None:
+        self._actions.append(self._open.enter_context(self._segment()))
+
+    def replay(self) -> None:
+        """Do it once more."""
+        for action in self._actions:
+            action()
+
+    @classmethod
+    def between(cls, launch: Callable[[], None]) -> None:
+        """Launch what torch cannot record: now or, while something is recorded, in this place of every replay."""
+        recording = cls._active
+        if recording is None:
+            launch()
+            return
+        recording._open.close()
+        recording._actions.append(launch)
+        recording._begin()
