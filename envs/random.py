@@ -20,6 +20,11 @@ def _shift_right(value: Tensor, bits: int) -> Tensor:
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
+def _wrapped(value: int) -> int:
+    """As a signed 64-bit integer: an integer goes into an operation on a GPU, a new tensor would have to be copied."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
 def _mix(value: Tensor) -> Tensor:
     value = (value ^ _shift_right(value, 30)) * _MIX_1
     value = (value ^ _shift_right(value, 27)) * _MIX_2
@@ -36,7 +41,8 @@ def fold(seeds: Tensor, data: int | Tensor) -> Tensor:
     Returns:
         int64 seeds of the broadcast shape, unrelated to those for any other ``data``.
     """
-    return _mix(_mix(seeds + _GOLDEN) ^ (torch.as_tensor(data, device=seeds.device) * _MIX_2 + _GOLDEN))
+    other = data * _MIX_2 + _GOLDEN
+    return _mix(_mix(seeds + _GOLDEN) ^ (_wrapped(other) if isinstance(other, int) else other.to(seeds.device)))
 
 
 def uniform(seeds: Tensor, shape: Sequence[int]) -> Tensor:
