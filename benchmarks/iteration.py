@@ -1,13 +1,25 @@
 """One whole meta-iteration: both rollouts, the inner step and the trust-region step, of one run or several seeds."""
 
 import statistics
+import sys
 import time
+from collections.abc import Callable
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from common import arguments, learner_for, peak_rss_mib, report
 from maml_rl.train import meta_iteration
 from maml_rl.types import Params
+
+
+def show_profile(iterate: Callable[[], object], device: torch.device) -> None:
+    """The twenty operations with most time of their own, on the device or on the CPU, on standard error."""
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=kinds) as found:
+        iterate()
+    table = found.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=20)
+    print(table, file=sys.stderr)
 
 
 def main() -> None:
@@ -38,6 +50,8 @@ def main() -> None:
             "peak_gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0,
         }
     )
+    if chosen.profile:
+        show_profile(lambda: meta_iteration(learners, starts, chosen.repeats + 1), learner.device)
     learner.close()
 
 
