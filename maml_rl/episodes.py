@@ -1,5 +1,6 @@
 """One episode in each environment of a batch, on one copy of the environment."""
 
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -115,12 +116,7 @@ class Episodes:
         """Act in every environment from its first observation on, until the horizon."""
         self._begin(params, observation, noise)
         for _ in range(len(self._noise)):
-            if self._segment is None or self._sampled is None:  # the first step makes what a recording needs
-                self._step(env)
-                continue
-            if self._recording is None:
-                self._recording = Recording(self._segment, lambda: self._step(env))
-            self._recording.replay()
+            self._advance(env)
         env.end_episodes()
         if self._sampled is None:
             raise ValueError(f"noise for {len(self._noise)} steps: an episode has one or more")
@@ -141,6 +137,22 @@ class Episodes:
         self._truncated.fill_(False)
         if self._success is not None:
             self._success.fill_(False)
+
+    def _advance(self, env: TaskEnv) -> None:
+        """Take a step, or replay it: the first of all makes what the recording needs."""
+        if self._segment is not None and self._recording is None and self._sampled is not None:
+            try:
+                self._recording = Recording(self._segment, lambda: self._step(env))
+            except RuntimeError as error:
+                self._segment = None
+                said = (
+                    f"a control step of {type(env).__name__} cannot be recorded, and is taken anew every time: {error}"
+                )
+                warnings.warn(said, RuntimeWarning, stacklevel=2)
+        if self._recording is None:
+            self._step(env)
+        else:
+            self._recording.replay()
 
     def _step(self, env: TaskEnv) -> None:
         noise = self._noise.index_select(0, self._step_number).squeeze(0)

@@ -400,3 +400,27 @@ def test_there_is_always_a_row() -> None:
 def test_the_solver_that_stops_at_its_limit_is_no_overflow() -> None:
     assert not gpu.OVERFLOWS & mujoco_warp.OverflowType.ITERATIONS
     assert gpu.OVERFLOWS & mujoco_warp.OverflowType.EPA_HORIZON
+
+
+def test_what_nobody_reads_is_not_computed_and_changes_nothing() -> None:
+    """Cameras, lights and sensors: beside MuJoCo, which computes them, on a model whose sensor looks at a camera."""
+    model = mujoco.MjModel.from_xml_string("""
+        <mujoco>
+          <option timestep="0.01"/>
+          <worldbody>
+            <light pos="0 0 3"/><camera name="eye" pos="0 -2 0"/>
+            <body><joint name="x" type="slide" axis="1 0 0"/><geom size="0.1" mass="2"/><camera pos="0 0 1"/></body>
+          </worldbody>
+          <actuator><motor joint="x" ctrlrange="-3 3"/></actuator>
+          <sensor><framepos objtype="camera" objname="eye"/><jointpos joint="x"/></sensor>
+        </mujoco>""")
+    data, physics = mujoco.MjData(model), GpuPhysics(model, 2, CPU)
+    before = {name: getattr(physics._data, name).numpy().copy() for name in ("cam_xpos", "light_xpos", "sensordata")}
+    physics.set_state(torch.zeros(2, 1), torch.zeros(2, 1))
+    physics.step(torch.full((2, 1), 3.0), 20)
+    data.ctrl[:] = 3.0
+    mujoco.mj_step(model, data, 20)
+    torch.testing.assert_close(physics.qpos[:, 0], torch.tensor(data.qpos).float().expand(2), rtol=1e-5, atol=1e-6)
+    assert data.sensordata[-1] != 0
+    for name, value in before.items():
+        assert np.array_equal(getattr(physics._data, name).numpy(), value)

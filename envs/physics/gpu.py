@@ -171,8 +171,10 @@ class GpuPhysics:
             raise ValueError(f"the models differ in {', '.join(fixed)}, which must be the same in all worlds on a GPU")
         base = copy(self._base)
         base.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # it has none, and refuses the flag
+        base.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
         with _in_turn(self._torch_device):
             self._model = mujoco_warp.put_model(base, dict.fromkeys(varied, self._batch))
+        self._model.ncam = self._model.nlight = 0  # nobody looks: two kernels fewer in every physics step
         self._model.opt.warn_overflow = 0  # check says it
         self._model.opt.deterministic = True  # the same bits from run to run, in whatever order threads end
         self._model.opt.graph_conditional = not self._device.is_cuda or wp.is_conditional_graph_supported()

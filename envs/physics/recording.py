@@ -17,7 +17,11 @@ def cuda_segments(device: torch.device) -> Segment:
     @contextmanager
     def segment() -> Iterator[Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        # The outer context: a capture that fails leaves its stream the current one.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream(device)),
+            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        ):
             yield graph.replay
 
     return segment
