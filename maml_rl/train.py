@@ -86,7 +86,7 @@ def meta_iteration(
     tasks = len(exploration.batches[0].weights) // len(learners)
     rows = distributed.mean_rows(logs(describe(learners[0], exploration)), tasks, sums=("env_steps",))
     objective = learners[0].objective(exploration)
-    theta, state, measures = OUTER[config.outer.name](theta, state, exploration, objective, config.outer)
+    moved, after, measures = OUTER[config.outer.name](theta, state, exploration, objective, config.outer)
     outer = logs(measures)
     seconds = {
         "seconds/sampling": exploration.sampling_seconds,
@@ -97,7 +97,7 @@ def meta_iteration(
     if config.compare_gradients and (iteration + 1) % config.compare_gradients == 0:
         compared = logs(compare_gradients(learners[0], theta, exploration))
     return [
-        (*map_tensors(lambda x, run=run: x[run], [theta, state]), rows[run] | outer[run] | seconds | compared[run])
+        (*map_tensors(lambda x, run=run: x[run], [moved, after]), rows[run] | outer[run] | seconds | compared[run])
         for run in range(len(learners))
     ]
 

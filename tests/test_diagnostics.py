@@ -12,6 +12,7 @@ from maml_rl.diagnostics import compare_gradients
 from maml_rl.learner import Learner, Purpose, build
 from maml_rl.losses import ESTIMATORS
 from maml_rl.meta import Exploration
+from maml_rl.train import meta_iteration
 from maml_rl.types import Params
 
 NAMES = {*(f"cosine/{name}" for name in ESTIMATORS), "cosine/first_order", "gradient/relative_variance"}
@@ -116,3 +117,13 @@ def test_it_is_logged_every_n_iterations_and_trains_the_same(tmp_path: Path) -> 
     plain = runs[0]
     for run, (iteration, row) in itertools.product(runs[1:], enumerate(plain)):
         assert {key: value for key, value in run[iteration].items() if key not in NAMES} == row
+
+
+def test_training_compares_them_where_the_step_begins() -> None:
+    learner, theta, exploration = explored(compare_gradients=1, outer={"name": "adam", "lr": 0.3}, inner={"lr": 1.0})
+    ((moved, _, row),) = meta_iteration([learner], [(theta, {})], 0)
+    for name, value in compare_gradients(learner, theta, exploration).items():
+        assert row[name] == pytest.approx(float(value), rel=1e-4, abs=1e-6)
+    assert not torch.equal(moved["0.weight"], theta["0.weight"])
+    elsewhere = compare_gradients(learner, moved, exploration)
+    assert row["cosine/dice"] != pytest.approx(float(elsewhere["cosine/dice"]), rel=1e-2)
