@@ -79,6 +79,11 @@ class Sampled(NamedTuple):
     behaviour: Distribution
 
 
+def kind_of(policy: Policy, params: Params, noise: Tensor) -> tuple[object, ...]:
+    """What episodes must have in common to be played in the same memory."""
+    return (policy, noise.shape, noise.dtype, *((name, value.shape, value.dtype) for name, value in params.items()))
+
+
 class Episodes:
     """Memory for a batch of episodes, and the control step that fills it.
 
@@ -94,6 +99,7 @@ class Episodes:
 
     def __init__(self, policy: Policy, params: Params, noise: Tensor, segment: Segment | None = None) -> None:
         tasks, episodes, horizon, width = noise.shape
+        self.kind = kind_of(policy, params, noise)
         self._policy, self._segment = policy, segment
         self._params = {name: value.new_empty(value.shape) for name, value in params.items()}
         self._noise = noise.new_empty(horizon, tasks, episodes, width)
@@ -104,13 +110,6 @@ class Episodes:
         self._success: Tensor | None = None
         self._sampled: Sampled | None = None
         self._recording: Recording | None = None
-
-    def fits(self, policy: Policy, params: Params, noise: Tensor) -> bool:
-        """Whether episodes with these go into this memory."""
-        own, shape = {**self._params, "": self._noise}, {**params, "": noise.movedim(2, 0)}
-        return self._policy == policy and [(name, x.shape, x.dtype) for name, x in own.items()] == [
-            (name, x.shape, x.dtype) for name, x in shape.items()
-        ]
 
     def play(self, env: TaskEnv, params: Params, observation: Tensor, noise: Tensor) -> Trajectory:
         """Act in every environment from its first observation on, until the horizon."""
@@ -196,6 +195,6 @@ def play(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise: Ten
     if memory is None:
         return Episodes(policy, params, noise).play(env, params, first, noise)
     episodes = _KEPT.get(memory)
-    if episodes is None or not episodes.fits(policy, params, noise):
+    if episodes is None or episodes.kind != kind_of(policy, params, noise):
         episodes = _KEPT[memory] = Episodes(policy, params, noise, segments(noise.device))
     return episodes.play(env, params, first, noise)
