@@ -21,7 +21,7 @@ from envs.navigation import Navigation
 from envs.own import BY_ID, gymnasium_batch, own_class, refuse_vector
 from envs.physics import gpu_extra, require_gpu_extra
 from envs.tabular_mdp import TabularMDP
-from envs.task_env import SUCCESS, Step, TaskEnv
+from envs.task_env import SUCCESS, Memory, Step, TaskEnv
 from envs.task_ranges import Ranges
 from envs.told_task import ToldTask
 from envs.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
@@ -30,6 +30,7 @@ __all__ = [
     "SUCCESS",
     "GymnasiumTaskEnv",
     "InputError",
+    "Memory",
     "Row",
     "Step",
     "TaskEnv",
@@ -136,8 +137,11 @@ def make(
         if device is not None and device.type != "cpu" and name in FAMILIES:
             if issubclass(chosen, MujocoTask):
                 require_gpu_extra(name, device)
-            options["device"], copies = device, copies or 1
-        made = [chosen(**options) for _ in range(copies or chosen.copies)]
+            options["device"] = device
+        made = [chosen(**options)]
+        if copies is None:  # on a GPU one does all, and records its steps
+            copies = chosen.copies if made[0].device.type == "cpu" else 1
+        made += [chosen(**options) for _ in range(copies - 1)]
     for env in made:
         if horizon is not None:
             env.horizon = horizon

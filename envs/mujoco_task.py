@@ -15,9 +15,9 @@ from torch import Tensor
 
 from envs import opengl, random
 from envs.cores import cores
-from envs.physics import Memory, Physics, require_gpu_extra
+from envs.physics import Physics, require_gpu_extra
 from envs.physics.cpu import CpuPhysics
-from envs.task_env import Step, TaskEnv
+from envs.task_env import Memory, Step, TaskEnv
 
 
 class State(NamedTuple):
@@ -45,7 +45,7 @@ class MujocoTask(TaskEnv):
     """A family of tasks for one robot. Subclasses are final and give the four functions below.
 
     The functions use operators and slices only, so that the same lines serve a batch on any device and one
-    environment.
+    environment; and they look at nothing but what they are given, as a GPU records them once and replays them.
 
     Args:
         model: Compiled model.
@@ -184,9 +184,13 @@ class MujocoTask(TaskEnv):
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
 
     @property
-    def memory(self) -> Memory | None:
-        """Where mujoco_warp steps the worlds, until the next reset to another number of them."""
-        return None if self._physics is None else self._physics.memory
+    def step_memory(self) -> Memory | None:
+        """Where mujoco_warp steps the worlds, until a reset to another number of them or to more that differs in them.
+
+        None for a class with a ``step`` of its own.
+        """
+        own = type(self).step is not MujocoTask.step
+        return None if own or self._physics is None else self._physics.memory
 
     def end_episodes(self) -> None:
         """Wait for the simulator, and see whether it had room for every contact.

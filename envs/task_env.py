@@ -27,6 +27,10 @@ def goal_in_words(goal: Tensor) -> str:
     return f"goal ({', '.join(f'{value:.2f}' for value in goal.tolist())})"
 
 
+class Memory:
+    """Stands for the memory that steps work in; see ``TaskEnv.step_memory``."""
+
+
 class Step(NamedTuple):
     """What one control step of every environment in the batch gives."""
 
@@ -108,11 +112,13 @@ class TaskEnv(ABC):
         """Apply one policy action to each environment, (batch, act)."""
 
     @property
-    def memory(self) -> object | None:
-        """What stands for the memory that ``step`` works in, where a GPU can record a step and replay it.
+    def step_memory(self) -> Memory | None:
+        """Stands for the memory that ``step`` works in, where a GPU may record a step and replay it.
 
         For as long as this is the same object, every ``step`` does the same operations on the same memory of the
-        device, whatever the numbers in it, and ``reset`` writes into that memory. None, as here, promises nothing.
+        device, whatever the numbers in it: it looks at none, counts nothing in Python, and makes no tensor from numbers
+        of the host; and ``reset`` writes into that memory. A new object says that something lies elsewhere, such as
+        after a reset to another number of environments. None, as here, promises nothing.
         """
         return None
 

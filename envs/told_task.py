@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.task_env import Step, TaskEnv
+from envs.task_env import Memory, Step, TaskEnv
 
 
 class ToldTask(TaskEnv):
@@ -57,9 +57,9 @@ class ToldTask(TaskEnv):
         return step._replace(observation=self.told(step.observation, self._task))
 
     @property
-    def memory(self) -> object | None:
+    def step_memory(self) -> Memory | None:
         """The other environment's."""
-        return self.env.memory
+        return self.env.step_memory
 
     def end_episodes(self) -> None:
         """Look at the other environment's."""

@@ -8,13 +8,14 @@ from torch.optim.adam import adam as torch_adam
 
 from maml_rl.types import Params, Runs
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+COUNT = "step"
+MOMENTS = (COUNT, "exp_avg", "exp_avg_sq")
 
 
 def initial_state(theta: Params, runs: Runs = ()) -> Params:
     """Adam's state before its first step: "<moment>.<parameter>" for the moments and the count of steps of each."""
     return {
-        f"{key}.{name}": torch.zeros(runs) if key == "step" else torch.zeros_like(value)
+        f"{key}.{name}": torch.zeros(runs) if key == COUNT else torch.zeros_like(value)
         for key in MOMENTS
         for name, value in theta.items()
     }
@@ -43,7 +44,8 @@ def adam_step(
 
     state = state or initial_state(theta, runs)
     moved = {name: value.detach().clone() for name, value in theta.items()}
-    after = {name: value.clone() for name, value in state.items()}
+    # Steps are counted on the CPU, where a checkpoint that was read on a GPU has not left them: Adam reads them.
+    after = {name: (value.cpu() if name.startswith(COUNT) else value).clone() for name, value in state.items()}
     steps, means, squares = (each(after[f"{key}.{name}"] for name in theta) for key in MOMENTS)
     torch_adam(
         each(moved.values()),

@@ -1,12 +1,14 @@
 """Baselines: predict the return of a step, fitted for each task on the batch they are used on."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from maml_rl.parallel import spans
 from maml_rl.perceptron import Perceptron
-from maml_rl.types import stack
+from maml_rl.types import Params, Runs, map_tensors, stack
 
 RIDGE = 1e-5
 RIDGE_RAISES = 5
@@ -79,7 +81,14 @@ Value = Callable[[Tensor, Tensor], Tensor]
 """Observations (K, B, ..., obs) and times (broadcast to its leading axes) to values (K, B, ...)."""
 
 
-def linear(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, carry: Tensor | None = None) -> Value:
+def linear(
+    observations: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    final: Tensor,
+    carry: Tensor | None = None,
+    runs: Runs = (),
+) -> Value:
     """Fit a linear function V of ``features``, one for each task: V(o_t) = R_t + carry_t V(final).
 
     With ``carry``, the ridge pulls V towards the constant c that solves the equation best, c = sum (1 - carry) R /
@@ -91,6 +100,7 @@ def linear(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, c
         mask: (K, B, T) bool.
         final: (K, B, obs) after the last live step.
         carry: (K, B, T) discount from each step to the final observation, 0 where nothing follows; None for 0.
+        runs: The axes of runs, of each of which as many tasks are given, for a baseline whose fits are not independent.
 
     Returns:
         V.
@@ -114,7 +124,14 @@ def linear(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, c
     return predict
 
 
-def none(observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, carry: Tensor | None = None) -> Value:
+def none(
+    observations: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    final: Tensor,
+    carry: Tensor | None = None,
+    runs: Runs = (),
+) -> Value:
     """No baseline: the value is 0 everywhere."""
     return lambda seen, when: torch.zeros(seen.shape[:-1], dtype=returns.dtype, device=seen.device)
 
@@ -129,15 +146,21 @@ def _moments(table: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def value_network(
-    observations: Tensor, returns: Tensor, mask: Tensor, final: Tensor, carry: Tensor | None = None
+    observations: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    final: Tensor,
+    carry: Tensor | None = None,
+    runs: Runs = (),
 ) -> Value:
     """Fit a perceptron (32, 32, tanh), one for each task, to the returns by least squares.
 
-    L-BFGS on all of the batch, from the same start for every task, until the mean squared error (in units of the
-    returns' variance, mean over tasks) or every parameter moves by less than 1e-5 in an iteration, or 200 iterations
-    are over: a hard task among many easy ones is fitted less well than alone. Inputs are ``features``; they and the
-    returns are standardised over the task's live steps. With ``carry``, an equation that many perceptrons solve, the
-    value of the final observation is that of ``linear``, and the network is fitted to it there as well.
+    L-BFGS on all of a run's tasks, from the same start for each, until the mean squared error (in units of the returns'
+    variance, mean over tasks) or every parameter moves by less than 1e-5 in an iteration, or 200 iterations are over: a
+    hard task among many easy ones is fitted less well than alone, and runs are fitted apart. Inputs are
+    ``features``; they and the returns are standardised over the task's live steps. With ``carry``, an equation that
+    many perceptrons solve, the value of the final observation is that of ``linear``, and the network is fitted to it
+    there as well.
 
     Raises:
         NoFitError: Observations or returns of live steps are not finite.
@@ -158,26 +181,32 @@ def value_network(
     if bad.any():
         raise NoFitError("the value network has no fit", bad, "observations or returns are NaN, infinite or huge")
     network = Perceptron(x_mean.shape[-1], 1, (32, 32))
-    start = stack(network.init(torch.Generator().manual_seed(0)), tasks)
-    params = {name: value.to(returns).clone().requires_grad_() for name, value in start.items()}
+    each = tasks // math.prod(runs)
+    start = stack(network.init(torch.Generator().manual_seed(0)), each)
 
     def standard(rows: Tensor) -> Tensor:
         return ((rows.reshape(tasks, -1, rows.shape[-1]) - x_mean) / x_std).to(returns.dtype)
 
     inputs, live = standard(table), mask.flatten(1)
     targets = torch.where(live, (returns.flatten(1) - y_mean.squeeze(-1)) / y_std.squeeze(-1), 0.0)
-    optimiser = torch.optim.LBFGS(
-        params.values(), max_iter=200, tolerance_change=1e-5, history_size=20, line_search_fn="strong_wolfe"
-    )
 
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        error = torch.where(live, network(params, inputs).squeeze(-1) - targets, 0.0)
-        mean = (error.square().sum(1) / count).mean()
-        mean.backward()
-        return mean.detach()
+    def fit(rows: slice) -> Params:
+        params = {name: value.to(returns).clone().requires_grad_() for name, value in start.items()}
+        optimiser = torch.optim.LBFGS(
+            params.values(), max_iter=200, tolerance_change=1e-5, history_size=20, line_search_fn="strong_wolfe"
+        )
 
-    optimiser.step(loss)
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            error = torch.where(live[rows], network(params, inputs[rows]).squeeze(-1) - targets[rows], 0.0)
+            mean = (error.square().sum(1) / count[rows]).mean()
+            mean.backward()
+            return mean.detach()
+
+        optimiser.step(loss)
+        return {name: value.detach() for name, value in params.items()}
+
+    params: Params = map_tensors(lambda *parts: torch.cat(parts), *map(fit, spans(tasks, each)))
 
     @torch.no_grad()
     def predict(seen: Tensor, when: Tensor) -> Tensor:

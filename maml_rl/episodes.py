@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from envs import SUCCESS, InputError, TaskEnv
-from envs.physics.recording import Recording, Segment, cuda_segments
+from envs import SUCCESS, InputError, Memory, TaskEnv
+from envs.physics.recording import NewSegment, Recording, cuda_segments
 from maml_rl.distributions import Distribution
 from maml_rl.policies import Policy
 from maml_rl.types import Params, Trajectory, map_tensors
@@ -37,7 +37,6 @@ def begin(env: TaskEnv, params: Params, tasks: Tensor, seeds: Tensor) -> Tensor:
     return observation.to(like, copy=True).reshape(*seeds.shape, -1)
 
 
-@torch.no_grad()
 def control_step(
     env: TaskEnv, policy: Policy, params: Params, observation: Tensor, noise: Tensor, live: Tensor
 ) -> Moment:
@@ -59,6 +58,7 @@ def control_step(
     return Moment(observation, action, taken(step.reward), live, behaviour, after, terminated, cut, success)
 
 
+@torch.no_grad()
 def act(env: TaskEnv, policy: Policy, params: Params, observation: Tensor, noise: Tensor) -> Iterator[Moment]:
     """Act in every environment after ``begin``, a control step at a time, with noise (K, B, T, act)."""
     live = torch.ones(noise.shape[:2], dtype=torch.bool, device=observation.device)
@@ -94,13 +94,13 @@ class Episodes:
         policy: The policy.
         params: Stacked parameters like those of the episodes.
         noise: (K, B, T, act), like theirs.
-        segment: What a step of an environment with a ``memory`` is recorded with; None to take every step anew.
+        new_segment: Records a part of a step; None to take every step anew.
     """
 
-    def __init__(self, policy: Policy, params: Params, noise: Tensor, segment: Segment | None = None) -> None:
+    def __init__(self, policy: Policy, params: Params, noise: Tensor, new_segment: NewSegment | None = None) -> None:
         tasks, episodes, horizon, width = noise.shape
         self.kind = kind_of(policy, params, noise)
-        self._policy, self._segment = policy, segment
+        self._policy, self._new_segment = policy, new_segment
         self._params = {name: value.new_empty(value.shape) for name, value in params.items()}
         self._noise = noise.new_empty(horizon, tasks, episodes, width)
         self._step_number = torch.zeros(1, dtype=torch.int64, device=noise.device)
@@ -111,11 +111,12 @@ class Episodes:
         self._sampled: Sampled | None = None
         self._recording: Recording | None = None
 
+    @torch.no_grad()
     def play(self, env: TaskEnv, params: Params, observation: Tensor, noise: Tensor) -> Trajectory:
         """Act in every environment from its first observation on, until the horizon."""
         self._begin(params, observation, noise)
-        for _ in range(len(self._noise)):
-            self._advance(env)
+        for number in range(len(self._noise)):
+            self._advance(env, number)
         env.end_episodes()
         if self._sampled is None:
             raise ValueError(f"noise for {len(self._noise)} steps: an episode has one or more")
@@ -137,23 +138,25 @@ class Episodes:
         if self._success is not None:
             self._success.fill_(False)
 
-    def _advance(self, env: TaskEnv) -> None:
+    def _advance(self, env: TaskEnv, number: int) -> None:
         """Take a step, or replay it: the first of all makes what the recording needs."""
-        if self._segment is not None and self._recording is None and self._sampled is not None:
+        if self._new_segment is not None and self._recording is None and self._sampled is not None:
             try:
-                self._recording = Recording(self._segment, lambda: self._step(env))
+                self._recording = Recording(self._new_segment, lambda: self._step(env, number))
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
-                self._segment = None
+                self._new_segment = None
                 said = (
                     f"a control step of {type(env).__name__} cannot be recorded, and is taken anew every time: {error}"
                 )
                 warnings.warn(said, RuntimeWarning, stacklevel=2)
         if self._recording is None:
-            self._step(env)
+            self._step(env, number)
         else:
             self._recording.replay()
 
-    def _step(self, env: TaskEnv) -> None:
+    def _step(self, env: TaskEnv, number: int) -> None:
         noise = self._noise.index_select(0, self._step_number).squeeze(0)
         moment = control_step(env, self._policy, self._params, self._observation, noise, self._live)
         sampled = Sampled(moment.observation, moment.action, moment.reward, moment.live, moment.behaviour)
@@ -163,27 +166,27 @@ class Episodes:
         map_tensors(lambda all_, x: all_.index_copy_(0, self._step_number, x.unsqueeze(0)), self._sampled, sampled)
         self._final.copy_(torch.where(self._live.unsqueeze(-1), moment.after, self._final))
         self._truncated |= self._live & moment.cut & ~moment.terminated
-        self._note_success(moment)
+        self._note_success(moment, number)
         self._live &= ~(moment.terminated | moment.cut)
         self._observation.copy_(moment.after)
         self._step_number += 1
 
-    def _note_success(self, moment: Moment) -> None:
+    def _note_success(self, moment: Moment, number: int) -> None:
         if (moment.success is None) != (self._success is None):
             has, had = ("lacks", "had") if moment.success is None else ("has", "lacked")
             raise InputError(
-                f"the info of step {int(self._step_number)} (counted from 0) {has} {SUCCESS!r}, which the steps before "
-                f"{had}: give it at every step, 0 where the task is not solved"
+                f"the info of step {number} (counted from 0) {has} {SUCCESS!r}, which the steps before {had}: give "
+                "it at every step, 0 where the task is not solved"
             )
         if self._success is not None and moment.success is not None:
             self._success |= self._live & moment.success
 
 
-_KEPT: WeakKeyDictionary[object, Episodes] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Memory, Episodes] = WeakKeyDictionary()
 """The last episodes in each environment's memory."""
 
 
-def segments(device: torch.device) -> Segment | None:
+def recorder(device: torch.device) -> NewSegment | None:
     """What records a control step on a device: a GPU alone can."""
     return cuda_segments(device) if device.type == "cuda" else None
 
@@ -191,10 +194,11 @@ def segments(device: torch.device) -> Segment | None:
 def play(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor) -> Trajectory:
     """One episode in each of (K, B) environments; the next call may overwrite what this one returns."""
     first = begin(env, params, tasks, seeds)
-    memory = env.memory
+    memory = env.step_memory
     if memory is None:
         return Episodes(policy, params, noise).play(env, params, first, noise)
     episodes = _KEPT.get(memory)
     if episodes is None or episodes.kind != kind_of(policy, params, noise):
-        episodes = _KEPT[memory] = Episodes(policy, params, noise, segments(noise.device))
+        together = env.device.type == noise.device.type
+        episodes = _KEPT[memory] = Episodes(policy, params, noise, recorder(noise.device) if together else None)
     return episodes.play(env, params, first, noise)

@@ -108,6 +108,7 @@ class Learner:
             gae_lambda=config.gae_lambda,
             bootstrap_on_truncation=config.bootstrap_on_truncation,
             normalise_advantages=config.normalise_advantages,
+            runs=runs,
         )
 
         def sample_at(params: Params, k: int) -> Trajectory:
@@ -152,7 +153,7 @@ class Learner:
 def explore_training(
     learners: Sequence[Learner], theta: Params, iteration: int, names: Sequence[str] = ()
 ) -> Exploration:
-    """The same for several learners that differ in the seed alone, as one batch.
+    """What ``Learner.explore_training`` does, for several learners that differ in the seed alone, as one batch.
 
     Args:
         learners: Of each run.

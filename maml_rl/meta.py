@@ -13,6 +13,7 @@ from torch.func import vmap
 from maml_rl import distributed
 from maml_rl.adapt import Loss, adapt, inner_step
 from maml_rl.baselines import BASELINES, NoFitError
+from maml_rl.finite import check_gradient
 from maml_rl.losses import before_step, surrogate
 from maml_rl.parallel import Part, add_up, parts, side_by_side, task_slices
 from maml_rl.policies import Policy
@@ -39,8 +40,12 @@ def to_batch(
     gae_lambda: float,
     bootstrap_on_truncation: bool = False,
     normalise_advantages: bool = True,
+    runs: Runs = (),
 ) -> Batch:
-    """Advantages from a baseline fitted on this very trajectory, normalised over each task's live steps if asked."""
+    """Advantages from a baseline fitted on this very trajectory, normalised over each task's live steps if asked.
+
+    Of several runs there are as many tasks each, and nothing of one depends on another.
+    """
     mask = trajectory.mask
     observations = torch.where(mask.unsqueeze(-1), trajectory.observations, 0.0)
     actions = torch.where(mask.unsqueeze(-1), trajectory.actions, 0.0)
@@ -52,7 +57,7 @@ def to_batch(
     if bootstrap_on_truncation:
         left = length.unsqueeze(-1) - times
         carry = torch.where(trajectory.truncated.unsqueeze(-1) & mask, discount**left, 0.0)
-    value = BASELINES[baseline](observations, returns, mask, trajectory.final_observations, carry)
+    value = BASELINES[baseline](observations, returns, mask, trajectory.final_observations, carry, runs)
     if bootstrap_on_truncation:
         bootstrap = torch.where(trajectory.truncated, value(trajectory.final_observations, length), 0.0)
     advantages = gae(rewards, value(observations, times), mask, discount, gae_lambda, bootstrap)
@@ -250,24 +255,8 @@ class MetaObjective:
         def of_this_rank() -> tuple[Tensor, Params]:
             pieces = self._parts
             summed: tuple[Tensor, Params] = add_up(pieces, side_by_side(gradient_part, pieces), self.runs)
-            check_gradient(summed[1], gradient_task, len(self.batches[-1].weights), self.rows)
+            check_gradient(summed[1], gradient_task, self._tasks, self.rows, self.runs)
             return summed
 
         found: tuple[Tensor, Params] = distributed.mean(distributed.agreed(of_this_rank), self._tasks)
         return found
-
-
-def check_gradient(total: Params, of_task: Callable[[int], Params], tasks: int, rows: TaskRows) -> None:
-    """Refuse a meta-gradient that is not finite, and find the task that makes it so.
-
-    Raises:
-        FloatingPointError: It is not finite.
-    """
-
-    def bad(gradient: Params) -> list[str]:
-        finite = torch.stack([value.isfinite().all() for value in gradient.values()]).tolist()
-        return [name for name, fine in zip(gradient, finite, strict=True) if not fine]
-
-    if names := bad(total):
-        alone = next((rows.called(row) for row in range(tasks) if bad(of_task(row))), "all tasks together")
-        raise FloatingPointError(f"the meta-gradient of {alone} is NaN or infinite in {', '.join(names)}")

@@ -66,10 +66,11 @@ def trpo(
         whose = objective.rows.of_run(int(bad.int().argmax()))
         raise distributed.of_all(FloatingPointError(f"the Fisher-vector product{whose} is NaN or infinite"))
     size = torch.where(curvature > 0, (2 * settings.max_kl / curvature).sqrt(), 0.0).unsqueeze(-1)
+    before = surrogate.cpu()
     found = line_search(
         values,
         flatten(theta, objective.runs),
-        surrogate,
+        before,
         size * direction.x,
         settings.max_kl,
         settings.backtrack_ratio,
@@ -81,7 +82,7 @@ def trpo(
         "linesearch/accepted": found.accepted,
         "linesearch/backtracks": found.backtracks,
         "kl/outer": found.constraint,
-        "objective/gain": found.objective - surrogate.cpu(),
+        "objective/gain": found.objective - before,
     }
     return (unflatten(found.x, theta) if found.accepted.any() else theta), state, log
 

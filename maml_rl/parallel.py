@@ -68,7 +68,11 @@ def task_slices(steps: Tensor) -> list[slice]:
 
 
 class Part(NamedTuple):
-    """Tasks to work on at once: some of one run, or all of several."""
+    """Tasks to work on at once: some of one run, or all of several.
+
+    Of 3 runs of 40 tasks, 50 tasks at a time: one run each, rows 40 to 79 of run 1. With 90 at a time: rows 0 to 79 of
+    runs 0 and 1, whose sums have ``runs`` (2,), then rows 80 to 119 of run 2.
+    """
 
     tasks: slice  # rows of the task axis
     of: int | slice | EllipsisType = ...  # where their runs are in the axis of runs, if there is one

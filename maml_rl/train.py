@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from envs import InputError
 from maml_rl import distributed
 from maml_rl.config import Config
 from maml_rl.diagnostics import compare_gradients
@@ -51,14 +52,24 @@ def describe(learner: Learner, exploration: Exploration) -> Measures:
 
 
 def logs(measures: Measures) -> list[Log]:
-    """A row for each run of what each of R runs has measured, (R,)."""
-    columns = zip(*(values.tolist() for values in measures.values()), strict=True)
-    return [dict(zip(measures, map(float, column), strict=True)) for column in columns]
+    """A row for each run of what each of R runs has measured, (R,); read at once from each device that it is on."""
+    found: dict[str, list[float]] = {}
+    for device in {values.device for values in measures.values()}:
+        there = {name: values.double() for name, values in measures.items() if values.device == device}
+        found |= zip(there, torch.stack(list(there.values())).tolist(), strict=True)
+    columns = zip(*(found[name] for name in measures), strict=True)
+    return [dict(zip(measures, column, strict=True)) for column in columns]
 
 
 def _joined(each: Sequence[Params]) -> Params:
-    """What each run has, with a leading axis of runs."""
-    joined: Params = map_tensors(lambda *values: torch.stack(values), *each)
+    """What each run has, with a leading axis of runs, where the first run has it.
+
+    Raises:
+        InputError: One has what another has not.
+    """
+    if any(one.keys() != each[0].keys() for one in each):
+        raise InputError("the checkpoints of the runs hold different states of the optimiser: continue them one by one")
+    joined: Params = map_tensors(lambda first, *others: torch.stack([first, *(x.to(first) for x in others)]), *each)
     return joined
 
 
@@ -74,12 +85,13 @@ def meta_iteration(
         learners: What each run samples and adapts with; they differ in the seed alone.
         starts: Of each run, the initial parameters and the outer optimiser's state, which is empty at first.
         iteration: Its number, which its random numbers follow from.
-        names: What errors call the runs, where there are several.
+        names: What errors call the runs; by default their seeds, where there are several.
 
     Returns:
         Of each run, the next theta and state, and the iteration's metrics, whose seconds are those of all runs.
     """
     began = time.perf_counter()
+    names = names or run_names([learner.config.seed for learner in learners])
     config, theta, state = learners[0].config, *map(_joined, zip(*starts, strict=True))
     exploration = distributed.agreed(lambda: explore_training(learners, theta, iteration, names))
     sampled = time.perf_counter()
@@ -96,10 +108,12 @@ def meta_iteration(
     compared: list[Log] = [{} for _ in learners]
     if config.compare_gradients and (iteration + 1) % config.compare_gradients == 0:
         compared = logs(compare_gradients(learners[0], theta, exploration))
-    return [
-        (*map_tensors(lambda x, run=run: x[run], [moved, after]), rows[run] | outer[run] | seconds | compared[run])
-        for run in range(len(learners))
-    ]
+    results = []
+    for run in range(len(learners)):
+        # A copy: a view would keep, and a checkpoint hold, the memory of all runs.
+        own = map_tensors(lambda x, run=run: x[run].clone(), [moved, after])
+        results.append((*own, rows[run] | outer[run] | seconds | compared[run]))
+    return results
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ Rate = float | Params
 """A step size: one number, or one tensor for each parameter (zeros leave that parameter as it is)."""
 
 Runs: TypeAlias = tuple[int, ...]
-"""The leading axes of what each run has of its own: (R,) for several runs at once, () for one without such an axis."""
+"""The leading axes of what each run has of its own: (R,) in training, whatever R; () for one run without such an axis,
+as evaluation, checks and diagnostics have it."""
 
 Tree: TypeAlias = Any
 """A tensor, None, or named tuples, lists and dicts of trees: a recursion that the type checker does not follow."""

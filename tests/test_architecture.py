@@ -19,6 +19,7 @@ LAYERS = (
         "distributed",
         "events",
         "files",
+        "finite",
         "groups",
         "parallel",
         "payload",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import tiny
 
+from maml_rl.ascent import adam_step
 from maml_rl.config import Outer
 from maml_rl.fisher import fisher_vector_product
 from maml_rl.learner import build
@@ -121,6 +122,21 @@ def test_adam_is_kingma_and_bas() -> None:
     first = adam(params, {}, exploration, objective, Outer(name="adam", lr=0.01))[0]
     carried = adam(params, state, exploration, objective, Outer(name="adam", lr=0.01))[0]
     assert not torch.allclose(flatten(first), flatten(carried), rtol=1e-4)  # the state matters
+
+
+@pytest.mark.parametrize("runs", [(), (3,)])
+def test_adam_steps_each_of_several_runs_and_counts_on_the_cpu(runs: tuple[int, ...]) -> None:
+    theta = {"a": torch.ones(*runs, 2), "b": torch.ones(*runs, 1)}
+    gradient = {name: torch.arange(1.0, 1 + value.numel()).reshape(value.shape) for name, value in theta.items()}
+    state: Params = {}
+    for _ in range(2):
+        theta, state = adam_step(theta, state, gradient, 0.1, maximise=False, runs=runs)
+    assert {name: value.shape for name, value in state.items() if name.startswith("step")} == {
+        "step.a": runs, "step.b": runs
+    }  # fmt: skip
+    assert all((state[f"step.{name}"] == 2).all() and state[f"step.{name}"].is_cpu for name in theta)
+    for value in theta.values():
+        torch.testing.assert_close(value, torch.full_like(value, 0.8), atol=1e-6, rtol=0)
 
 
 def test_adam_climbs_a_learned_rate_too() -> None:

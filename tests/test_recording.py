@@ -2,6 +2,7 @@
 
 import gc
 import math
+import threading
 import weakref
 from collections.abc import Callable
 
@@ -13,11 +14,10 @@ from robots import Make
 from tiny import tiny
 from torch import Tensor
 
-from envs import InputError, Step, TaskEnv, ToldTask, random
+from envs import InputError, Memory, Step, TaskEnv, ToldTask, random
 from envs.ant import AntDirection
 from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from envs.hopper import HopperRandomDynamics
-from envs.physics import Memory
 from envs.physics.recording import Recording
 from maml_rl import episodes
 from maml_rl.learner import build
@@ -39,7 +39,7 @@ class Walk(Numbered):
         self.place, self._memory = torch.zeros(0), Memory()
 
     @property
-    def memory(self) -> Memory:
+    def step_memory(self) -> Memory:
         return self._memory
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
         start(self, *arguments)
 
     monkeypatch.setattr(Recording, "__init__", note)
-    monkeypatch.setattr(episodes, "segments", lambda device: logged)
+    monkeypatch.setattr(episodes, "recorder", lambda device: logged)
     return made
 
 
@@ -128,7 +128,7 @@ def test_a_replayed_step_of_a_robot_is_the_step(name: str, on_warp: Make, record
     found = {(seed, tasks): played(env, seed, tasks) for seed, tasks in ((1, 2), (2, 2), (3, 2), (2, 3), (1, 2))}
     assert 3 <= len(recorded) <= 4  # one for each change of the shape; random dynamics may vary in more than at first
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(episodes, "segments", lambda device: None)
+        patch.setattr(episodes, "recorder", lambda device: None)
         fresh = ROBOTS[name](on_warp)
         for (seed, tasks), trajectory in found.items():
             assert trajectory.observations.isfinite().all()
@@ -142,7 +142,7 @@ def test_a_replayed_step_of_torch_alone_is_the_step(recorded: list[Recording]) -
     assert all(not trajectory.mask.all() and trajectory.success.any() for trajectory in found)
     assert any(trajectory.truncated.any() and not trajectory.truncated.all() for trajectory in found)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(episodes, "segments", lambda device: None)
+        patch.setattr(episodes, "recorder", lambda device: None)
         for seed, trajectory in zip((1, 2, 3), found, strict=True):
             assert same(trajectory, played(Walk(), seed))
 
@@ -156,11 +156,11 @@ def test_an_environment_that_breaks_its_promise_shows(
         RuntimeWarning, match="step of Looks cannot be recorded, and is taken anew .*_local_scalar_dense"
     ):
         looked = played(Looks(), 1)
-    monkeypatch.setattr(episodes, "segments", lambda device: None)
+    monkeypatch.setattr(episodes, "recorder", lambda device: None)
     right = played(CountsInPython(), 1)
     assert torch.equal(right.observations, wrong.observations)
     assert not torch.equal(right.rewards, wrong.rewards)
-    assert Recording._active is None
+    assert getattr(Recording._here, "recording", None) is None
     assert same(looked, played(Looks(), 1))
 
 
@@ -190,7 +190,7 @@ def test_another_policy_is_recorded_anew(recorded: list[Recording]) -> None:
 def test_memory_is_freed_with_the_environment(on_warp: Make, recorded: list[Recording]) -> None:
     env = on_warp(HalfCheetahDirection)
     played(env, 1)
-    kept, recording = weakref.ref(episodes._KEPT[env.memory]), weakref.ref(recorded.pop())
+    kept, recording = weakref.ref(episodes._KEPT[env.step_memory]), weakref.ref(recorded.pop())
     env.close()
     gc.collect()
     assert (kept(), recording()) == (None, None)
@@ -216,6 +216,42 @@ def test_what_torch_cannot_record_keeps_its_place() -> None:
     assert value.tolist() == [7, 7]
 
 
+def test_what_another_thread_launches_is_not_recorded() -> None:
+    seen: list[str] = []
+
+    def step() -> None:
+        other = threading.Thread(target=Recording.between, args=(lambda: seen.append("now"),))
+        other.start()
+        other.join()
+        torch.zeros(1).add_(1)
+        Recording.between(lambda: seen.append("replayed"))
+        torch.zeros(1).add_(1)
+
+    recording = Recording(logged, step)
+    assert seen == ["now"]
+    recording.replay()
+    assert seen == ["now", "replayed"]
+
+
+class OwnStep(HalfCheetahDirection):
+    def step(self, action: Tensor) -> Step:
+        return super().step(action)
+
+
+def test_a_robot_with_a_step_of_its_own_promises_nothing(on_warp: Make, recorded: list[Recording]) -> None:
+    env = on_warp(OwnStep)
+    played(env, 1)
+    assert (env.step_memory, recorded) == (None, [])
+
+
+def test_parameters_that_are_trained_are_no_part_of_the_recording(recorded: list[Recording]) -> None:
+    env, (policy, params, *data) = Walk(), problem(Walk(), 1)
+    leaves = {name: value.requires_grad_() for name, value in params.items()}
+    for _ in range(2):
+        assert not rollout([env], policy, leaves, *data).observations.requires_grad
+    assert len(recorded) == 1
+
+
 def test_a_function_that_fails_leaves_no_recording_behind() -> None:
     with pytest.raises(ZeroDivisionError):
         Recording(logged, lambda: print(1 / int("0")))
@@ -224,14 +260,14 @@ def test_a_function_that_fails_leaves_no_recording_behind() -> None:
     assert seen == [1]
 
 
-def test_success_in_some_steps_only_is_named_in_the_memory_too() -> None:
+def test_success_in_some_steps_only_is_named_where_steps_are_recorded(recorded: list[Recording]) -> None:
     class Sometimes(Walk):
         def step(self, action: Tensor) -> Step:
             self.now += 1
             step = super().step(action)
-            return step if self.now < 3 else step._replace(info={})
+            return step if self.now < 2 else step._replace(info={})
 
-    with pytest.raises(InputError, match=r"the info of step 2 \(counted from 0\) lacks 'success'"):
+    with pytest.raises(InputError, match=r"the info of step 1 \(counted from 0\) lacks 'success'"):
         played(Sometimes(), 1)
 
 
@@ -242,7 +278,7 @@ def test_training_of_several_seeds_is_the_same_with_recorded_steps(
     rows = []
     for record in (True, False):
         if not record:
-            monkeypatch.setattr(episodes, "segments", lambda device: None)
+            monkeypatch.setattr(episodes, "recorder", lambda device: None)
         learner = build(config)
         learners = [learner, learner.with_seed(7)]
         starts = [(each.initial_params(), {}) for each in learners]

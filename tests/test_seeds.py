@@ -21,6 +21,7 @@ from torch import Tensor
 
 from envs import InputError, navigation
 from maml_rl import Stopped, checkpoint, meta_train, meta_train_seeds, parallel
+from maml_rl.finite import check_gradient
 from maml_rl.learner import build, explore_training
 from maml_rl.meta import explore, to_batch
 from maml_rl.outer import trpo
@@ -121,6 +122,7 @@ OUTER_STEPS: dict[str, dict[str, Any]] = {
     "promp": {"outer": {"name": "promp", "inner_kl_target": 1e-3, "exploration": 0.5}},
     "adam": {"outer": {"name": "adam", "exploration": 0.5}, "inner": {"estimator": "lvc"}},
     "pretrained": {"method": "pretrained"},
+    "a value network": {"outer": {"name": "adam"}, "baseline": {"name": "value_network"}},
 }
 
 
@@ -149,6 +151,25 @@ def test_the_outer_steps_of_all_are_those_of_each(
         assert len({row["linesearch/backtracks"] for *_, row in found}) > 1
 
 
+def test_what_a_run_keeps_is_its_own(tmp_path: Path) -> None:
+    """Views of the batch of all runs would be saved with all of it."""
+    config = tiny(tasks=2, iterations=1, outer={"name": "adam"})
+    runs = meta_train_seeds(config, folders(tmp_path, tuple(range(8))), quiet=True)
+    alone = meta_train(config, tmp_path / "alone", quiet=True)
+    for run in runs:
+        assert abs((run / "checkpoint.pt").stat().st_size - (alone / "checkpoint.pt").stat().st_size) < 100
+
+
+def test_states_that_differ_in_what_they_hold_are_refused() -> None:
+    learner = build(tiny(outer={"name": "adam"}))
+    learners = [learner, learner.with_seed(7)]
+    starts = [(each.initial_params(), {}) for each in learners]
+    (theta, state, _), other = meta_iteration(learners, starts, 0)
+    for mixed in ([(theta, state), (other[0], {})], [(theta, {}), other[:2]]):
+        with pytest.raises(InputError, match="different states of the optimiser: continue them one by one"):
+            meta_iteration(learners, mixed, 1)
+
+
 def test_a_run_without_a_gradient_stays_and_its_neighbours_move() -> None:
     learner = build(tiny(tasks=3, episodes=4, horizon=5))
     theta = stacked([learner.with_seed(seed).initial_params() for seed in SEEDS])
@@ -172,6 +193,15 @@ def test_what_is_not_finite_is_named_with_its_seed() -> None:
     names = [f"seed {seed}" for seed in SEEDS]
     found = explore_training([learner.with_seed(seed) for seed in SEEDS], theta, 0, names)
     *pre, post = found.batches
+    whole = post._replace(advantages=post.advantages.index_fill(0, torch.tensor([3, 4]), torch.nan))
+    poisoned = replace(learner.objective(found), batches=[*pre, whole])
+    with pytest.raises(FloatingPointError, match="meta-gradient of task 1 of seed 2 is NaN"):
+        poisoned.gradient(theta)
+    nothing = {name: torch.zeros_like(value[0]) for name, value in theta.items()}
+    wrong = {name: torch.zeros_like(value) for name, value in theta.items()}
+    wrong["0.weight"][1] = wrong["log_std"][2] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"of all tasks together of seed 2 is NaN or infinite in 0\.weight$"):
+        check_gradient(wrong, lambda row: nothing, 2, found.rows, (3,))
     bad = post._replace(advantages=post.advantages.index_fill(0, torch.tensor([3]), torch.nan))
     with pytest.raises(FloatingPointError, match=r"meta-gradient of task 1 of seed 2 is NaN or infinite in 0\.weight"):
         replace(learner.objective(found), batches=[*pre, bad]).gradient(theta)

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import InputError
-
-
-class Memory:
-    """Stands for the memory that steps work in: as long as it is the same object, so are the addresses of all of it."""
+from envs.task_env import Memory
 
 
 class Physics(Protocol):

@@ -8,8 +8,8 @@ import torch
 from mujoco.rollout import Rollout
 from torch import Tensor
 
-from envs.physics import Memory
 from envs.physics.log import log_warnings
+from envs.task_env import Memory
 
 _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 

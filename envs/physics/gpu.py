@@ -13,8 +13,8 @@ import warp as wp
 from mujoco_warp import GeomType, OverflowType
 from torch import Tensor
 
-from envs.physics import Memory
 from envs.physics.recording import Recording
+from envs.task_env import Memory
 
 wp.config.log_level = wp.LOG_WARNING
 wp.init()
@@ -102,9 +102,8 @@ class GpuPhysics:
 
     ``qpos`` and ``qvel`` are float32 torch views of warp's arrays. The physics of a control step is a graph, captured
     once for each ``frame_skip`` and replayed: nothing waits for the device before ``check``, and ``step`` can be part
-    of a ``Recording``. Models that differ give warp arrays
-    with a leading axis over worlds, of what differs only. ``use`` copies them, and takes models that it had the last
-    time for unchanged.
+    of a ``Recording``. Models that differ give warp arrays with a leading axis over worlds, of what differs only.
+    ``use`` copies them, and takes models that it had the last time for unchanged.
 
     ``mujoco_warp`` neither looks for diverged worlds nor resets them. A world turns to NaN here when the size of its
     state reaches MuJoCo's own limit, or when contacts or forces were lost because a buffer was full, which ``check``

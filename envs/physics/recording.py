@@ -2,17 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
+from threading import local
 from typing import ClassVar
 
 import torch
 
-Segment = Callable[[], AbstractContextManager[Callable[[], None]]]
+NewSegment = Callable[[], AbstractContextManager[Callable[[], None]]]
 """Makes a context whose operations are recorded, not done; what it gives does them, any number of times."""
 
 
-def cuda_segments(device: torch.device) -> Segment:
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings: the libraries keep a workspace for each stream."""
+    return torch.cuda.Stream(device)
+
+
+def cuda_segments(device: torch.device) -> NewSegment:
     """Segments that torch captures as CUDA graphs, one after the other on one stream and in one pool of memory."""
-    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+    pool, stream = torch.cuda.graph_pool_handle(), _capture_stream(device)
 
     @contextmanager
     def segment() -> Iterator[Callable[[], None]]:
@@ -37,22 +45,22 @@ class Recording:
     another one, for which torch's allocator would not hold back its memory.
     """
 
-    _active: ClassVar["Recording | None"] = None
+    _here: ClassVar[local] = local()  # what is being recorded in this thread
 
-    def __init__(self, segment: Segment, function: Callable[[], None]) -> None:
+    def __init__(self, new_segment: NewSegment, function: Callable[[], None]) -> None:
         """Record the function; nothing is done yet."""
-        self._segment = segment
+        self._new_segment = new_segment
         self._actions: list[Callable[[], None]] = []
-        Recording._active = self
+        Recording._here.recording = self
         try:
             with ExitStack() as self._open:
                 self._begin()
                 function()
         finally:
-            Recording._active = None
+            Recording._here.recording = None
 
     def _begin(self) -> None:
-        self._actions.append(self._open.enter_context(self._segment()))
+        self._actions.append(self._open.enter_context(self._new_segment()))
 
     def replay(self) -> None:
         """Do it once more."""
@@ -62,7 +70,7 @@ class Recording:
     @classmethod
     def between(cls, launch: Callable[[], None]) -> None:
         """Launch what torch cannot record: now or, while something is recorded, in this place of every replay."""
-        recording = cls._active
+        recording: Recording | None = getattr(cls._here, "recording", None)
         if recording is None:
             launch()
             return

@@ -14,8 +14,8 @@ from maml_rl import distributed
 from maml_rl.adapt import adapt, inner_step
 from maml_rl.config_file import with_seed
 from maml_rl.few_shot_config import FewShotConfig
+from maml_rl.finite import check_gradient
 from maml_rl.learner import Purpose, key, set_up
-from maml_rl.meta import check_gradient
 from maml_rl.parallel import side_by_side
 from maml_rl.rates import Rates
 from maml_rl.supervised import models
