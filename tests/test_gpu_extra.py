@@ -51,7 +51,9 @@ def test_the_device_reaches_the_environments(monkeypatch: pytest.MonkeyPatch) ->
     assert [env.device.type for env in envs.make("half-cheetah-dir")] == ["cpu", "cpu"]
     monkeypatch.setattr(physics, "find_spec", lambda _: util.find_spec("os"))
     made = []
-    monkeypatch.setattr(HalfCheetahDirection, "__init__", lambda self, **options: made.append(options))
+    monkeypatch.setattr(
+        HalfCheetahDirection, "__init__", lambda self, **options: (made.append(options), vars(self).update(options))[0]
+    )
     envs.make("half-cheetah-dir", "finn2017", device=CUDA)
     # One copy: there is nothing that two could do side by side.
     assert made == [{"preset": "finn2017", "device": CUDA}]
