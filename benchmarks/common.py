@@ -29,10 +29,6 @@ class Arguments:
     device: str = "cpu"
     outer: Literal["trpo", "promp", "adam"] = "trpo"
     repeats: int = 5
-    seeds: int = 1
-    """Runs at once, where a whole iteration is timed."""
-    profile: bool = False
-    """After that, show what one more iteration spends its time in, by operation (torch.profiler)."""
 
 
 def arguments(description: str | None) -> Arguments:

@@ -4,13 +4,25 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+import tyro
 from torch.profiler import ProfilerActivity, profile
 
-from common import arguments, learner_for, peak_rss_mib, report
+from common import Arguments, learner_for, peak_rss_mib, report
 from maml_rl.train import meta_iteration
 from maml_rl.types import Params
+
+
+@dataclass(frozen=True)
+class Iteration(Arguments):
+    """The same, for several runs."""
+
+    seeds: int = 1
+    """Runs at once."""
+    profile: bool = False
+    """After that, show what one more iteration spends its time in, by operation (torch.profiler)."""
 
 
 def show_profile(iterate: Callable[[], object], device: torch.device) -> None:
@@ -24,7 +36,9 @@ def show_profile(iterate: Callable[[], object], device: torch.device) -> None:
 
 def main() -> None:
     """Medians over the iterations of a training run, after the first one, which warms up."""
-    chosen = arguments(__doc__)
+    chosen = tyro.cli(Iteration, description=__doc__)
+    if chosen.seeds < 1:
+        sys.exit(f"--seeds {chosen.seeds}: time one run or more")
     learner = learner_for(chosen)
     learners = [learner.with_seed(seed) for seed in range(1, chosen.seeds + 1)]
     starts: list[tuple[Params, Params]] = [(each.initial_params(), {}) for each in learners]

@@ -3,6 +3,7 @@
 Needs the extra ``gpu``. With ``--device cpu`` mujoco_warp steps on the CPU, slowly, to try this script without a GPU.
 """
 
+import sys
 from dataclasses import dataclass, replace
 
 import torch
@@ -94,6 +95,8 @@ def main() -> None:
     """The CPU first, then the device at each number of worlds."""
     chosen = tyro.cli(Worlds, description=__doc__)
     least = min(chosen.worlds)
+    if least < chosen.episodes:
+        sys.exit(f"--worlds {least} is less than one task of --episodes {chosen.episodes}")
     cpu = measure(replace(chosen, device="cpu"), least)
     print("MuJoCo on CPU threads")
     report(cpu)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import InputError
-from envs.task_env import SUCCESS, Step, TaskEnv
+from envs.task_env import SUCCESS, Memory, Step, TaskEnv
 
 
 class ContractError(InputError):
@@ -69,6 +69,9 @@ def check_contract(env: TaskEnv) -> None:
         (2, obs),
         "floating point",
     )
+    memory = env.step_memory
+    _require(env, memory is None or isinstance(memory, Memory), f"step_memory is {memory!r:.200}",
+             "Give an envs.Memory() that you keep, or None")  # fmt: skip
     success = None
     for _ in range(2):
         step = env.step(action.to(env.device))

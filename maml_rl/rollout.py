@@ -129,14 +129,17 @@ def _check_finite(trajectory: Trajectory, rows: TaskRows) -> None:
         (step, kind, task, episode) for task, episode, step, kind in found.nonzero().tolist()
     )
     name, value = list(values.items())[kind]
+    tasks = found.flatten(1).any(1).nonzero().flatten().tolist()
+    others = f"; {len(tasks)} of {len(found)} tasks hold such numbers{rows.runs_of(tasks)}" if len(tasks) > 1 else ""
     seen = [*trajectory.observations[task, episode], trajectory.final_observations[task, episode]]
     goes_on = bool(seen[step + 1].isfinite().all())
     causes = {
         "observations": "the environment gave it",
-        "actions": "the policy's parameters or what it makes of its input diverged",
+        "actions": "the policy's parameters or what it makes of its input diverged: lower inner.lr, or what limits the "
+        "outer step",
         "rewards": "the environment gave it" if goes_on else "the state of the simulation diverged",
     }
     raise FloatingPointError(
         f"{name} of {rows.called(task)}, episode {episode}, step {step} (all counted from 0) hold "
-        f"{value[task, episode, step].flatten().tolist()}: {causes[name]}"
+        f"{value[task, episode, step].flatten().tolist()}: {causes[name]}{others}"
     )

@@ -49,7 +49,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if not path.parent.exists():
         raise InputError(f"there is no run folder {path.parent}: train first, with `maml-rl train CONFIG --out ...`")
     if not path.is_file():
-        raise InputError(f"{path.parent} is not a run folder: it has no {path.name}")
+        inside = any(path.parent.glob(f"*/{path.name}"))
+        hint = f"; it holds run folders: give {path.parent / '*'} for all of them, or one" if inside else ""
+        raise InputError(f"{path.parent} is not a run folder: it has no {path.name}{hint}")
     try:
         values = tables(path.read_bytes())
     except ValueError as error:

@@ -37,6 +37,12 @@ class TaskRows(NamedTuple):
         """What follows a thing of this run in errors: "... of seed 3", or nothing where there is one run."""
         return f" of {self.runs[run]}" if self.runs else ""
 
+    def runs_of(self, rows: Sequence[int]) -> str:
+        """What follows several tasks in errors: ", of seed 1, seed 3", or nothing where there is one run."""
+        if not self.runs:
+            return ""
+        return ", of " + ", ".join(self.runs[run] for run in sorted({row // self.tasks for row in rows}))
+
     def called(self, row: int) -> str:
         """What errors call a row: "task 7", or "task 7 of seed 3"."""
         run, task = divmod(row, self.tasks) if self.runs else (0, row)

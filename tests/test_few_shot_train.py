@@ -140,8 +140,8 @@ def test_nan_keeps_the_state_before(tmp_path: Path) -> None:
     config = tiny(data="test_few_shot_train:Broken", iterations=6)
     with pytest.raises(
         FloatingPointError,
-        match=r"iterations 2 to 3: in 3, targets in the query set of task 0 hold NaN or infinity: look at what makes "
-        r"the data; the state before iteration 2 is in .*run/failed\.pt",
+        match=r"iterations 2 to 3: in iteration 3, targets in the query set of task 0 hold NaN or infinity: look at "
+        r"what makes the data; the state before iteration 2 is in .*run/failed\.pt",
     ):
         meta_train(config, tmp_path / "run", quiet=True)
     assert checkpoint.load(tmp_path / "run/failed.pt").iteration == 2

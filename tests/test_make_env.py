@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import envs
-from envs import InputError, Step, TaskEnv, check_contract
+from envs import InputError, Memory, Step, TaskEnv, check_contract
 from envs.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
 from envs.bandit import Bandit
 from envs.check import ContractError
@@ -353,6 +353,21 @@ def test_a_good_environment_passes() -> None:
     check_contract(env)
     assert env.count == 2
     check_contract(with_step(lambda number, step: step._replace(info={"success": step.reward > 0})))
+
+
+def test_what_stands_for_the_memory_of_steps_is_checked() -> None:
+    class Remembers(Good):
+        given: object = Memory()
+
+        @property
+        def step_memory(self) -> object:
+            return self.given
+
+    check_contract(Remembers())
+    for wrong in (object(), 1, torch.zeros(2)):
+        Remembers.given = wrong
+        with pytest.raises(InputError, match=r"step_memory is .*Give an envs.Memory\(\) that you keep, or None"):
+            check_contract(Remembers())
 
 
 SPACE_FIX = "Set it to a one-dimensional gymnasium.spaces.Box in __init__"

@@ -373,3 +373,11 @@ def test_the_folder_says_what_it_was_made_with(tmp_path: Path) -> None:
     assert about["machine"]["threads"] == 3
     assert about["machine"]["cores"] >= 1
     assert re.fullmatch(r"[0-9a-f]{40}|unknown", about["git_commit"])
+
+
+def test_a_folder_of_run_folders_says_so(tmp_path: Path) -> None:
+    with opened(tmp_path / "s1"):
+        pass
+    said = f"{tmp_path} is not a run folder: it has no config.toml; it holds run folders: give {tmp_path}/* for all of"
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_config(tmp_path)

@@ -57,7 +57,7 @@ class FewShot:
             try:
                 loss, gradient = learner.gradient(theta, learner.training_tasks(at))
             except FloatingPointError as error:
-                raise FloatingPointError(f"in {at}, {error}") from error
+                raise FloatingPointError(f"in iteration {at}, {error}") from error
             total += loss
             if outer.name == "adam":
                 theta, state = adam_step(theta, state, gradient, outer.lr, maximise=False)
