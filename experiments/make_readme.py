@@ -38,7 +38,7 @@ def folders(patterns: str) -> list[Path]:
 
 
 def commands(runs: Sequence[Path]) -> Iterator[str]:
-    """What trained and evaluated the runs, as each says itself."""
+    """What trained the runs, as each says itself; several may say the same."""
     for run in runs:
         made = tomllib.loads((run / "config.toml").read_text())["made_with"]
         yield made["command"]
@@ -61,7 +61,7 @@ def block(patterns: str) -> str:
     runs = folders(patterns)
     reinforced = isinstance(read_config(runs[0]), Config)
     cells = tabulate(compare(runs)) if reinforced else few_shot.tabulate(runs)
-    return f"{cells.markdown()}\n\n{machines(runs)}\n\n```\n" + "\n".join(commands(runs)) + "\n```\n"
+    return f"{cells.markdown()}\n\n{machines(runs)}\n\n```\n" + "\n".join(dict.fromkeys(commands(runs))) + "\n```\n"
 
 
 def main() -> None:
