@@ -92,7 +92,11 @@ def explore(
     found, seconds = Exploration([start], [], [], 0.0), 0.0
     for k in range(len(rates) + 1):
         began = time.perf_counter()
-        found.trajectories.append(sample(found.chain[-1], k))
+        try:
+            found.trajectories.append(sample(found.chain[-1], k))
+        except FloatingPointError as error:
+            where = f"before inner step {k} (counted from 0)" if k < len(rates) else "of the adapted policies"
+            raise FloatingPointError(f"{error}; in the episodes {where}") from error
         seconds += time.perf_counter() - began
         try:
             found.batches.append(prepare(found.trajectories[-1]))

@@ -215,6 +215,10 @@ def test_what_is_not_finite_is_named_with_its_seed() -> None:
     prepare = partial(to_batch, baseline="value_network", discount=1.0, gae_lambda=1.0)
     with pytest.raises(FloatingPointError, match="the value network has no fit for task 0 of seed 5: obs"):
         explore(lambda params, k: huge, prepare, learner.loss, found.chain[0], [], found.rows)
+    with pytest.raises(
+        FloatingPointError, match=r"actions of task 0 of seed 1, .* in the episodes of the adapted policies"
+    ):
+        explore_training([learner.with_rate(1e30).with_seed(seed) for seed in SEEDS], theta, 0, names)
     with pytest.raises(FloatingPointError, match="takes parameters of task 0 of seed 1 to NaN"):
         explore_training([learner.with_rate(1e39).with_seed(seed) for seed in SEEDS], theta, 0, names)
 
@@ -261,7 +265,8 @@ def test_nan_keeps_the_states_before(tmp_path: Path) -> None:
     config = tiny(env="probes:Diverging", tasks=3, horizon=3, iterations=5)
     with pytest.raises(
         FloatingPointError,
-        match=r"iteration 1: rewards of task 2 of seed 1, .*; 2 of 6 tasks .*, of seed 1, seed 2; "
+        match=r"iteration 1: rewards of task 2 of seed 1, .*; 2 of 6 tasks .*, of seed 1, "
+        r"seed 2; in the episodes before inner step 0 .*; "
         r".*/s1/failed\.pt, .*/s2/failed\.pt",
     ):
         meta_train_seeds(config, folders(tmp_path / "runs", (1, 2)), quiet=True)
