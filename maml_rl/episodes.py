@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -29,11 +30,21 @@ class Moment(NamedTuple):
     success: Tensor | None  # (K, B) bool: solved in it; None where the environment reports none
 
 
+@contextmanager
+def _own_errors(env: TaskEnv) -> Iterator[None]:
+    """Tell a FloatingPointError of an environment's code from ours, which are shown without where they were raised."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise RuntimeError(f"{type(env).__name__} raised FloatingPointError: {error}") from error
+
+
 def begin(env: TaskEnv, params: Params, tasks: Tensor, seeds: Tensor) -> Tensor:
     """Start an episode from each of (K, B) seeds: first observations (K, B, obs), where the parameters are."""
     like = next(iter(params.values()))
     rows = tasks.repeat_interleave(seeds.shape[1], 0).to(env.device)
-    observation = env.reset(rows, seeds.flatten().to(env.device))
+    with _own_errors(env):
+        observation = env.reset(rows, seeds.flatten().to(env.device))
     return observation.to(like, copy=True).reshape(*seeds.shape, -1)
 
 
@@ -52,7 +63,8 @@ def control_step(
 
     behaviour = policy(params, observation)
     action = behaviour.sample(noise)
-    step = env.step(action.flatten(0, 1).to(env.device))
+    with _own_errors(env):
+        step = env.step(action.flatten(0, 1).to(env.device))
     after, terminated, cut = taken(step.observation), flag(step.terminated), flag(step.truncated)
     success = flag(step.info[SUCCESS] > 0) if SUCCESS in step.info else None
     return Moment(observation, action, taken(step.reward), live, behaviour, after, terminated, cut, success)

@@ -227,3 +227,17 @@ def test_permuting_tasks_permutes_trajectories() -> None:
     two = rollout([Counter()], POLICY, params, TASKS[order], noise[order], seeds[order])
     torch.testing.assert_close(one.actions[order], two.actions)
     assert torch.equal(one.mask[order], two.mask)
+
+
+@pytest.mark.parametrize("method", ["reset", "step"])
+def test_a_floating_point_error_of_an_environments_own_is_no_news_of_ours(method: str) -> None:
+    """Such as numpy's with ``seterr(all="raise")``: its traceback is wanted, and not a message without."""
+
+    def fail(*_: object) -> None:
+        raise FloatingPointError("divide by zero")
+
+    env = Counter()
+    setattr(env, method, fail)
+    with pytest.raises(RuntimeError, match="Counter raised FloatingPointError: divide by zero") as caught:
+        run([env])
+    assert isinstance(caught.value.__cause__, FloatingPointError)
