@@ -1,7 +1,9 @@
 """Task distributions: a name, or a user's own class, makes a batch of environments."""
 
 import difflib
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -92,6 +94,14 @@ def device_of(name: str, device: torch.device) -> torch.device:
     return torch.device("cpu") if on_cpu else device
 
 
+def _several(make_one: Callable[[], TaskEnv], copies: int | None) -> list[TaskEnv]:
+    """So many copies, or as many as the environment asks for; on a GPU one does all, and records its steps."""
+    first = make_one()
+    if copies is None:
+        copies = first.copies if first.device.type == "cpu" else 1
+    return [first, *(make_one() for _ in range(copies - 1))]
+
+
 def make(
     name: str,
     preset: str | None = None,
@@ -138,10 +148,7 @@ def make(
             if issubclass(chosen, MujocoTask):
                 require_gpu_extra(name, device)
             options["device"] = device
-        made = [chosen(**options)]
-        if copies is None:  # on a GPU one does all, and records its steps
-            copies = chosen.copies if made[0].device.type == "cpu" else 1
-        made += [chosen(**options) for _ in range(copies - 1)]
+        made = _several(partial(chosen, **options), copies)
     for env in made:
         if horizon is not None:
             env.horizon = horizon

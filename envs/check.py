@@ -27,6 +27,28 @@ def _check_tensor(env: TaskEnv, name: str, value: object, shape: tuple[int, ...]
         _require(env, bool(value.isfinite().all()), f"{name} holds NaN or infinity", "Return finite numbers")
 
 
+def _check_steps(env: TaskEnv, action: Tensor, obs: int) -> None:
+    """Two steps of two environments."""
+    success = None
+    for _ in range(2):
+        step = env.step(action.to(env.device))
+        _require(env, isinstance(step, Step), f"step(...) is a {type(step).__name__}",
+                 "Return envs.Step(...) or Step.ongoing(...)")  # fmt: skip
+        _check_tensor(env, "Step.observation", step.observation, (2, obs), "floating point")
+        _check_tensor(env, "Step.reward", step.reward, (2,), "floating point")
+        _check_tensor(env, "Step.terminated", step.terminated, (2,), "bool")
+        _check_tensor(env, "Step.truncated", step.truncated, (2,), "bool")
+        given = SUCCESS in step.info
+        _require(env, success in (None, given), f"only one of two steps has {SUCCESS!r} in its info",
+                 "Give it at every step, 0 where the task is not solved")  # fmt: skip
+        success = given
+        if given:
+            value = step.info[SUCCESS]
+            fits = isinstance(value, Tensor) and tuple(value.shape) == (2,)
+            _require(env, fits, f"Step.info[{SUCCESS!r}] is {value!r:.200}",
+                     "It must be a tensor of shape (2,), bool or 0 and 1")  # fmt: skip
+
+
 def check_contract(env: TaskEnv) -> None:
     """Run two environments for two steps and check shapes, dtypes and finiteness.
 
@@ -72,21 +94,4 @@ def check_contract(env: TaskEnv) -> None:
     memory = env.step_memory
     _require(env, memory is None or isinstance(memory, Memory), f"step_memory is {memory!r:.200}",
              "Give an envs.Memory() that you keep, or None")  # fmt: skip
-    success = None
-    for _ in range(2):
-        step = env.step(action.to(env.device))
-        _require(env, isinstance(step, Step), f"step(...) is a {type(step).__name__}",
-                 "Return envs.Step(...) or Step.ongoing(...)")  # fmt: skip
-        _check_tensor(env, "Step.observation", step.observation, (2, obs), "floating point")
-        _check_tensor(env, "Step.reward", step.reward, (2,), "floating point")
-        _check_tensor(env, "Step.terminated", step.terminated, (2,), "bool")
-        _check_tensor(env, "Step.truncated", step.truncated, (2,), "bool")
-        given = SUCCESS in step.info
-        _require(env, success in (None, given), f"only one of two steps has {SUCCESS!r} in its info",
-                 "Give it at every step, 0 where the task is not solved")  # fmt: skip
-        success = given
-        if given:
-            value = step.info[SUCCESS]
-            fits = isinstance(value, Tensor) and tuple(value.shape) == (2,)
-            _require(env, fits, f"Step.info[{SUCCESS!r}] is {value!r:.200}",
-                     "It must be a tensor of shape (2,), bool or 0 and 1")  # fmt: skip
+    _check_steps(env, action, obs)

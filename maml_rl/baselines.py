@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,34 +78,31 @@ def ridge_regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     raise NoFitError("the linear baseline has no solution", failed, why)
 
 
+class Samples(NamedTuple):
+    """What a baseline is fitted to."""
+
+    observations: Tensor  # (K, B, T, obs)
+    returns: Tensor  # (K, B, T) of the rewards that were sampled
+    mask: Tensor  # (K, B, T) bool
+    final: Tensor  # (K, B, obs) after the last live step
+    carry: Tensor | None = None  # (K, B, T) discount to the final observation, 0 where nothing follows; None for 0
+    runs: Runs = ()  # the axes of runs, of each of which as many tasks are given
+
+
 Value = Callable[[Tensor, Tensor], Tensor]
 """Observations (K, B, ..., obs) and times (broadcast to its leading axes) to values (K, B, ...)."""
 
 
-def linear(
-    observations: Tensor,
-    returns: Tensor,
-    mask: Tensor,
-    final: Tensor,
-    carry: Tensor | None = None,
-    runs: Runs = (),
-) -> Value:
+def linear(data: Samples) -> Value:
     """Fit a linear function V of ``features``, one for each task: V(o_t) = R_t + carry_t V(final).
 
     With ``carry``, the ridge pulls V towards the constant c that solves the equation best, c = sum (1 - carry) R /
     sum (1 - carry)^2, and not towards 0: over a short horizon the equation hardly tells constants apart.
 
-    Args:
-        observations: (K, B, T, obs).
-        returns: (K, B, T) of the rewards that were sampled.
-        mask: (K, B, T) bool.
-        final: (K, B, obs) after the last live step.
-        carry: (K, B, T) discount from each step to the final observation, 0 where nothing follows; None for 0.
-        runs: The axes of runs, of each of which as many tasks are given, for a baseline whose fits are not independent.
-
     Returns:
         V.
     """
+    observations, returns, mask, final, carry, _ = data
     tasks, horizon = len(observations), observations.shape[2]
     x = features(observations, torch.arange(horizon, device=observations.device).expand(returns.shape))
     y, live, middle = returns.double(), mask.double(), returns.new_zeros(tasks, 1, 1, dtype=torch.float64)
@@ -124,16 +122,9 @@ def linear(
     return predict
 
 
-def none(
-    observations: Tensor,
-    returns: Tensor,
-    mask: Tensor,
-    final: Tensor,
-    carry: Tensor | None = None,
-    runs: Runs = (),
-) -> Value:
+def none(data: Samples) -> Value:
     """No baseline: the value is 0 everywhere."""
-    return lambda seen, when: torch.zeros(seen.shape[:-1], dtype=returns.dtype, device=seen.device)
+    return lambda seen, when: torch.zeros(seen.shape[:-1], dtype=data.returns.dtype, device=seen.device)
 
 
 def _moments(table: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,14 +136,27 @@ def _moments(table: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance.sqrt()
 
 
-def value_network(
-    observations: Tensor,
-    returns: Tensor,
-    mask: Tensor,
-    final: Tensor,
-    carry: Tensor | None = None,
-    runs: Runs = (),
-) -> Value:
+def _least_squares(
+    network: Perceptron, start: Params, inputs: Tensor, targets: Tensor, live: Tensor, count: Tensor
+) -> Params:
+    """Parameters for each task that fit its live targets; one L-BFGS for all of them."""
+    params = {name: value.clone().requires_grad_() for name, value in start.items()}
+    optimiser = torch.optim.LBFGS(
+        params.values(), max_iter=200, tolerance_change=1e-5, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        error = torch.where(live, network(params, inputs).squeeze(-1) - targets, 0.0)
+        mean = (error.square().sum(1) / count).mean()
+        mean.backward()
+        return mean.detach()
+
+    optimiser.step(loss)
+    return {name: value.detach() for name, value in params.items()}
+
+
+def value_network(data: Samples) -> Value:
     """Fit a perceptron (32, 32, tanh), one for each task, to the returns by least squares.
 
     L-BFGS on all of a run's tasks, from the same start for each, until the mean squared error (in units of the returns'
@@ -165,10 +169,11 @@ def value_network(
     Raises:
         NoFitError: Observations or returns of live steps are not finite.
     """
+    observations, returns, mask, final, carry, runs = data
     tasks, steps = len(observations), torch.arange(observations.shape[2], device=observations.device)
     table = features(observations, steps.expand(mask.shape))
     if carry is not None:
-        ahead = linear(observations, returns, mask, final, carry)(final, mask.sum(-1)).unsqueeze(-1)
+        ahead = linear(data)(final, mask.sum(-1)).unsqueeze(-1)
         known = (carry * mask).sum(-1, keepdim=True) > 0
         table = torch.cat([table, features(final, mask.sum(-1)).unsqueeze(2)], 2)
         returns, mask = torch.cat([returns + carry * ahead, ahead], 2), torch.cat([mask, known], 2)
@@ -182,7 +187,9 @@ def value_network(
         raise NoFitError("the value network has no fit", bad, "observations or returns are NaN, infinite or huge")
     network = Perceptron(x_mean.shape[-1], 1, (32, 32))
     each = tasks // math.prod(runs)
-    start = stack(network.init(torch.Generator().manual_seed(0)), each)
+    start = {
+        name: value.to(returns) for name, value in stack(network.init(torch.Generator().manual_seed(0)), each).items()
+    }
 
     def standard(rows: Tensor) -> Tensor:
         return ((rows.reshape(tasks, -1, rows.shape[-1]) - x_mean) / x_std).to(returns.dtype)
@@ -190,23 +197,9 @@ def value_network(
     inputs, live = standard(table), mask.flatten(1)
     targets = torch.where(live, (returns.flatten(1) - y_mean.squeeze(-1)) / y_std.squeeze(-1), 0.0)
 
-    def fit(rows: slice) -> Params:
-        params = {name: value.to(returns).clone().requires_grad_() for name, value in start.items()}
-        optimiser = torch.optim.LBFGS(
-            params.values(), max_iter=200, tolerance_change=1e-5, history_size=20, line_search_fn="strong_wolfe"
-        )
-
-        def loss() -> Tensor:
-            optimiser.zero_grad()
-            error = torch.where(live[rows], network(params, inputs[rows]).squeeze(-1) - targets[rows], 0.0)
-            mean = (error.square().sum(1) / count[rows]).mean()
-            mean.backward()
-            return mean.detach()
-
-        optimiser.step(loss)
-        return {name: value.detach() for name, value in params.items()}
-
-    params: Params = map_tensors(lambda *parts: torch.cat(parts), *map(fit, spans(tasks, each)))
+    samples = (inputs, targets, live, count)
+    fits = [_least_squares(network, start, *(x[rows] for x in samples)) for rows in spans(tasks, each)]
+    params: Params = map_tensors(lambda *parts: torch.cat(parts), *fits)
 
     @torch.no_grad()
     def predict(seen: Tensor, when: Tensor) -> Tensor:

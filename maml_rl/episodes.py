@@ -29,6 +29,10 @@ class Moment(NamedTuple):
     cut: Tensor  # (K, B) bool: cut short from outside in it, and not by the horizon
     success: Tensor | None  # (K, B) bool: solved in it; None where the environment reports none
 
+    def goes_on(self) -> Tensor:
+        """(K, B) bool: the episode has not ended after it."""
+        return self.live & ~(self.terminated | self.cut)
+
 
 @contextmanager
 def _own_errors(env: TaskEnv) -> Iterator[None]:
@@ -77,7 +81,7 @@ def act(env: TaskEnv, policy: Policy, params: Params, observation: Tensor, noise
     for t in range(noise.shape[2]):
         moment = control_step(env, policy, params, observation, noise[:, :, t], live)
         yield moment
-        observation, live = moment.after, live & ~(moment.terminated | moment.cut)
+        observation, live = moment.after, moment.goes_on()
     env.end_episodes()
 
 
@@ -105,18 +109,26 @@ class Episodes:
     Args:
         policy: The policy.
         params: Stacked parameters like those of the episodes.
+        observation: (K, B, obs), like their first.
         noise: (K, B, T, act), like theirs.
         new_segment: Records a part of a step; None to take every step anew.
     """
 
-    def __init__(self, policy: Policy, params: Params, noise: Tensor, new_segment: NewSegment | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        params: Params,
+        observation: Tensor,
+        noise: Tensor,
+        new_segment: NewSegment | None = None,
+    ) -> None:
         tasks, episodes, horizon, width = noise.shape
         self.kind = kind_of(policy, params, noise)
         self._policy, self._new_segment = policy, new_segment
         self._params = {name: value.new_empty(value.shape) for name, value in params.items()}
         self._noise = noise.new_empty(horizon, tasks, episodes, width)
         self._step_number = torch.zeros(1, dtype=torch.int64, device=noise.device)
-        self._observation = self._final = noise.new_empty(tasks, episodes, 0)
+        self._observation, self._final = torch.empty_like(observation), torch.empty_like(observation)
         self._live = torch.ones(tasks, episodes, dtype=torch.bool, device=noise.device)
         self._truncated = torch.zeros_like(self._live)
         self._success: Tensor | None = None
@@ -140,8 +152,6 @@ class Episodes:
         for name, value in params.items():
             self._params[name].copy_(value)
         self._noise.copy_(noise.movedim(2, 0))
-        if self._sampled is None:
-            self._observation, self._final = torch.empty_like(observation), torch.empty_like(observation)
         self._observation.copy_(observation)
         self._final.copy_(observation)
         self._step_number.zero_()
@@ -179,7 +189,7 @@ class Episodes:
         self._final.copy_(torch.where(self._live.unsqueeze(-1), moment.after, self._final))
         self._truncated |= self._live & moment.cut & ~moment.terminated
         self._note_success(moment, number)
-        self._live &= ~(moment.terminated | moment.cut)
+        self._live.copy_(moment.goes_on())
         self._observation.copy_(moment.after)
         self._step_number += 1
 
@@ -208,9 +218,9 @@ def play(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise: Ten
     first = begin(env, params, tasks, seeds)
     memory = env.step_memory
     if memory is None:
-        return Episodes(policy, params, noise).play(env, params, first, noise)
+        return Episodes(policy, params, first, noise).play(env, params, first, noise)
     episodes = _KEPT.get(memory)
     if episodes is None or episodes.kind != kind_of(policy, params, noise):
         together = env.device.type == noise.device.type
-        episodes = _KEPT[memory] = Episodes(policy, params, noise, recorder(noise.device) if together else None)
+        episodes = _KEPT[memory] = Episodes(policy, params, first, noise, recorder(noise.device) if together else None)
     return episodes.play(env, params, first, noise)

@@ -100,7 +100,6 @@ def chain_product(
     steps = [linearise(loss, params, batch, first_order) for params, batch in zip(chain[:-1], pre, strict=True)]
     metric = fisher_matrix(policy, chain[-1], post)
     rates = lr if isinstance(lr, dict) else dict.fromkeys(chain[-1], lr)
-    tasks = len(post.weights) // math.prod(runs)
 
     def times(a: Params | dict[str, float], b: Params) -> Params:
         return {name: a[name] * value for name, value in b.items()}
@@ -109,7 +108,7 @@ def chain_product(
         return {name: value - b[name] if name in b else value for name, value in a.items()}
 
     def product(vector: Params) -> Params:
-        spread = stack(vector, tasks, runs)
+        spread = stack(vector, len(post.weights), runs)
         learned = {name: spread[f"{PREFIX}{name}"] for name in chain[-1] if f"{PREFIX}{name}" in spread}
         image = {name: spread[name] for name in chain[-1]}
         for step in steps:
@@ -150,10 +149,7 @@ def fisher_vector_product(
 
     def build(part: Part) -> LinearMap:
         params, (*pre, post) = map_tensors(lambda x: x[part.tasks], (list(chain), list(batches)))
-        rates = lr
-        if isinstance(lr, dict):
-            own = {name: value[part.of] for name, value in lr.items()}
-            rates = stack(own, len(post.weights) // math.prod(part.runs), part.runs)
+        rates = stack(part.own(lr), len(post.weights), part.runs) if isinstance(lr, dict) else lr
         return chain_product(policy, loss, params, pre, post, rates, first_order, part.runs)
 
     pieces = parts(batches[-1].weights, runs)
@@ -162,7 +158,7 @@ def fisher_vector_product(
     def product(vector: Params) -> Params:
         def of_part(each: tuple[Part, LinearMap]) -> Params:
             part, times = each
-            return times({name: value[part.of] for name, value in vector.items()})
+            return times(part.own(vector))
 
         sums = side_by_side(of_part, list(zip(pieces, products, strict=True)))
         pooled: Params = distributed.mean(map_tensors(lambda x: x / tasks, add_up(pieces, sums, runs)), tasks)

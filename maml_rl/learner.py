@@ -100,7 +100,7 @@ class Learner:
             factors: On theta's rate.
             rows: Which tasks these are.
         """
-        config, runs, each = self.config, tuple(key.shape), len(tasks) // key.numel()
+        config, runs = self.config, tuple(key.shape)
         prepare = partial(
             to_batch,
             baseline=config.baseline.name,
@@ -114,7 +114,7 @@ class Learner:
         def sample_at(params: Params, k: int) -> Trajectory:
             return sample(self.envs, self.policy, params, tasks, episodes, random.fold(key, k), rows)
 
-        start, lr = self.rates.split(stack(theta, each, runs))
+        start, lr = self.rates.split(stack(theta, len(tasks), runs))
         rates = [scaled(lr, factor) for factor in factors]
         return explore(sample_at, prepare, self.loss, start, rates, rows)._replace(runs=runs)
 

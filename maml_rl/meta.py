@@ -12,7 +12,7 @@ from torch.func import vmap
 
 from maml_rl import distributed
 from maml_rl.adapt import Loss, adapt, inner_step
-from maml_rl.baselines import BASELINES, NoFitError
+from maml_rl.baselines import BASELINES, NoFitError, Samples
 from maml_rl.finite import check_gradient
 from maml_rl.losses import before_step, surrogate
 from maml_rl.parallel import Part, add_up, parts, side_by_side, task_slices
@@ -57,7 +57,7 @@ def to_batch(
     if bootstrap_on_truncation:
         left = length.unsqueeze(-1) - times
         carry = torch.where(trajectory.truncated.unsqueeze(-1) & mask, discount**left, 0.0)
-    value = BASELINES[baseline](observations, returns, mask, trajectory.final_observations, carry, runs)
+    value = BASELINES[baseline](Samples(observations, returns, mask, trajectory.final_observations, carry, runs))
     if bootstrap_on_truncation:
         bootstrap = torch.where(trajectory.truncated, value(trajectory.final_observations, length), 0.0)
     advantages = gae(rewards, value(observations, times), mask, discount, gae_lambda, bootstrap)
@@ -209,7 +209,7 @@ class MetaObjective:
 
         *pre, post = map_tensors(lambda x: x[part.tasks], list(self.batches))
         credit = post.weights.new_zeros(len(post.weights)) if self.credit is None else self.credit[part.tasks]
-        each = vmap(one_task)(stack(theta, len(post.weights) // math.prod(part.runs), part.runs), pre, post, credit)
+        each = vmap(one_task)(stack(theta, len(post.weights), part.runs), pre, post, credit)
         objective, kl, inner_kl = (sum_tasks(term, part.runs) / self._tasks for term in each)
         if self.inner_kl is not None:
             coefficient = torch.as_tensor(self.inner_kl).to(inner_kl).expand(self.runs)[part.of]
@@ -235,7 +235,7 @@ class MetaObjective:
 
         @torch.no_grad()
         def values_part(part: Part) -> Terms:
-            return self.on_part({name: value[part.of] for name, value in theta.items()}, part)
+            return self.on_part(part.own(theta), part)
 
         found: Terms = distributed.mean(add_up(pieces, side_by_side(values_part, pieces), self.runs), self._tasks)
         return found
@@ -248,7 +248,7 @@ class MetaObjective:
         """
 
         def gradient_part(part: Part) -> tuple[Tensor, Params]:
-            leaves = {name: value[part.of].detach().requires_grad_() for name, value in theta.items()}
+            leaves = {name: value.detach().requires_grad_() for name, value in part.own(theta).items()}
             objective = self.on_part(leaves, part).objective
             gradient = torch.autograd.grad(objective.sum(), list(leaves.values()), materialize_grads=True)
             return objective.detach(), dict(zip(leaves, gradient, strict=True))

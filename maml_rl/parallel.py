@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from maml_rl.types import Runs, Tree, map_tensors
+from maml_rl.types import Params, Runs, Tree, map_tensors
 
 CPU_STEPS = 4096
 """Steps of data in one slice on a CPU: a few hundred kilobytes for each hidden layer, the size of a core's cache."""
@@ -78,13 +78,16 @@ class Part(NamedTuple):
     of: int | slice | EllipsisType = ...  # where their runs are in the axis of runs, if there is one
     runs: Runs = ()  # what is left of that axis
 
+    def own(self, params: Params) -> Params:
+        """What its runs have, (*its runs, ...), of what all have."""
+        return {name: value[self.of] for name, value in params.items()}
+
 
 def parts(steps: Tensor, runs: Runs) -> list[Part]:
     """Parts that cover the task axis of (rows, B, T), as ``task_slices`` do, with as many tasks of each run."""
-    width = _width(steps)
     if not runs:
-        return [Part(rows) for rows in spans(len(steps), width)]
-    tasks = len(steps) // runs[0]
+        return [Part(rows) for rows in task_slices(steps)]
+    tasks, width = len(steps) // runs[0], _width(steps)
     if width >= tasks:
         whole = spans(runs[0], width // tasks)
         return [Part(slice(of.start * tasks, of.stop * tasks), of, (of.stop - of.start,)) for of in whole]

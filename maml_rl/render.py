@@ -68,7 +68,7 @@ def _after(story: Story, moment: Moment, places: Tensor | None) -> Story:
     if story.paths is not None and places is not None:
         paths = torch.cat([story.paths, places.where(moment.live[..., None, None], torch.nan)], 2)
     return Story(
-        moment.live & ~(moment.terminated | moment.cut),
+        moment.goes_on(),
         story.lengths + moment.live,
         story.returns + torch.where(moment.live, moment.reward, 0.0),
         paths,

@@ -59,7 +59,8 @@ def rollout(
         for at in waves[copy :: len(envs)]:
             own = {name: value[at[0]] for name, value in params.items()}
             part = play(envs[copy], policy, own, tasks[at[0]], noise[at], seeds[at])
-            share.append(map_tensors(torch.clone, part) if len(waves) > len(envs) else part)
+            overwritten = len(waves) > len(envs) and envs[copy].step_memory is not None
+            share.append(map_tensors(torch.clone, part) if overwritten else part)
         return share
 
     with one_torch_thread():

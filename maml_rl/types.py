@@ -4,6 +4,7 @@ Several runs that are trained at once are one batch: what each has of its own (t
 axis of runs, and their tasks are rows of one task axis, one run's after the other's.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -31,21 +32,21 @@ class TaskRows(NamedTuple):
 
     first: int = 0  # the number of each run's first task
     tasks: int = 0  # of each run; needed where there are several
-    runs: tuple[str, ...] = ()  # what errors call the runs, where there are several
+    names: tuple[str, ...] = ()  # what errors call the runs, where there are several
 
     def of_run(self, run: int) -> str:
         """What follows a thing of this run in errors: "... of seed 3", or nothing where there is one run."""
-        return f" of {self.runs[run]}" if self.runs else ""
+        return f" of {self.names[run]}" if self.names else ""
 
     def runs_of(self, rows: Sequence[int]) -> str:
         """What follows several tasks in errors: ", of seed 1, seed 3", or nothing where there is one run."""
-        if not self.runs:
+        if not self.names:
             return ""
-        return ", of " + ", ".join(self.runs[run] for run in sorted({row // self.tasks for row in rows}))
+        return ", of " + ", ".join(self.names[run] for run in sorted({row // self.tasks for row in rows}))
 
     def called(self, row: int) -> str:
         """What errors call a row: "task 7", or "task 7 of seed 3"."""
-        run, task = divmod(row, self.tasks) if self.runs else (0, row)
+        run, task = divmod(row, self.tasks) if self.names else (0, row)
         return f"task {self.first + task}{self.of_run(run)}"
 
 
@@ -96,11 +97,11 @@ def map_tensors(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> T
     return type(tree)(parts) if type(tree) in (list, tuple) else type(tree)(*parts)
 
 
-def stack(params: Params, count: int, runs: Runs = ()) -> Params:
-    """The same parameters (*runs, ...) for each of ``count`` tasks of each run; for one run, without copying."""
-    axis = len(runs)
+def stack(params: Params, tasks: int, runs: Runs = ()) -> Params:
+    """A row for each of so many tasks, of the parameters (*runs, ...) of its run; for one run, without copying."""
+    axis, each = len(runs), tasks // math.prod(runs)
     return {
-        name: value.unsqueeze(axis).expand(*runs, count, *value.shape[axis:]).flatten(0, axis)
+        name: value.unsqueeze(axis).expand(*runs, each, *value.shape[axis:]).flatten(0, axis)
         for name, value in params.items()
     }
 

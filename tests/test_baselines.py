@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maml_rl.baselines import features, linear, none, ridge_regression
+from maml_rl.baselines import Samples, features, linear, none, ridge_regression
 
 
 def test_features_by_hand() -> None:
@@ -20,7 +20,7 @@ def test_a_linear_target_is_fitted_exactly_for_each_task() -> None:
     target = torch.einsum("kbtf,kf->kbt", table, torch.randn(3, 8, generator=generator, dtype=torch.float64))
     live = torch.rand(3, 5, 150, generator=generator) < 0.8
     dirty = torch.where(live, target, 1e6)
-    predicted = linear(observations, dirty, live, observations[:, :, -1])(observations, times)
+    predicted = linear(Samples(observations, dirty, live, observations[:, :, -1]))(observations, times)
     torch.testing.assert_close(predicted, target, atol=1e-4, rtol=1e-4)
 
 
@@ -51,7 +51,7 @@ def test_prediction_at_another_time_uses_the_time_features() -> None:
     live = torch.ones(1, 2, 30, dtype=torch.bool)
     returns = (torch.arange(30) / 100).expand(1, 2, 30).double()
     seen = torch.zeros(1, 2, 30, 1, dtype=torch.float64)
-    value = linear(seen, returns, live, seen[:, :, -1])
+    value = linear(Samples(seen, returns, live, seen[:, :, -1]))
     ahead = value(torch.zeros(1, 2, 1, dtype=torch.float64), torch.full((1, 2), 40))
     torch.testing.assert_close(ahead, torch.full((1, 2), 0.4, dtype=torch.float64), atol=1e-2, rtol=0)
 
@@ -61,7 +61,8 @@ def test_none_is_zero() -> None:
     returns = torch.ones(1, 2, 3)
     live = torch.ones(1, 2, 3, dtype=torch.bool)
     assert torch.equal(
-        none(observations, returns, live, observations[:, :, -1])(observations, torch.arange(3)), torch.zeros(1, 2, 3)
+        none(Samples(observations, returns, live, observations[:, :, -1]))(observations, torch.arange(3)),
+        torch.zeros(1, 2, 3),
     )
 
 
@@ -72,6 +73,6 @@ def test_with_a_value_ahead_reward_one_for_ever_is_worth_its_limit(discount: flo
     left = torch.arange(horizon, 0, -1).expand(1, 2, horizon).double()
     returns, seen = (1 - discount**left) / (1 - discount), torch.zeros(1, 2, horizon, 1, dtype=torch.float64)
     times = torch.arange(horizon)
-    right = linear(seen, returns, live, seen[:, :, -1], discount**left)(seen, times)
+    right = linear(Samples(seen, returns, live, seen[:, :, -1], discount**left))(seen, times)
     torch.testing.assert_close(right, torch.full_like(right, 1 / (1 - discount)), rtol=1e-6, atol=0)
-    assert linear(seen, returns, live, seen[:, :, -1])(seen, times)[0, 0, horizon - 1] < 2
+    assert linear(Samples(seen, returns, live, seen[:, :, -1]))(seen, times)[0, 0, horizon - 1] < 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.baselines import linear, value_network
+from maml_rl.baselines import Samples, linear, value_network
 
 TIMES = torch.arange(20)
 SHAPES = {
@@ -27,7 +27,7 @@ def live(tasks: int) -> Tensor:
 def fit(seen: Tensor, returns: Tensor, mask: Tensor | None = None) -> Tensor:
     """The network's values of what it was fitted to."""
     mask = live(len(seen)) if mask is None else mask
-    return value_network(seen, returns, mask, seen[:, :, -1])(seen, TIMES)
+    return value_network(Samples(seen, returns, mask, seen[:, :, -1]))(seen, TIMES)
 
 
 def error(found: Tensor, expected: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def test_what_is_not_linear_is_fitted(shape: str, tasks: int) -> None:
     function, share = SHAPES[shape]
     seen = uniform(tasks)
     returns = function(seen[..., 0])
-    straight = linear(seen, returns, live(tasks), seen[:, :, -1])(seen, TIMES)
+    straight = linear(Samples(seen, returns, live(tasks), seen[:, :, -1]))(seen, TIMES)
     found = error(fit(seen, returns), returns)
     assert found.max() < 0.2
     # The linear baseline has the square of the observation, which serves for |x| but not for the others.
@@ -52,7 +52,7 @@ def test_hundreds_of_tasks_are_fitted_as_well_as_one() -> None:
     """A loss summed over tasks outgrows the optimiser's tolerances, which then stop it at its start."""
     seen = uniform(1)[:, :3].expand(400, -1, -1, -1)
     returns = torch.sin(5 * seen[..., 0])
-    found = value_network(seen, returns, live(400)[:, :3], seen[:, :, -1])(seen, TIMES)
+    found = value_network(Samples(seen, returns, live(400)[:, :3], seen[:, :, -1]))(seen, TIMES)
     assert error(found, returns).max() < 0.1
 
 
@@ -62,8 +62,8 @@ def test_the_value_ahead_is_what_the_network_says_of_the_final_observation() -> 
     carry = 0.95 ** (20 - TIMES).expand(2, 10, 20).double()
     returns = seen[..., 0].abs() - carry * final.abs()
     length = torch.full((2, 10), 20)
-    ahead = linear(seen, returns, live(2), final, carry)(final, length)
-    found = value_network(seen, returns, live(2), final, carry)(final, length)
+    ahead = linear(Samples(seen, returns, live(2), final, carry))(final, length)
+    found = value_network(Samples(seen, returns, live(2), final, carry))(final, length)
     assert (found - ahead).abs().mean() < 0.1 * ahead.std()
 
 
@@ -95,7 +95,7 @@ def test_what_comes_after_the_end_changes_nothing() -> None:
     clean = fit(seen, returns, mask)
     dirty = torch.where(mask.unsqueeze(-1), seen, 1e6 * uniform(2, seed=1))
     for garbage in (1e8, torch.inf, torch.nan):
-        found = value_network(dirty, torch.where(mask, returns, garbage), mask, seen[:, :, -1])(seen, TIMES)
+        found = value_network(Samples(dirty, torch.where(mask, returns, garbage), mask, seen[:, :, -1]))(seen, TIMES)
         assert torch.equal(found, clean)
     assert error(torch.where(mask, clean, returns), returns).max() < 0.1
 
@@ -132,7 +132,7 @@ def test_a_constant_observation_is_no_obstacle() -> None:
 def test_an_observation_that_was_constant_may_move_a_little() -> None:
     """What no step has shown can have no large effect: a network standardised by a tiny deviation saturates."""
     seen = torch.cat([uniform(2), torch.full((2, 10, 20, 1), 3.0, dtype=torch.float64)], -1)
-    value = value_network(seen, seen[..., 0].abs(), live(2), seen[:, :, -1])
+    value = value_network(Samples(seen, seen[..., 0].abs(), live(2), seen[:, :, -1]))
     moved = seen + torch.tensor([0.0, 1e-3])
     assert (value(moved, TIMES) - value(seen, TIMES)).abs().max() < 0.05
 
@@ -152,7 +152,7 @@ def test_a_value_ahead_is_carried() -> None:
     returns = seen[..., 0].abs() + TIMES / 5 - carry * (final[..., 0].abs() + length / 5).unsqueeze(-1)
 
     def wrong(carry_fitted: Tensor | None) -> Tensor:
-        value = value_network(seen, returns, mask, final, carry_fitted)
+        value = value_network(Samples(seen, returns, mask, final, carry_fitted))
         solved = value(seen, TIMES) - carry * value(final, length).unsqueeze(-1)
         return error(torch.where(mask, solved, returns), returns)
 
@@ -164,7 +164,7 @@ def test_no_carry_is_a_carry_of_zero() -> None:
     seen, returns = uniform(2), uniform(2)[..., 0].abs()
 
     def fitted(carry: Tensor | None) -> Tensor:
-        return value_network(seen, returns, live(2), uniform(2, seed=1)[:, :, 0], carry)(seen, TIMES)
+        return value_network(Samples(seen, returns, live(2), uniform(2, seed=1)[:, :, 0], carry))(seen, TIMES)
 
     assert error(fitted(torch.zeros(2, 10, 20)), fitted(None)).max() < 1e-3
 
@@ -175,7 +175,7 @@ def test_with_a_value_ahead_reward_one_for_ever_is_worth_its_limit(discount: flo
     left = torch.arange(horizon, 0, -1).expand(2, 10, horizon).double()
     returns, seen = (1 - discount**left) / (1 - discount), torch.zeros(2, 10, horizon, 1, dtype=torch.float64)
     mask = torch.ones(2, 10, horizon, dtype=torch.bool)
-    found = value_network(seen, returns, mask, seen[:, :, 0], discount**left)(seen, torch.arange(horizon))
+    found = value_network(Samples(seen, returns, mask, seen[:, :, 0], discount**left))(seen, torch.arange(horizon))
     torch.testing.assert_close(found, torch.full_like(found, 1 / (1 - discount)), rtol=0.03, atol=0)
 
 
