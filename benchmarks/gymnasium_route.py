@@ -14,8 +14,8 @@ import torch
 import tyro
 
 from common import report, seconds
-from envs import GymnasiumTaskEnv, TaskEnv, Vector, random
-from envs.half_cheetah import HalfCheetahDirection
+from maml_envs import GymnasiumTaskEnv, TaskEnv, Vector, random
+from maml_envs.half_cheetah import HalfCheetahDirection
 from maml_rl.policies import GaussianPolicy
 from maml_rl.rollout import rollout
 from maml_rl.types import stack

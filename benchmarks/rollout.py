@@ -11,7 +11,7 @@ from mujoco.rollout import Rollout
 from torch import Tensor
 
 from common import Arguments, arguments, learner_for, report, seconds
-from envs.mujoco_task import MujocoTask
+from maml_envs.mujoco_task import MujocoTask
 from maml_rl.learner import Learner, Purpose
 from maml_rl.types import Trajectory, stack
 

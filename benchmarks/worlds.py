@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from common import Arguments, learner_for, report, seconds
-from envs.mujoco_task import MujocoTask
+from maml_envs.mujoco_task import MujocoTask
 from maml_rl.learner import Learner, Purpose
 from maml_rl.types import stack
 

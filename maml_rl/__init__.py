@@ -1,6 +1,6 @@
 """Model-agnostic meta-learning for reinforcement learning."""
 
-from envs import InputError, Step, TaskEnv
+from maml_envs import InputError, Step, TaskEnv
 from maml_rl.agent import Agent, load
 from maml_rl.config import Config
 from maml_rl.evaluate import Evaluation, evaluate

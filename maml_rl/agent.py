@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from envs import InputError, ToldTask
+from maml_envs import InputError, ToldTask
 from maml_rl.evaluate import load_learner, rate_factors
 from maml_rl.learner import Learner, Purpose
 from maml_rl.types import Params

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from envs import InputError, random
-from envs.tabular_mdp import TabularMDP
+from maml_envs import InputError, random
+from maml_envs.tabular_mdp import TabularMDP
 from maml_rl import exact
 from maml_rl.losses import ESTIMATORS, inner_loss
 from maml_rl.meta import adapt_stacked, to_batch

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import ascent, payload
 from maml_rl.files import write
 from maml_rl.types import Params

@@ -12,7 +12,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from envs import InputError, WorkerError
+from maml_envs import InputError, WorkerError
 from maml_rl import config_file
 from maml_rl.cli_checks import check_env, check_estimators, check_gradients
 from maml_rl.cli_results import compare, evaluate, plot, render, report
@@ -80,7 +80,7 @@ def train(arguments: Sequence[str]) -> None:
 
 def environments(arguments: Sequence[str]) -> None:
     """``maml-rl envs``."""
-    from envs import Row, catalogue
+    from maml_envs import Row, catalogue
 
     table = Table(*Row._fields, box=None, padding=(0, 1, 0, 0))
     for row in catalogue():

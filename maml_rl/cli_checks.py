@@ -16,7 +16,7 @@ EXIT_CANNOT_TELL = 3
 
 def check_env(arguments: Sequence[str]) -> None:
     """``maml-rl check-env ENV``; exits with 1 where training would break."""
-    from envs.examine import examine
+    from maml_envs.examine import examine
     from maml_rl.learner import environments
 
     chosen = parse(CheckEnv, arguments, "check-env")

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import config_file
 from maml_rl.config import Config
 from maml_rl.few_shot_config import FewShotConfig

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import published
 from maml_rl.config import Config
 from maml_rl.groups import Group, grouped

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import tomli_w
 from pydantic import ValidationError
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.config import Config
 from maml_rl.few_shot_config import FewShotConfig
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from envs import InputError, WorkerError
+from maml_envs import InputError, WorkerError
 from maml_rl.types import Tree, map_tensors
 
 T = TypeVar("T")

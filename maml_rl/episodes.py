@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from envs import SUCCESS, InputError, Memory, TaskEnv
-from envs.physics.recording import NewSegment, Recording, cuda_segments
+from maml_envs import SUCCESS, InputError, Memory, TaskEnv
+from maml_envs.physics.recording import NewSegment, Recording, cuda_segments
 from maml_rl.distributions import Distribution
 from maml_rl.policies import Policy
 from maml_rl.types import Params, Trajectory, map_tensors

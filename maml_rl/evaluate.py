@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs import InputError
-from envs.own import announce_import
+from maml_envs import InputError
+from maml_envs.own import announce_import
 from maml_rl import checkpoint, run_folder
 from maml_rl.config import Config
 from maml_rl.config import Evaluation as EvaluationSettings

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.adapt import adapt
 from maml_rl.distributions import Categorical
 from maml_rl.losses import inner_loss, surrogate
@@ -37,7 +37,7 @@ def value(policy: CategoricalPolicy, params: Params, task: Tensor, horizon: int,
     Args:
         policy: The policy, of one-hot states.
         params: Its parameters.
-        task: (S, A, S + 1) transition probabilities and mean reward, a row of ``envs.tabular_mdp``.
+        task: (S, A, S + 1) transition probabilities and mean reward, a row of ``maml_envs.tabular_mdp``.
         horizon: Steps.
         discount: In [0, 1].
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 from pydantic import ValidationError
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import config_file
 from maml_rl.config import Config
 from maml_rl.config_file import AnyConfig

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.config import Config
 from maml_rl.config_file import MAY_DIFFER, dotted
 from maml_rl.runs import Run

@@ -9,9 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-import envs
-from envs import InputError, TaskEnv, ToldTask, random
-from envs.cores import cores
+import maml_envs
+from maml_envs import InputError, TaskEnv, ToldTask, random
+from maml_envs.cores import cores
 from maml_rl import distributed, torchrun
 from maml_rl.adapt import Loss
 from maml_rl.config import Config
@@ -225,15 +225,15 @@ def _policy(config: Config, env: TaskEnv) -> Policy:
 def environments(
     config: Config, copies: int | None = None, drawn: bool = False, device: torch.device | None = None
 ) -> list[TaskEnv]:
-    """The environment that a configuration names, in copies as ``envs.make`` gives them; for the oracle it tells.
+    """The environment that a configuration names, in copies as ``maml_envs.make`` gives them; for the oracle it tells.
 
     One that is ``drawn`` is made so that it can draw itself, in this process. Without a device it is on the CPU.
     """
-    vector = envs.Vector(vector_size=config.vector_size)
+    vector = maml_envs.Vector(vector_size=config.vector_size)
     if not drawn:
         vector = vector._replace(workers=config.workers, worker_timeout=config.worker_timeout)
     mode = "rgb_array" if drawn else None
-    made = envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges, mode, device)
+    made = maml_envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges, mode, device)
     return [ToldTask(env) for env in made] if config.method == "oracle" else made
 
 
@@ -247,13 +247,13 @@ def build(config: Config) -> Learner:
     """
     device = set_up(config.device, config.threads)
     # A GPU that was asked for simulates too, or says what to install; one that was found does what it can.
-    where = envs.device_of(config.env, device) if config.device == "auto" else device
+    where = maml_envs.device_of(config.env, device) if config.device == "auto" else device
     made = environments(config, device=where)
     policy = _policy(config, made[0])
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
     # A clipped step moves theta several times: its ratios are to the policy that sampled (ProMP, section 6).
     loss = inner_loss(policy, config.inner.estimator, recorded=config.outer.name == "promp")
-    preset = config.preset or next(iter(envs.family(config.env).presets), None)
+    preset = config.preset or next(iter(maml_envs.family(config.env).presets), None)
     config = config.model_copy(update={"preset": preset, "horizon": made[0].horizon})
     return Learner(config, made, policy, loss, rates, device)

@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-import envs
-from envs import InputError
+import maml_envs
+from maml_envs import InputError
 from maml_rl import figures
 from maml_rl.comparison import Comparison, compare_groups, evaluated, returns_of
 from maml_rl.config import Config
@@ -65,7 +65,7 @@ def _task_name(config: Config) -> str:
     if len(config.task_ranges) == 1:
         return next(iter(config.task_ranges))
     with contextlib.suppress(InputError, ImportError):
-        name: str = envs.family(config.env).task_name
+        name: str = maml_envs.family(config.env).task_name
         return name
     return "task"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from envs import InputError, TaskEnv, random
+from maml_envs import InputError, TaskEnv, random
 from maml_rl.config import Config, Evaluation
 from maml_rl.episodes import Moment, act, begin
 from maml_rl.evaluate import explore_held_out, load_learner, settings

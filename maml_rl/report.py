@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.comparison import Comparison, compare_groups, seconds
 from maml_rl.config import Config
 from maml_rl.config_file import dotted

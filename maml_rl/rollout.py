@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from envs import SUCCESS, InputError, TaskEnv, random
+from maml_envs import SUCCESS, InputError, TaskEnv, random
 from maml_rl.episodes import play
 from maml_rl.parallel import one_torch_thread, spans
 from maml_rl.policies import Policy

@@ -9,7 +9,7 @@ from typing import Any
 import filelock
 import tomli_w
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import checkpoint
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import MAY_DIFFER, AnyConfig, parse, parse_toml, tables

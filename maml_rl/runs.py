@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import run_folder
 from maml_rl.config_file import Kind, of_kind
 

@@ -12,7 +12,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.distributed import any_rank, launched
 
 PATIENCE = timedelta(hours=2)

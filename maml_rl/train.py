@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import distributed
 from maml_rl.config import Config
 from maml_rl.diagnostics import compare_gradients

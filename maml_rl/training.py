@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeVar
 
 import torch
 
-from envs import InputError, WorkerError
+from maml_envs import InputError, WorkerError
 from maml_rl import distributed, torchrun
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import AnyConfig, to_toml

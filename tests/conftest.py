@@ -9,9 +9,9 @@ import pytest
 from robots import Make
 from tiny import Command
 
-from envs import InputError, opengl
-from envs.locomotion import Locomotion
-from envs.mujoco_task import MujocoTask
+from maml_envs import InputError, opengl
+from maml_envs.locomotion import Locomotion
+from maml_envs.mujoco_task import MujocoTask
 from maml_rl import cli
 
 

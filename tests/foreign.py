@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from few_shot import BACKGROUND, EVALUATION, entries, write_zip
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import checkpoint, config_file, run_folder, runs
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config_file import to_toml

@@ -97,7 +97,12 @@ class Tells(Counted):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
-        told = {"torch": "torch" in sys.modules, "envs": "envs" in sys.modules, "threads": threads, "pid": os.getpid()}
+        told = {
+            "torch": "torch" in sys.modules,
+            "maml_envs": "maml_envs" in sys.modules,
+            "threads": threads,
+            "pid": os.getpid(),
+        }
         return *super().step(action)[:4], told
 
 

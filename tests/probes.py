@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs import Step, TaskEnv
-from envs.half_cheetah import HalfCheetahDirection
+from maml_envs import Step, TaskEnv
+from maml_envs.half_cheetah import HalfCheetahDirection
 
 
 class Probe(TaskEnv):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.locomotion import Locomotion
-from envs.mujoco_task import State
-from envs.task_env import Step
+from maml_envs.locomotion import Locomotion
+from maml_envs.mujoco_task import State
+from maml_envs.task_env import Step
 
 Make = Callable[..., Locomotion]
 """The fixture ``on_warp``: a robot's class, preset and sizes of buffers to one whose worlds are mujoco_warp's."""

@@ -9,7 +9,7 @@ import torch
 from tiny import tiny
 
 import maml_rl
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import checkpoint, meta_train
 
 GOAL = [0.3, -0.2]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from robots import Played, assert_same_robot, assert_terms, beside, center_of_mass, play, taken
 
-from envs.ant import LEGS_DOWN, Ant, AntDirection, AntDirection2D, AntGoal, AntVelocity
-from envs.mujoco_task import State
+from maml_envs.ant import LEGS_DOWN, Ant, AntDirection, AntDirection2D, AntGoal, AntVelocity
+from maml_envs.mujoco_task import State
 
 NAN, INF = float("nan"), float("inf")
 TASKS = {

@@ -84,11 +84,14 @@ LAYERS = (
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
+FOLDERS = {"maml_rl": ROOT / "maml_rl", "maml_envs": ROOT / "envs/maml_envs"}
+
+
 def modules(package: str) -> dict[str, Path]:
     """Files of a package by dotted name, the package's own ``__init__`` as that."""
     found = {}
-    for path in sorted((ROOT / package).rglob("*.py")):
-        parts = path.relative_to(ROOT / package).with_suffix("").parts
+    for path in sorted(FOLDERS[package].rglob("*.py")):
+        parts = path.relative_to(FOLDERS[package]).with_suffix("").parts
         found[".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)] = path
     return found
 
@@ -130,20 +133,20 @@ def test_a_module_imports_from_lower_layers_or_its_own(name: str) -> None:
 
 
 OUTSIDE = {"__init__", "__main__", "gymnasium_env"}
-"""Modules of envs that use the package as others do."""
+"""Modules of maml_envs that use the package as others do."""
 
 
-@pytest.mark.parametrize("package", ["maml_rl", "envs"])
+@pytest.mark.parametrize("package", ["maml_rl", "maml_envs"])
 def test_no_module_imports_itself_through_others(package: str) -> None:
     graph = inside(package)
-    if package == "envs":  # its modules name their errors from envs.errors, and not from envs
+    if package == "maml_envs":  # its modules name their errors from maml_envs.errors, and not from maml_envs
         assert all("__init__" not in used for name, used in graph.items() if name not in OUTSIDE)
         graph["gymnasium_env"].discard("__init__")
     list(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
-def test_envs_knows_nothing_of_maml_rl() -> None:
-    for path in modules("envs").values():
+def test_maml_envs_knows_nothing_of_maml_rl() -> None:
+    for path in modules("maml_envs").values():
         assert not {name for name in imports(path) if name.split(".")[0] == "maml_rl"}, path
 
 
@@ -220,11 +223,11 @@ def test_training_imports_no_picture_library(library: str, loaded: set[str]) -> 
 
 
 def test_training_on_a_cpu_does_without_the_extra_gpu(loaded: set[str]) -> None:
-    assert not loaded & {"warp", "mujoco_warp", "envs.physics.gpu"}
+    assert not loaded & {"warp", "mujoco_warp", "maml_envs.physics.gpu"}
 
 
 def test_a_file_is_one_idea() -> None:
     # a second idea has moved in where a file is longer
-    for package in ("maml_rl", "envs"):
+    for package in FOLDERS:
         for path in modules(package).values():
             assert len(path.read_text().splitlines()) <= 280, path

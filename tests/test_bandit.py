@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs import InputError, check_contract
-from envs.bandit import Bandit
-from envs.gymnasium_env import SingleEnv
+from maml_envs import InputError, check_contract
+from maml_envs.bandit import Bandit
+from maml_envs.gymnasium_env import SingleEnv
 
 N = 20000
 PRESETS = pytest.mark.parametrize("preset", ["bernoulli", "gaussian"])

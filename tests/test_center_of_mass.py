@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from envs.center_of_mass import CenterOfMass, rotation
-from envs.half_cheetah import half_cheetah_model
-from envs.mujoco_task import State, gymnasium_asset
+from maml_envs.center_of_mass import CenterOfMass, rotation
+from maml_envs.half_cheetah import half_cheetah_model
+from maml_envs.mujoco_task import State, gymnasium_asset
 
 # Turned bodies, two joints on one, anchors off the body's origin, reference angles, a body without a joint.
 TREE = """

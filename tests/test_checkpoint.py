@@ -12,7 +12,7 @@ import pytest
 import torch
 from foreign import saved, sealed
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.checkpoint import Checkpoint, load, save
 
 STATE = Checkpoint(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tiny import TINY, Command, files, finish, maml_rl, rows, same_checkpoint, tiny
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import check_gradients, checkpoint, evaluate, meta_train
 from maml_rl.config_file import load, to_toml
 from maml_rl.run_folder import read_config
@@ -21,7 +21,7 @@ BROKEN = """
 import gymnasium
 import numpy
 import torch
-from envs import Step, TaskEnv
+from maml_envs import Step, TaskEnv
 
 class Broken(TaskEnv):
     horizon = 4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.comparison import compare, compare_groups, returns_of
 from maml_rl.config import Config
 from maml_rl.groups import grouped

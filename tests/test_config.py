@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from tiny import tiny
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import config_file as configuration
 from maml_rl.config import Config
 from maml_rl.config_file import load, to_toml

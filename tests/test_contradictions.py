@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.config import Config, Inner, Outer
 from maml_rl.config_file import parse
 

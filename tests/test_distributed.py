@@ -24,8 +24,8 @@ from ranks import Ended, command, launch, torchrun
 from tiny import rows, same_checkpoint, tiny
 from torch.distributed import TCPStore
 
-from envs import InputError, WorkerError
-from envs.cores import cores
+from maml_envs import InputError, WorkerError
+from maml_envs.cores import cores
 from maml_rl import checkpoint, distributed, meta_train
 from maml_rl.learner import build
 from maml_rl.meta import Exploration
@@ -423,7 +423,7 @@ def test_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch: pytest.MonkeyPa
 def test_no_more_cores_than_the_process_may_run_on() -> None:
     code = (
         "import os; "
-        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from envs.cores import cores; print(cores())"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from maml_envs.cores import cores; print(cores())"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from envs import FAMILIES
-from envs.__main__ import document
+from maml_envs import FAMILIES
+from maml_envs.__main__ import document
 
 DOC = Path(__file__).parent.parent / "docs/environments.md"
 
 
 def test_it_is_what_the_classes_say() -> None:
-    assert DOC.read_text() == document(), "run: python -m envs > docs/environments.md"
+    assert DOC.read_text() == document(), "run: python -m maml_envs > docs/environments.md"
 
 
 def test_every_family_has_its_table_row_and_its_own_words() -> None:

@@ -11,7 +11,7 @@ import pytest
 from tiny import files, tiny
 
 import maml_rl
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import Evaluation, checkpoint, meta_train
 from maml_rl.evaluate import load_learner, rate_factors
 

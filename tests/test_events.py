@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tiny import files, tiny
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import meta_train
 from maml_rl.events import Events
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import exact
 from maml_rl.check_estimators import CHOICES, check_estimators, problem, sampled_gradients
 from maml_rl.losses import ESTIMATORS

@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_make_env import Good
 
-import envs
-from envs import GymnasiumTaskEnv
-from envs.examine import Finding, examine
+import maml_envs
+from maml_envs import GymnasiumTaskEnv
+from maml_envs.examine import Finding, examine
 from maml_rl import cli
 
 
@@ -20,7 +20,7 @@ def said(make) -> dict[str, Finding]:
 
 @pytest.mark.parametrize("name", ["navigation", "half-cheetah-vel", "bandit", "tabular-mdp"])
 def test_our_own_environments_are_sound(name: str) -> None:
-    findings = said(lambda: envs.make(name, copies=1)[0])
+    findings = said(lambda: maml_envs.make(name, copies=1)[0])
     assert {finding.level for finding in findings.values()} == {"ok"}
     assert len(findings) == 10
 
@@ -113,7 +113,7 @@ def test_the_table_of_environments(monkeypatch: pytest.MonkeyPatch, capsys) -> N
     assert lines[0] == ["name", "preset", "task", "observation", "action", "horizon", "beyond"]
     assert ["half-cheetah-dir", "finn2017", "1", "20", "6", "200", "no"] in lines
     assert ["tabular-mdp", "duan2016", "10", "x", "5", "x", "11", "10", "one", "of", "5", "10", "no"] in lines
-    assert [line[:2] for line in lines[1:]] == [[n, p] for n in envs.names() for p in envs.family(n).presets]
+    assert [line[:2] for line in lines[1:]] == [[n, p] for n in maml_envs.names() for p in maml_envs.family(n).presets]
 
 
 class FourValues(gym_probes.Counted):

@@ -10,7 +10,7 @@ import pytest
 from few_shot import write_omniglot
 from tiny import rows
 
-import envs
+import maml_envs
 import maml_rl
 from maml_rl import supervised
 from maml_rl.config import Config
@@ -34,8 +34,8 @@ def test_every_file_is_an_experiment_by_its_name() -> None:
 def test_it_states_its_environment_and_the_size_of_its_data(file: Path) -> None:
     config = load(file)
     assert isinstance(config, Config)
-    assert config.env in envs.names()
-    assert config.preset in envs.family(config.env).presets
+    assert config.env in maml_envs.names()
+    assert config.preset in maml_envs.family(config.env).presets
     stated = tomllib.loads(file.read_text())
     assert set(stated) >= {"env", "preset", "horizon", "tasks", "episodes", "iterations", "policy", "inner"}
 

@@ -12,7 +12,7 @@ import pytest
 from kills import Kills, differences, survive
 from tiny import finish, maml_rl, rows, same_checkpoint, tiny
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import checkpoint, meta_train
 from maml_rl.learner import build
 from maml_rl.run_folder import RunFolder

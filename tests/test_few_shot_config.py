@@ -6,7 +6,7 @@ import pytest
 from few_shot import tiny
 from pydantic import BaseModel, ValidationError
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.config import Config
 from maml_rl.config_file import MAY_DIFFER, load, of_kind, parse, parse_toml, to_toml
 from maml_rl.few_shot_config import FewShotConfig, FewShotInner

@@ -12,7 +12,7 @@ import torch
 from few_shot import learner_of, tiny
 from torch import Tensor
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import checkpoint
 from maml_rl.supervised import Examples, TaskBatch, evaluate, load_learner, meta_train, models
 from maml_rl.supervised.evaluate import RATES, adapted_errors, measures, summarise, trimmed_mean, tune

@@ -15,7 +15,7 @@ from few_shot import tiny, write_omniglot
 from matplotlib.figure import Figure
 from PIL import Image
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.figures import save
 from maml_rl.run_folder import read_config
 from maml_rl.supervised import evaluate, figures, load_learner, meta_train, models

@@ -9,7 +9,7 @@ import torch
 from few_shot import in_double, learner_of, problem
 from torch import Tensor, nn
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.supervised import Examples, TaskBatch, models
 from maml_rl.supervised.learner import FewShotLearner, loss_of
 from maml_rl.types import Params, flatten, map_tensors, unflatten

@@ -10,7 +10,7 @@ import torch
 from few_shot import Blobs, learner_of, tiny
 from tiny import files, same_checkpoint
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import checkpoint
 from maml_rl.supervised import (
     Examples,

@@ -13,7 +13,7 @@ from tiny import files, same_checkpoint
 from tiny import tiny as tiny_rl
 
 import maml_rl
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import Stopped, checkpoint, plot
 from maml_rl.ascent import adam_step
 from maml_rl.config_file import parse_toml

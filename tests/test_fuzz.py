@@ -38,7 +38,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import files, tiny
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import checkpoint, config_file, run_folder
 from maml_rl.config import Config
 from maml_rl.config_file import AnyConfig, to_toml

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import tiny
 
-import envs
-from envs import InputError, ToldTask, physics
-from envs.half_cheetah import HalfCheetahDirection
-from envs.navigation import Navigation
+import maml_envs
+from maml_envs import InputError, ToldTask, physics
+from maml_envs.half_cheetah import HalfCheetahDirection
+from maml_envs.navigation import Navigation
 from maml_rl import learner
 
 CUDA = torch.device("cuda")
@@ -23,14 +23,14 @@ def no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_extra")
-@pytest.mark.parametrize("name", [name for name in envs.names() if "-" in name and name != "tabular-mdp"])
+@pytest.mark.parametrize("name", [name for name in maml_envs.names() if "-" in name and name != "tabular-mdp"])
 def test_a_gpu_needs_the_extra(name: str) -> None:
     message = rf"env = '{name}' with device = 'cuda' simulates on the GPU .*: pip install 'maml_rl\[gpu\]', or use"
     with pytest.raises(InputError, match=message):
-        envs.make(name, device=CUDA)
+        maml_envs.make(name, device=CUDA)
     with pytest.raises(InputError, match=message):
         learner.build(tiny(env=name, device="cuda"))
-    family = envs.family(name)
+    family = maml_envs.family(name)
     with pytest.raises(InputError, match=f"env = '{family.__name__}' with device = 'cuda'"):
         family(device="cuda")
 
@@ -38,7 +38,7 @@ def test_a_gpu_needs_the_extra(name: str) -> None:
 @pytest.mark.usefixtures("no_extra")
 def test_a_gpu_that_was_found_and_not_asked_for_leaves_mujoco_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(learner.envs, "make", lambda *args: asked.append(args[-1]) or [HalfCheetahDirection()])
+    monkeypatch.setattr(learner.maml_envs, "make", lambda *args: asked.append(args[-1]) or [HalfCheetahDirection()])
     built = learner.build(tiny(env="half-cheetah-dir", device="auto"))
     assert built.device == CUDA
     learner.build(tiny(env="navigation", device="auto"))
@@ -48,16 +48,16 @@ def test_a_gpu_that_was_found_and_not_asked_for_leaves_mujoco_on_the_cpu(monkeyp
 
 
 def test_the_device_reaches_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [env.device.type for env in envs.make("half-cheetah-dir")] == ["cpu", "cpu"]
+    assert [env.device.type for env in maml_envs.make("half-cheetah-dir")] == ["cpu", "cpu"]
     monkeypatch.setattr(physics, "find_spec", lambda _: util.find_spec("os"))
     made = []
     monkeypatch.setattr(
         HalfCheetahDirection, "__init__", lambda self, **options: (made.append(options), vars(self).update(options))[0]
     )
-    envs.make("half-cheetah-dir", "finn2017", device=CUDA)
+    maml_envs.make("half-cheetah-dir", "finn2017", device=CUDA)
     # One copy: there is nothing that two could do side by side.
     assert made == [{"preset": "finn2017", "device": CUDA}]
-    (env,) = envs.make("navigation", device=torch.device("meta"))
+    (env,) = maml_envs.make("navigation", device=torch.device("meta"))
     assert (type(env), env.device.type) == (Navigation, "meta")
 
 

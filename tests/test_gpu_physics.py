@@ -13,14 +13,14 @@ pytest.importorskip("mujoco_warp")
 import mujoco_warp
 import warp
 
-from envs.ant import AntDirection, ant_model
-from envs.half_cheetah import HalfCheetahDirection, half_cheetah_model
-from envs.hopper import hopper_model
-from envs.locomotion import Locomotion
-from envs.mujoco_task import State
-from envs.physics import gpu
-from envs.physics.gpu import GpuPhysics, buffer_sizes
-from envs.walker2d import Walker2dRandomDynamics
+from maml_envs.ant import AntDirection, ant_model
+from maml_envs.half_cheetah import HalfCheetahDirection, half_cheetah_model
+from maml_envs.hopper import hopper_model
+from maml_envs.locomotion import Locomotion
+from maml_envs.mujoco_task import State
+from maml_envs.physics import gpu
+from maml_envs.physics.gpu import GpuPhysics, buffer_sizes
+from maml_envs.walker2d import Walker2dRandomDynamics
 from maml_rl.policies import GaussianPolicy
 from maml_rl.rollout import rollout
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.config import Config
 from maml_rl.config_file import MAY_DIFFER
 from maml_rl.groups import grouped

@@ -13,8 +13,8 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-import envs
-from envs.gymnasium_env import SingleEnv
+import maml_envs
+from maml_envs.gymnasium_env import SingleEnv
 
 IDS = [
     "maml_rl/navigation-finn2017-v0",
@@ -58,12 +58,12 @@ def make() -> Iterator[Make]:
 def test_every_preset_of_every_family_has_an_id() -> None:
     registered = [name for name in gymnasium.registry if name.startswith("maml_rl/")]
     assert registered == IDS + ROBOTS + DISCRETE
-    families = [(name, preset) for name in envs.names() for preset in envs.family(name).presets]
+    families = [(name, preset) for name in maml_envs.names() for preset in maml_envs.family(name).presets]
     assert registered == [f"maml_rl/{name}-{preset}-v0" for name, preset in families]
 
 
 def test_the_ids_work_in_a_program_that_imports_gymnasium_alone(tmp_path: Path) -> None:
-    code = "import gymnasium; print(gymnasium.make('envs:maml_rl/navigation-finn2017-v0').reset(seed=0)[0])"
+    code = "import gymnasium; print(gymnasium.make('maml_envs:maml_rl/navigation-finn2017-v0').reset(seed=0)[0])"
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0. 0.]\n", "")
@@ -203,7 +203,7 @@ except Exception as error:
     sys.exit(77)
 
 import gymnasium, numpy as np, torch
-env = gymnasium.make("envs:maml_rl/half-cheetah-dir-gymnasium-v0", render_mode="rgb_array")
+env = gymnasium.make("maml_envs:maml_rl/half-cheetah-dir-gymnasium-v0", render_mode="rgb_array")
 env.reset(seed=0)
 first, again = env.render(), env.render()
 for _ in range(10):
@@ -253,7 +253,7 @@ def test_the_half_cheetah_draws_itself(tmp_path: Path) -> None:
 
 
 def test_a_policys_scale_and_bounds_are_mapped_to_the_unit_box() -> None:
-    class Lopsided(envs.TaskEnv):
+    class Lopsided(maml_envs.TaskEnv):
         """Its policy's actions lie in [-1, 3] and [0, 0.5]; it shows the action as its observation."""
 
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -267,7 +267,7 @@ def test_a_policys_scale_and_bounds_are_mapped_to_the_unit_box() -> None:
             return tasks.expand(-1, 2)
 
         def step(self, action):
-            return envs.Step.ongoing(action, action.sum(-1))
+            return maml_envs.Step.ongoing(action, action.sum(-1))
 
     env = SingleEnv(Lopsided())
     env.reset(seed=0)

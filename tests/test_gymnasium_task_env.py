@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import envs
-from envs import GymnasiumTaskEnv, InputError, Vector, WorkerError, random
-from envs.spaces import Actions
-from envs.task_env import HELD_OUT_SEED
-from envs.task_ranges import by_spec
+import maml_envs
+from maml_envs import GymnasiumTaskEnv, InputError, Vector, WorkerError, random
+from maml_envs.spaces import Actions
+from maml_envs.task_env import HELD_OUT_SEED
+from maml_envs.task_ranges import by_spec
 from maml_rl.policies import GaussianPolicy
 from maml_rl.rollout import rollout
 from maml_rl.types import Trajectory, stack
@@ -155,7 +155,7 @@ def test_how_long_an_episode_is() -> None:
     assert GymnasiumTaskEnv(gym_probes.Counted).horizon == 6
     assert GymnasiumTaskEnv(gym_probes.Counted, horizon=3).horizon == 3
     assert GymnasiumTaskEnv(PENDULUM).horizon == 200  # gymnasium's time limit
-    (env,) = envs.make("gymnasium:Pendulum-v1", horizon=250, task_ranges={"g": (5, 15)})
+    (env,) = maml_envs.make("gymnasium:Pendulum-v1", horizon=250, task_ranges={"g": (5, 15)})
     assert env.horizon == 250
     env.reset(torch.tensor([[9.0]]), torch.arange(1))
     ends = [env.step(torch.zeros(1, 1)).truncated.item() for _ in range(250)]

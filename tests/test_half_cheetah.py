@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs import InputError
-from envs.half_cheetah import (
+from maml_envs import InputError
+from maml_envs.half_cheetah import (
     HalfCheetah,
     HalfCheetahDirection,
     HalfCheetahVelocity,
     half_cheetah_model,
 )
-from envs.mujoco_task import State
+from maml_envs.mujoco_task import State
 
 FAMILIES = (HalfCheetahDirection, HalfCheetahVelocity)
 HELD_OUT = [[0.7558706], [0.1408627], [0.4277037], [0.2928452]]

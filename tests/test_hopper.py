@@ -5,8 +5,8 @@ import pytest
 import torch
 from robots import assert_same_robot, assert_terms, beside, play
 
-from envs.hopper import HopperRandomDynamics
-from envs.mujoco_task import State
+from maml_envs.hopper import HopperRandomDynamics
+from maml_envs.mujoco_task import State
 
 
 def test_the_reward_is_its_formula() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from robots import assert_same_robot, assert_terms, beside, center_of_mass, play
 
-from envs.humanoid import HumanoidDirection
-from envs.mujoco_task import State
+from maml_envs.humanoid import HumanoidDirection
+from maml_envs.mujoco_task import State
 
 TASKS = [[1.0, 0.0], [-0.6, 0.8]]
 

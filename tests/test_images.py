@@ -5,7 +5,7 @@ import torch
 from few_shot import Blobs, blobs, learner_of
 from torch import Tensor
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.supervised import Examples, LabelledTasks, TaskBatch
 from maml_rl.supervised.evaluate import adapted_errors, measures
 

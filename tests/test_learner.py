@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import tiny
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.learner import Learner, Purpose, build, choose_device
 from maml_rl.types import stack
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from envs.hopper import HopperRandomDynamics
-from envs.locomotion import outside
-from envs.mujoco_task import State
+from maml_envs.hopper import HopperRandomDynamics
+from maml_envs.locomotion import outside
+from maml_envs.mujoco_task import State
 
 
 def test_the_terms_follow_the_definition() -> None:

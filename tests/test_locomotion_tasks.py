@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from envs import InputError
-from envs.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
-from envs.half_cheetah import HalfCheetahVelocity
-from envs.humanoid import HumanoidDirection
-from envs.locomotion import Locomotion, Motion
-from envs.walker2d import Walker2dDirection, Walker2dVelocity
+from maml_envs import InputError
+from maml_envs.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
+from maml_envs.half_cheetah import HalfCheetahVelocity
+from maml_envs.humanoid import HumanoidDirection
+from maml_envs.locomotion import Locomotion, Motion
+from maml_envs.walker2d import Walker2dDirection, Walker2dVelocity
 
 MANY = 4000
 

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-import envs
-from envs import InputError, Memory, Step, TaskEnv, check_contract
-from envs.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
-from envs.bandit import Bandit
-from envs.check import ContractError
-from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
-from envs.hopper import HopperRandomDynamics
-from envs.humanoid import HumanoidDirection
-from envs.navigation import Navigation
-from envs.tabular_mdp import TabularMDP
-from envs.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
+import maml_envs
+from maml_envs import InputError, Memory, Step, TaskEnv, check_contract
+from maml_envs.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
+from maml_envs.bandit import Bandit
+from maml_envs.check import ContractError
+from maml_envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
+from maml_envs.hopper import HopperRandomDynamics
+from maml_envs.humanoid import HumanoidDirection
+from maml_envs.navigation import Navigation
+from maml_envs.tabular_mdp import TabularMDP
+from maml_envs.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 
 FAMILIES = {
     "navigation": Navigation,
@@ -44,8 +44,8 @@ FAMILIES = {
 
 
 def test_names() -> None:
-    assert {name: envs.family(name) for name in envs.names()} == FAMILIES
-    assert envs.names() == list(FAMILIES)
+    assert {name: maml_envs.family(name) for name in maml_envs.names()} == FAMILIES
+    assert maml_envs.names() == list(FAMILIES)
     assert issubclass(InputError, ValueError)
 
 
@@ -61,7 +61,7 @@ def test_names() -> None:
     ],
 )
 def test_defaults(name: str, family: type[TaskEnv], copies: int, preset: str, horizon: int) -> None:
-    made = envs.make(name)
+    made = maml_envs.make(name)
     assert [type(env) for env in made] == [family] * copies
     assert len({id(env) for env in made}) == copies
     assert [(env.preset, env.horizon) for env in made] == [(preset, horizon)] * copies
@@ -69,15 +69,15 @@ def test_defaults(name: str, family: type[TaskEnv], copies: int, preset: str, ho
 
 
 def test_options_reach_every_copy() -> None:
-    made = envs.make("half-cheetah-vel", "finn2017", horizon=17, copies=3)
+    made = maml_envs.make("half-cheetah-vel", "finn2017", horizon=17, copies=3)
     assert [(env.preset, env.horizon, env.dt) for env in made] == [("finn2017", 17, 0.01)] * 3
-    assert [env.horizon for env in envs.make("navigation", horizon=5)] == [5]
+    assert [env.horizon for env in maml_envs.make("navigation", horizon=5)] == [5]
 
 
-@pytest.mark.parametrize("name", envs.names())
+@pytest.mark.parametrize("name", maml_envs.names())
 def test_our_own_environments_keep_the_contract(name: str) -> None:
-    for preset in envs.family(name).presets:
-        (env,) = envs.make(name, preset, copies=1)
+    for preset in maml_envs.family(name).presets:
+        (env,) = maml_envs.make(name, preset, copies=1)
         check_contract(env)
         env.close()
 
@@ -96,7 +96,7 @@ def test_our_own_environments_keep_the_contract(name: str) -> None:
 )
 def test_an_unknown_name_says_what_is_near(name: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
-        envs.make(name)
+        maml_envs.make(name)
     message = str(caught.value)
     assert message.startswith(f"env = {name!r} is not an environment; {hint}")
     assert message.endswith("Your own class is 'module:Class'")
@@ -104,12 +104,12 @@ def test_an_unknown_name_says_what_is_near(name: str, hint: str) -> None:
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(InputError) as caught:
-        envs.make("half-cheetah-dir", "rllab")
+        maml_envs.make("half-cheetah-dir", "rllab")
     assert str(caught.value) == (
         "preset = 'rllab' does not exist for half-cheetah-dir; its presets: gymnasium, finn2017"
     )
     with pytest.raises(InputError, match=r"its presets: finn2017$"):
-        envs.make("navigation", "")
+        maml_envs.make("navigation", "")
 
 
 # --- A class of one's own.
@@ -119,7 +119,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from envs import Step, TaskEnv
+from maml_envs import Step, TaskEnv
 
 
 class Base(TaskEnv):
@@ -188,18 +188,18 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
 def refusal(name: str, *options: str) -> str:
     with pytest.raises(InputError) as caught:
-        envs.make(name, *options)
+        maml_envs.make(name, *options)
     return str(caught.value)
 
 
 def test_a_class_of_the_current_folder(write: Write, tmp_path: Path) -> None:
     assert str(tmp_path) not in sys.path
     write(my_walk=WALK)
-    made = envs.make("my_walk:Walk")
+    made = maml_envs.make("my_walk:Walk")
     assert [type(env).__name__ for env in made] == ["Walk", "Walk"]
     assert [(env.preset, env.horizon) for env in made] == [("slow", 6)] * 2
     assert inspect.getfile(type(made[0])) == str(tmp_path / "my_walk.py")
-    (fast,) = envs.make("my_walk:Walk", "fast", horizon=9, copies=1)
+    (fast,) = maml_envs.make("my_walk:Walk", "fast", horizon=9, copies=1)
     assert (fast.preset, fast.horizon) == ("fast", 9)
     assert sys.path.count(str(tmp_path)) == 1
 
@@ -208,12 +208,12 @@ def test_a_class_in_a_package(write: Write, tmp_path: Path) -> None:
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "inner.py").write_text(WALK)
     write()
-    assert type(envs.make("my_package.inner:Walk")[0]).__module__ == "my_package.inner"
+    assert type(maml_envs.make("my_package.inner:Walk")[0]).__module__ == "my_package.inner"
     assert "no module 'my_package.other' in " in refusal("my_package.other:Walk")
 
 
 def test_an_installed_class_is_found_too() -> None:
-    assert type(envs.make("envs.navigation:Navigation")[0]) is Navigation
+    assert type(maml_envs.make("maml_envs.navigation:Navigation")[0]) is Navigation
 
 
 def test_presets_of_a_class_of_ones_own(write: Write) -> None:
@@ -252,8 +252,8 @@ def test_a_class_that_is_not_in_the_module(write: Write) -> None:
 def test_what_is_not_a_task_env(name: str, write: Write) -> None:
     write(my_things=WALK)
     assert refusal(f"my_things:{name}") == (
-        f"env = 'my_things:{name}' is not an environment class: derive it from envs.TaskEnv, or from gymnasium.Env "
-        "with the methods sample_tasks and set_task"
+        f"env = 'my_things:{name}' is not an environment class: derive it from maml_envs.TaskEnv, or from "
+        "gymnasium.Env with the methods sample_tasks and set_task"
     )
 
 
@@ -266,7 +266,7 @@ def test_a_class_that_is_not_finished(write: Write) -> None:
 def test_a_class_that_breaks_the_contract_is_refused_when_made(write: Write) -> None:
     write(my_broken=WALK)
     with pytest.raises(ContractError, match=r"^Broken: Step.reward has shape \(2, 1\)\. It must be \(2,\)$"):
-        envs.make("my_broken:Broken")
+        maml_envs.make("my_broken:Broken")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_class_that_breaks_the_contract_is_refused_when_made(write: Write) -> 
         # A missing module whose name is how the user's own begins, or that lies inside it.
         ("import my_err", ModuleNotFoundError, "No module named 'my_err'"),
         ("import my_error.inner", ModuleNotFoundError, "No module named 'my_error.inner'"),
-        ("from envs import Nothing", ImportError, "cannot import name 'Nothing'"),
+        ("from maml_envs import Nothing", ImportError, "cannot import name 'Nothing'"),
         ("class Walk(", SyntaxError, "was never closed"),
     ],
 )
@@ -286,14 +286,14 @@ def test_errors_inside_a_users_module_come_through(
 ) -> None:
     write(my_error=text)
     with pytest.raises(error, match=message) as caught:
-        envs.make("my_error:Walk")
+        maml_envs.make("my_error:Walk")
     assert not isinstance(caught.value, InputError)
 
 
 def test_errors_inside_a_users_class_come_through(write: Write) -> None:
     write(my_needs=WALK + "\n\nclass Needs(Walk):\n    def __init__(self, size):\n        pass\n")
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'size'"):
-        envs.make("my_needs:Needs")
+        maml_envs.make("my_needs:Needs")
 
 
 # --- The contract.
@@ -366,7 +366,7 @@ def test_what_stands_for_the_memory_of_steps_is_checked() -> None:
     check_contract(Remembers())
     for wrong in (object(), 1, torch.zeros(2)):
         Remembers.given = wrong
-        with pytest.raises(InputError, match=r"step_memory is .*Give an envs.Memory\(\) that you keep, or None"):
+        with pytest.raises(InputError, match=r"step_memory is .*Give a maml_envs.Memory\(\) that you keep, or None"):
             check_contract(Remembers())
 
 
@@ -418,11 +418,11 @@ VIOLATIONS = {
     ),
     "step gives gymnasium's tuple": (
         with_step(lambda number, step: tuple(step)),
-        "step(...) is a tuple. Return envs.Step(...) or Step.ongoing(...)",
+        "step(...) is a tuple. Return maml_envs.Step(...) or Step.ongoing(...)",
     ),
     "step gives nothing": (
         with_step(lambda number, step: None),
-        "step(...) is a NoneType. Return envs.Step(...) or Step.ongoing(...)",
+        "step(...) is a NoneType. Return maml_envs.Step(...) or Step.ongoing(...)",
     ),
     "numpy observation": (
         with_step(lambda number, step: step._replace(observation=step.observation.numpy())),

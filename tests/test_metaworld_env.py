@@ -14,9 +14,9 @@ import pytest
 import torch
 from tiny import rows, tiny
 
-import envs
-from envs import InputError, Vector
-from envs.metaworld_env import SEED, WIDTH, Idle, MetaWorld, metaworld_maker
+import maml_envs
+from maml_envs import InputError, Vector
+from maml_envs.metaworld_env import SEED, WIDTH, Idle, MetaWorld, metaworld_maker
 from maml_rl import evaluate, meta_train
 
 
@@ -93,7 +93,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_metaworld_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "metaworld", None)
     with pytest.raises(InputError, match=r"'metaworld:reach-v3' needs Meta-World.*pip install -e '\.\[metaworld\]'"):
-        envs.make("metaworld:reach-v3")
+        maml_envs.make("metaworld:reach-v3")
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -103,13 +103,13 @@ def test_without_metaworld_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
 )
 def test_an_unknown_name_says_what_there_is(name: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        envs.make(f"metaworld:{name}")
+        maml_envs.make(f"metaworld:{name}")
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_ranges_are_refused() -> None:
     with pytest.raises(InputError, match="task_ranges does nothing for env = 'metaworld:arm-v3'"):
-        envs.make("metaworld:arm-v3", task_ranges={"gravity": (0, 1)})
+        maml_envs.make("metaworld:arm-v3", task_ranges={"gravity": (0, 1)})
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -141,7 +141,7 @@ def test_held_out_tasks_are_new_goals_or_new_environments() -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_each_row_plays_its_own_environment_whatever_came_before() -> None:
-    with closing(envs.make("metaworld:ML10")[0]) as env:
+    with closing(maml_envs.make("metaworld:ML10")[0]) as env:
         made = Arm.made
         tasks = torch.cat((env.held_out_tasks(3), env.held_out_tasks(2, "out")))
         for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 1, 1, 0, 3]):
@@ -219,7 +219,7 @@ def test_training_does_not_depend_on_workers(tmp_path: Any) -> None:
 
 @pytest.mark.usefixtures("metaworld")
 def test_workers_import_no_torch() -> None:
-    with closing(envs.make("metaworld:reach-v3", vector=Vector(workers=1))[0]) as env:
+    with closing(maml_envs.make("metaworld:reach-v3", vector=Vector(workers=1))[0]) as env:
         env.reset(env.held_out_tasks(1), torch.zeros(1, dtype=torch.int64))
         (pid,) = env._batch.pids
         with open(f"/proc/{pid}/maps") as maps:

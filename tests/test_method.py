@@ -11,7 +11,7 @@ from probes import Target
 from tiny import files, rows, same_checkpoint, tiny
 
 import maml_rl
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import Evaluation, checkpoint, meta_train
 from maml_rl.config import Config
 from maml_rl.config_file import load

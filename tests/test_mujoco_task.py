@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.half_cheetah import HalfCheetahDirection, half_cheetah_model
-from envs.mujoco_task import MujocoTask, ResetNoise, State, gymnasium_asset
-from envs.physics.cpu import CpuPhysics
+from maml_envs.half_cheetah import HalfCheetahDirection, half_cheetah_model
+from maml_envs.mujoco_task import MujocoTask, ResetNoise, State, gymnasium_asset
+from maml_envs.physics.cpu import CpuPhysics
 
 
 @pytest.fixture(autouse=True)

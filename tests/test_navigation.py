@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs import InputError
-from envs.navigation import Navigation
+from maml_envs import InputError
+from maml_envs.navigation import Navigation
 
 HELD_OUT = [[0.2558706, -0.3591373], [-0.0722963, -0.2071548], [0.0073528, -0.070649]]
 HELD_OUT_BEYOND = [[0.4850157, -0.6807629], [-0.1771831, -0.507693], [0.061797, -0.5937709]]

@@ -17,7 +17,7 @@ import torch
 from few_shot import BACKGROUND, EVALUATION, drawing, entries, write_omniglot, write_zip
 from PIL import Image
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.supervised import omniglot
 
 MODULE: Any = importlib.import_module("maml_rl.supervised.omniglot")

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DRAW = """
 import mujoco
-from envs import InputError, opengl
+from maml_envs import InputError, opengl
 ball = "<mujoco><worldbody><light pos='0 0 3'/><geom size='1' rgba='1 0 0 1'/></worldbody></mujoco>"
 model = mujoco.MjModel.from_xml_string(ball)
 data = mujoco.MjData(model)

@@ -23,9 +23,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_contents(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"maml_rl/py.typed", "envs/py.typed", "maml_rl/experiments/navigation.toml"} <= names
+    assert {"maml_rl/py.typed", "maml_envs/py.typed", "maml_rl/experiments/navigation.toml"} <= names
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"maml_rl", "envs"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"maml_rl", "maml_envs"}
 
 
 def test_experiments_are_found_by_name_once_installed(wheel: Path, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import envs
-from envs import GymnasiumTaskEnv, InputError, Step, TaskEnv, make
-from envs.half_cheetah import HalfCheetahDirection
-from envs.mujoco_task import MujocoTask
-from envs.random_dynamics import RandomDynamics
-from envs.told_task import ToldTask
+import maml_envs
+from maml_envs import GymnasiumTaskEnv, InputError, Step, TaskEnv, make
+from maml_envs.half_cheetah import HalfCheetahDirection
+from maml_envs.mujoco_task import MujocoTask
+from maml_envs.random_dynamics import RandomDynamics
+from maml_envs.told_task import ToldTask
 
 WORDS = {
     "navigation": ([0.3, -0.204], "goal (0.30, -0.20)"),
@@ -31,7 +31,7 @@ WORDS = {
     "walker-vel": ([2.0], "goal velocity 2.00 m/s"),
     "bandit": ([0.1, 0.7, 0.2, 0.0, 0.3], "arm 1 pays most, 0.70"),
 }
-PRESETS = [(name, preset) for name in envs.names() for preset in envs.family(name).presets]
+PRESETS = [(name, preset) for name in maml_envs.names() for preset in maml_envs.family(name).presets]
 
 
 def first(name: str, preset: str | None = None) -> TaskEnv:
@@ -45,7 +45,7 @@ def begun(env: TaskEnv, batch: int = 2) -> Tensor:
     return tasks
 
 
-@pytest.mark.parametrize("name", envs.names())
+@pytest.mark.parametrize("name", maml_envs.names())
 def test_tasks_in_words(name: str) -> None:
     env = first(name)
     if isinstance(env, RandomDynamics):

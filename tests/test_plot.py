@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import tiny
 
 import maml_rl
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import figures, meta_train
 from maml_rl.config import Config
 from maml_rl.distributions import Normal

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.random import fold, normal, uniform
+from maml_envs.random import fold, normal, uniform
 
 WORD = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15

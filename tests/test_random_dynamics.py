@@ -8,9 +8,9 @@ import pytest
 import torch
 from robots import actions, play
 
-from envs.hopper import HopperRandomDynamics, hopper_model
-from envs.random_dynamics import RandomDynamics
-from envs.walker2d import Walker2dRandomDynamics, walker2d_model
+from maml_envs.hopper import HopperRandomDynamics, hopper_model
+from maml_envs.random_dynamics import RandomDynamics
+from maml_envs.walker2d import Walker2dRandomDynamics, walker2d_model
 
 FAMILIES = pytest.mark.parametrize("family", [Walker2dRandomDynamics, HopperRandomDynamics])
 NAMES = ("body_mass", "body_inertia", "dof_damping", "geom_friction")

@@ -39,8 +39,8 @@ def test_links_lead_somewhere(path: str) -> None:
 
 
 def test_the_environments_are_listed() -> None:
-    import envs
+    import maml_envs
 
-    for name in envs.names():
-        presets = ", ".join(envs.family(name).presets)
+    for name in maml_envs.names():
+        presets = ", ".join(maml_envs.family(name).presets)
         assert f"| `{name}` | {presets} |" in README

@@ -14,11 +14,11 @@ from robots import Make
 from tiny import tiny
 from torch import Tensor
 
-from envs import InputError, Memory, Step, TaskEnv, ToldTask, random
-from envs.ant import AntDirection
-from envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
-from envs.hopper import HopperRandomDynamics
-from envs.physics.recording import Recording
+from maml_envs import InputError, Memory, Step, TaskEnv, ToldTask, random
+from maml_envs.ant import AntDirection
+from maml_envs.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
+from maml_envs.hopper import HopperRandomDynamics
+from maml_envs.physics.recording import Recording
 from maml_rl import episodes
 from maml_rl.learner import build
 from maml_rl.policies import GaussianPolicy

@@ -12,8 +12,8 @@ from PIL import Image, ImageColor
 from tiny import Command, files, tiny
 
 import maml_rl
-from envs import InputError
-from envs.navigation import Navigation
+from maml_envs import InputError
+from maml_envs.navigation import Navigation
 from maml_rl import meta_train
 from maml_rl.config import Evaluation
 from maml_rl.evaluate import explore_held_out, load_learner, settings

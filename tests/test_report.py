@@ -19,7 +19,7 @@ from PIL import Image
 from tiny import Command, files, tiny
 
 import maml_rl
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import meta_train
 from maml_rl.config import Config
 from maml_rl.groups import grouped

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import envs
-from envs import SUCCESS, Step, TaskEnv, random
+import maml_envs
+from maml_envs import SUCCESS, Step, TaskEnv, random
 from maml_rl.policies import GaussianPolicy
 from maml_rl.rollout import _waves, rollout
 from maml_rl.types import Params, TaskRows, Trajectory
@@ -200,7 +200,7 @@ def test_an_environment_may_reuse_its_tensors() -> None:
 
 
 def half_cheetah(threads: int) -> Trajectory:
-    made = envs.make("half-cheetah-dir", copies=2)
+    made = maml_envs.make("half-cheetah-dir", copies=2)
     for env in made:
         env._threads = threads
     policy = GaussianPolicy(17, 6)

@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import files, tiny
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.checkpoint import Checkpoint
 from maml_rl.config import Config
 from maml_rl.config_file import to_toml

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.config import Config
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.runs import Run, read_runs, refuse_untrained

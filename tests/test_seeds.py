@@ -19,7 +19,7 @@ from ranks import launch
 from tiny import TINY, Command, files, rows, same_checkpoint, tiny
 from torch import Tensor
 
-from envs import InputError, navigation
+from maml_envs import InputError, navigation
 from maml_rl import Stopped, checkpoint, meta_train, meta_train_seeds, parallel
 from maml_rl.finite import check_gradient
 from maml_rl.learner import build, explore_training

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs import InputError, check_contract
-from envs.gymnasium_env import SingleEnv
-from envs.tabular_mdp import TabularMDP
+from maml_envs import InputError, check_contract
+from maml_envs.gymnasium_env import SingleEnv
+from maml_envs.tabular_mdp import TabularMDP
 
 N = 20000
 

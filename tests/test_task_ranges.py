@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import envs
-from envs import InputError
-from envs.task_ranges import RangedEnv
+import maml_envs
+from maml_envs import InputError
+from maml_envs.task_ranges import RangedEnv
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -114,7 +114,7 @@ REFUSED = {
 def test_what_is_refused(case: str) -> None:
     name, ranges, said = REFUSED[case]
     with pytest.raises(InputError, match=said):
-        envs.make(f"gymnasium:{name}", task_ranges=ranges)
+        maml_envs.make(f"gymnasium:{name}", task_ranges=ranges)
 
 
 def test_an_empty_table_is_refused_by_itself() -> None:
@@ -127,23 +127,23 @@ def test_an_empty_table_is_refused_by_itself() -> None:
 def test_ids_that_are_not_there() -> None:
     for name, said in (("Pendulom-v1", "Did you mean: `Pendulum`"), ("no_such_module:X-v0", "no_such_module")):
         with pytest.raises(InputError, match=rf"^env = 'gymnasium:{name}': [\s\S]*{said}"):
-            envs.make(f"gymnasium:{name}", task_ranges={"g": (1, 2)})
+            maml_envs.make(f"gymnasium:{name}", task_ranges={"g": (1, 2)})
 
 
 def test_a_class_without_tasks_takes_ranges_and_one_with_tasks_does_not() -> None:
     with pytest.raises(InputError, match="Counted draws its own tasks: leave task_ranges out"):
-        envs.make("gym_probes:Counted", task_ranges={"goal": (1, 2)})
+        maml_envs.make("gym_probes:Counted", task_ranges={"goal": (1, 2)})
     with pytest.raises(
         InputError, match=r"(?s)has no sample_tasks and no set_task.*def sample_tasks\(self, count, rng\)"
     ):
-        envs.make("gym_probes:NoMethods")
+        maml_envs.make("gym_probes:NoMethods")
     env = partial(RangedEnv, ranges={"spring": (1, 2)})(gym_probes.NoMethods())
     env.set_task(np.array([1.5]))
     assert (env.unwrapped.spring, gym_probes.NoMethods.spring) == (1.5, 1.0)
 
 
 def test_the_batch_plays_its_tasks() -> None:
-    (env,) = envs.make("gymnasium:Pendulum-v1", horizon=7, task_ranges={"g": (0, 20)})
+    (env,) = maml_envs.make("gymnasium:Pendulum-v1", horizon=7, task_ranges={"g": (0, 20)})
     env.reset(torch.tensor([[0.0], [0.0], [20.0]]), torch.tensor([5, 5, 5]))
     step = env.step(torch.zeros(3, 1))
     assert torch.equal(step.observation[0], step.observation[1])

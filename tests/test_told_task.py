@@ -9,8 +9,8 @@ from probes import BadHeldOut, Probe
 from tiny import tiny
 from torch import Tensor
 
-import envs
-from envs import InputError, TaskEnv, ToldTask, check_contract
+import maml_envs
+from maml_envs import InputError, TaskEnv, ToldTask, check_contract
 from maml_rl.learner import environments
 from maml_rl.policies import GaussianPolicy
 from maml_rl.rollout import rollout
@@ -27,9 +27,9 @@ def actions(env: TaskEnv) -> Tensor:
     return torch.rand(STEPS, BATCH, env.action_width, generator=random) - 0.5
 
 
-@pytest.mark.parametrize("name", envs.names())
+@pytest.mark.parametrize("name", maml_envs.names())
 def test_the_observation_is_the_environments_and_then_the_task(name: str) -> None:
-    (plain,), (told,) = (envs.make(name, copies=1), environments(tiny(env=name, horizon=None, method="oracle"), 1))
+    (plain,), (told,) = (maml_envs.make(name, copies=1), environments(tiny(env=name, horizon=None, method="oracle"), 1))
     assert isinstance(told, ToldTask)
     tasks, seeds = plain.sample_tasks(BATCH, torch.Generator().manual_seed(1)), torch.arange(BATCH)
     numbers, own = tasks.flatten(1), plain.observation_space.shape[0]
@@ -48,7 +48,7 @@ def test_the_observation_is_the_environments_and_then_the_task(name: str) -> Non
 
 @pytest.mark.parametrize("name", ["navigation", "bandit", "tabular-mdp", "half-cheetah-vel"])
 def test_tasks_and_what_is_known_of_them_are_the_environments(name: str) -> None:
-    (env,) = envs.make(name, copies=1)
+    (env,) = maml_envs.make(name, copies=1)
     told = ToldTask(env)
     drawn, again = (e.sample_tasks(4, torch.Generator().manual_seed(2)) for e in (env, told))
     assert torch.equal(drawn, again)

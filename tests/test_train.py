@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import files, rows, same_checkpoint, tiny
 
 import maml_rl
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import checkpoint, meta_train
 from maml_rl.config import Config
 from maml_rl.config_file import parse_toml

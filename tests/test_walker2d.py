@@ -7,8 +7,8 @@ import pytest
 import torch
 from robots import assert_same_robot, assert_terms, beside, play
 
-from envs.mujoco_task import State
-from envs.walker2d import Walker2d, Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
+from maml_envs.mujoco_task import State
+from maml_envs.walker2d import Walker2d, Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 
 # Bonus, time step in s.
 TERMS = {Walker2dDirection: (1.0, 0.016), Walker2dVelocity: (15.0, 0.016), Walker2dRandomDynamics: (1.0, 0.01)}

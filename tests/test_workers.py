@@ -17,8 +17,8 @@ import pytest
 import torch
 from tiny import finish, rows, same_checkpoint, tiny
 
-from envs import GymnasiumTaskEnv, InputError, Vector, WorkerError
-from envs.workers import Workers
+from maml_envs import GymnasiumTaskEnv, InputError, Vector, WorkerError
+from maml_envs.workers import Workers
 from maml_rl import checkpoint, cli, meta_train
 from maml_rl.config_file import load
 
@@ -220,7 +220,7 @@ def test_a_worker_is_light_and_nothing_listens() -> None:
     env = started(gym_probes.Tells)
     env.reset(torch.full((4, 1), 9.0), torch.arange(4))
     told = env.step(torch.zeros(4, 1)).info
-    assert told["torch"].tolist() == told["envs"].tolist() == [0] * 4
+    assert told["torch"].tolist() == told["maml_envs"].tolist() == [0] * 4
     assert told["threads"].tolist() == [1] * 4
     assert told["pid"].tolist() == [float(pid) for pid in pids(env) for _ in range(2)]
     assert not any(listening(pid) for pid in pids(env))

@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from envs import InputError
-from envs.own import import_own
+from maml_envs import InputError
+from maml_envs.own import import_own
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.supervised.omniglot import omniglot
 from maml_rl.supervised.sinusoid import Sinusoid

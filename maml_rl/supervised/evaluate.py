@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs import InputError
-from envs.own import announce_import
+from maml_envs import InputError
+from maml_envs.own import announce_import
 from maml_rl import checkpoint, run_folder
 from maml_rl.config_file import of_kind, parse, with_evaluation
 from maml_rl.few_shot_config import FewShotConfig

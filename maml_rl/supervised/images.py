@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch, held_out_generator
 
 SPLIT_SEED = 20_170_810

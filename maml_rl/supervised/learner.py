@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl import distributed
 from maml_rl.adapt import adapt, inner_step
 from maml_rl.config_file import with_seed

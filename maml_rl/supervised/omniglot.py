@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.supervised.images import LabelledTasks
 
 if TYPE_CHECKING:  # Pillow is loaded when images are read, and not by every training

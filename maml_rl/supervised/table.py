@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from envs import InputError
+from maml_envs import InputError
 from maml_rl.few_shot_config import FewShotConfig
 from maml_rl.runs import read_runs
 from maml_rl.supervised.evaluate import MEASURES

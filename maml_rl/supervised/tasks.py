@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from envs import InputError
+from maml_envs import InputError
 
 VALIDATION_SEED, TEST_SEED = 20_170_810, 20_170_811
 """Held-out tasks are the same whatever the seed of training."""

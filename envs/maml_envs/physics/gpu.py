@@ -1,0 +1,263 @@
+"""MuJoCo on a GPU: mujoco_warp steps all worlds at once, in float32. Needs the extra ``gpu``."""
+
+from collections.abc import Sequence
+from copy import copy
+from functools import partial
+from operator import attrgetter
+
+import mujoco
+import mujoco_warp
+import numpy as np
+import torch
+import warp as wp
+from mujoco_warp import GeomType, OverflowType
+from torch import Tensor
+
+from maml_envs.physics.recording import Recording
+from maml_envs.task_env import Memory
+
+wp.config.log_level = wp.LOG_WARNING
+wp.init()
+
+ROWS = OverflowType.NEFC | OverflowType.NJMAX_NNZ
+CONTACTS = OverflowType.BROADPHASE | OverflowType.NARROWPHASE
+OVERFLOWS = OverflowType.ALL & ~(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)
+"""What loses contacts or forces. A solver that stops at its limit of iterations is no news: MuJoCo's does so too."""
+
+PAIR_CONTACTS = {
+    (GeomType.PLANE, GeomType.SPHERE): 1,
+    (GeomType.PLANE, GeomType.CAPSULE): 2,
+    (GeomType.SPHERE, GeomType.SPHERE): 1,
+    (GeomType.SPHERE, GeomType.CAPSULE): 1,
+    (GeomType.CAPSULE, GeomType.CAPSULE): 2,
+}
+"""Most contacts of two shapes; of others, mjMAXCONPAIR."""
+
+NOT_SIMULATED = {"dof_M0"}
+"""What MuJoCo derives from masses and mujoco_warp does not use."""
+
+SIZE_BUFFERS = {"dof_frictionloss", "tendon_frictionloss"}
+"""What mujoco_warp could vary among worlds, but how many there are above 0 is in the size of the buffers."""
+
+
+def buffer_sizes(model: mujoco.MjModel, pairs: np.ndarray) -> tuple[int, int]:
+    """The most contacts and constraint rows that one world of rigid bodies can have, so that no buffer overflows.
+
+    Every pair of geometries that may collide does, in as many points as two such shapes have. A row is a friction
+    loss, a limit, one of up to 6 of an equality, or one of a contact's: 1 without friction, else the 2 (condim - 1)
+    edges of the pyramid (condim, if the cone is elliptic). There is always one: without any, mujoco_warp's Euler
+    integrator leaves the velocities as they are.
+
+    Args:
+        model: The model.
+        pairs: (pairs, 2) geometries that may collide.
+    """
+    kinds = np.sort(model.geom_type[pairs], axis=1)
+    points = np.array([PAIR_CONTACTS.get((a, b), mujoco.mjMAXCONPAIR) for a, b in kinds.tolist()], dtype=int)
+    dimensions = model.geom_condim[pairs].max(axis=1, initial=0)
+    if model.npair:
+        dimensions = np.maximum(dimensions, model.pair_dim.max())
+    edges = dimensions if model.opt.cone == mujoco.mjtCone.mjCONE_ELLIPTIC else np.maximum(1, 2 * (dimensions - 1))
+    rows = 6 * model.neq + model.jnt_limited.sum() + model.tendon_limited.sum()
+    rows += (model.dof_frictionloss > 0).sum() + (model.tendon_frictionloss > 0).sum()
+    return int(points.sum()), max(1, int(rows + (points * edges).sum()))
+
+
+def _differences(base: mujoco.MjModel, models: Sequence[mujoco.MjModel]) -> set[str]:
+    """Names of the arrays and options in which some model is not the base."""
+    arrays = [name for name in dir(base) if isinstance(getattr(base, name), np.ndarray)]
+    options = [f"opt.{name}" for name in dir(base.opt) if not name.startswith("_")]
+    return {
+        name
+        for name in (*arrays, *options)
+        if any(not np.array_equal(attrgetter(name)(base), attrgetter(name)(model)) for model in models)
+    }
+
+
+def _in_turn(device: torch.device) -> wp.ScopedDevice | wp.ScopedStream:
+    """What warp does goes to the device and, on a GPU, in turn with what torch does."""
+    if device.type == "cuda":
+        return wp.ScopedStream(wp.stream_from_torch(device))
+    return wp.ScopedDevice(wp.device_from_torch(device))
+
+
+def _launch(graph: wp.Graph, device: torch.device) -> None:
+    with _in_turn(device):
+        wp.capture_launch(graph)
+
+
+@wp.kernel(enable_backward=False)
+def _note(
+    nacon: wp.array[int], ncollision: wp.array[int], nefc: wp.array[int], contacts: wp.array[int], rows: wp.array[int]
+) -> None:
+    """The most contacts of all worlds together, and the most rows of each, so far."""
+    world = wp.tid()
+    rows[world] = wp.max(rows[world], nefc[world])
+    if world == 0:
+        contacts[0] = wp.max(contacts[0], wp.max(nacon[0], ncollision[0]))
+
+
+class GpuPhysics:
+    """A batch of MuJoCo worlds over ``mujoco_warp``, one world for each environment; see ``Physics``.
+
+    ``qpos`` and ``qvel`` are float32 torch views of warp's arrays. The physics of a control step is a graph, captured
+    once for each ``frame_skip`` and replayed: nothing waits for the device before ``check``, and ``step`` can be part
+    of a ``Recording``. Models that differ give warp arrays with a leading axis over worlds, of what differs only.
+    ``use`` copies them, and takes models that it had the last time for unchanged.
+
+    ``mujoco_warp`` neither looks for diverged worlds nor resets them. A world turns to NaN here when the size of its
+    state reaches MuJoCo's own limit, or when contacts or forces were lost because a buffer was full, which ``check``
+    reports.
+
+    On a CPU warp records and replays the same graph, which is how this class is tested. What CUDA adds has not been
+    run: the capture on warp's own stream (torch's default stream cannot be captured), the launch on torch's current
+    stream, and the loops of the solver as conditional nodes of the graph. One thread at a time may capture.
+
+    Contacts of a plane with a capsule that leans less than 30 degrees from the plane's normal have other axes of
+    friction than MuJoCo's, which turns the pyramid of a robot that moves in three dimensions.
+
+    Args:
+        models: One compiled model for all worlds, or one for each, all of the same sizes and options.
+        batch: Number of worlds.
+        device: Where they are.
+        contacts: Contacts to make room for in each world, on average; None for the most there can be.
+        rows: Constraint rows to make room for in each world; None for the most there can be.
+
+    Raises:
+        ValueError: The models differ in what cannot vary from world to world; or there is less room than
+            could be needed and the integrator is Runge-Kutta, between whose stages nobody would see that it was full.
+        NotImplementedError: mujoco_warp lacks something that the model uses, such as the PGS solver.
+    """
+
+    def __init__(
+        self,
+        models: mujoco.MjModel | Sequence[mujoco.MjModel],
+        batch: int,
+        device: torch.device,
+        contacts: int | None = None,
+        rows: int | None = None,
+    ) -> None:
+        self._batch = batch
+        self._torch_device = torch.empty(0, device=device).device  # "cuda" is one of them, which warp wants named
+        self._device = wp.device_from_torch(self._torch_device)
+        models = [models] * batch if isinstance(models, mujoco.MjModel) else list(models)
+        self._graphs: dict[int, wp.Graph] = {}
+        self._models: list[mujoco.MjModel] = []
+        self._base = models[0]
+        self._put(set())
+        self.use(models)
+        with _in_turn(self._torch_device):
+            self._most = buffer_sizes(self._base, self._model.nxn_geom_pair_filtered.numpy())
+            self._contacts = self._most[0] if contacts is None else contacts
+            self._rows = self._most[1] if rows is None else rows
+            runge_kutta = self._base.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+            if runge_kutta and (self._contacts < self._most[0] or self._rows < self._most[1]):
+                raise ValueError(
+                    f"with the Runge-Kutta integrator, a full buffer can go unseen: give {self._most[0]} contacts "
+                    f"and {self._most[1]} rows or more, or leave them at None"
+                )
+            self._data = mujoco_warp.make_data(self._base, nworld=batch, nconmax=self._contacts, njmax=self._rows)
+            self._most_contacts, self._most_rows = wp.zeros(1, dtype=int), wp.zeros(batch, dtype=int)
+        self.qpos: Tensor = wp.to_torch(self._data.qpos)
+        self.qvel: Tensor = wp.to_torch(self._data.qvel)
+        self._control: Tensor = wp.to_torch(self._data.ctrl)
+        self._overflow: Tensor = wp.to_torch(self._data.overflow)
+
+    def _put(self, varied: set[str]) -> None:
+        """Put the model on the device, with a row for each world in the arrays that vary."""
+        fixed = sorted(varied - mujoco_warp.Model.__dataclass_fields__.keys() | varied & SIZE_BUFFERS)
+        if fixed:
+            raise ValueError(f"the models differ in {', '.join(fixed)}, which must be the same in all worlds on a GPU")
+        base = copy(self._base)
+        base.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # it has none, and refuses the flag
+        base.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+        with _in_turn(self._torch_device):
+            self._model = mujoco_warp.put_model(base, dict.fromkeys(varied, self._batch))
+        self._model.ncam = self._model.nlight = 0  # nobody looks: two kernels fewer in every physics step
+        self._model.opt.warn_overflow = 0  # check says it
+        self._model.opt.deterministic = True  # the same bits from run to run, in whatever order threads end
+        self._model.opt.graph_conditional = not self._device.is_cuda or wp.is_conditional_graph_supported()
+        self._varied = varied
+        self._graphs.clear()
+        self.memory: Memory | None = Memory()
+
+    def use(self, models: Sequence[mujoco.MjModel]) -> None:
+        """Give each world a model, of the same sizes and options as those before; compared on the host."""
+        if len(models) != self._batch:
+            raise ValueError(f"{len(models)} models for {self._batch} worlds: give one model, or one for each world")
+        if list(models) == self._models:
+            return
+        distinct = list({id(model): model for model in models}.values())
+        varied = self._varied | _differences(self._base, distinct) - NOT_SIMULATED
+        if varied != self._varied:
+            self._put(varied)
+        place = {id(model): index for index, model in enumerate(distinct)}
+        rows = [place[id(model)] for model in models]
+        with _in_turn(self._torch_device):
+            for name in varied:
+                array = getattr(self._model, name)
+                values = np.stack([getattr(model, name) for model in distinct])[rows]
+                array.assign(wp.array(values, dtype=array.dtype, shape=array.shape, device="cpu"))
+        self._models = list(models)
+
+    def set_state(self, qpos: Tensor, qvel: Tensor) -> None:
+        """Put every world at time 0 into the given positions (batch, nq) and velocities (batch, nv)."""
+        with _in_turn(self._torch_device):
+            mujoco_warp.reset_data(self._model, self._data)
+            self._most_contacts.zero_()
+            self._most_rows.zero_()
+        self.qpos.copy_(qpos)
+        self.qvel.copy_(qvel)
+
+    def _capture(self, frame_skip: int) -> wp.Graph:
+        """The physics steps of one control step; warp compiles here what its cache lacks."""
+        with wp.ScopedDevice(self._device), wp.ScopedCapture() as capture:
+            for _ in range(frame_skip):
+                mujoco_warp.step(self._model, self._data)
+                found = [self._data.nacon, self._data.ncollision, self._data.nefc]
+                wp.launch(_note, self._batch, found, [self._most_contacts, self._most_rows])
+        return capture.graph
+
+    def step(self, control: Tensor, frame_skip: int) -> None:
+        """Hold ``control`` (batch, nu) for ``frame_skip`` physics steps."""
+        self._control.copy_(control)
+        if frame_skip not in self._graphs:
+            self._graphs[frame_skip] = self._capture(frame_skip)
+        Recording.between(partial(_launch, self._graphs[frame_skip], self._torch_device))
+        size = torch.maximum(self.qpos.abs().amax(1), self.qvel.abs().amax(1))
+        lost = ~(size < mujoco.mjMAXVAL) | (self._overflow & int(OVERFLOWS) != 0)
+        self.qpos.masked_fill_(lost.unsqueeze(1), torch.nan)
+        self.qvel.masked_fill_(lost.unsqueeze(1), torch.nan)
+
+    def check(self) -> None:
+        """Wait for the device, and see whether every step since ``set_state`` had room for its contacts.
+
+        Raises:
+            FloatingPointError: A buffer was full; the message has its size, what was needed and the remedy.
+        """
+        if not (self._overflow & int(OVERFLOWS)).any():
+            return
+        flags = OverflowType(int(np.bitwise_or.reduce(self._data.overflow.numpy())))
+        needed = -(-int(self._most_contacts.numpy()[0]) // self._batch), int(self._most_rows.numpy().max())
+        worlds = (self._overflow & int(OVERFLOWS)).nonzero().flatten().tolist()
+        buffers = [
+            (CONTACTS, "contacts", self._contacts, needed[0], "max_contacts", self._most[0]),
+            (ROWS, "constraint rows", self._rows, needed[1], "max_rows", self._most[1]),
+        ]
+        found = [
+            f"{size} {what} a world, and at least {need} are needed: leave {key} of the environment's class at None, "
+            f"which makes room for {most}"
+            for kinds, what, size, need, key, most in buffers
+            if flags & kinds
+        ]
+        others = flags & OVERFLOWS & ~(CONTACTS | ROWS)
+        if others:
+            found.append(f"a buffer of fixed size ({others.name}): this model needs device = 'cpu'")
+        raise FloatingPointError(
+            f"mujoco_warp lost contacts or forces in {len(worlds)} of {self._batch} worlds, the first {worlds[0]}: it "
+            f"had room for {'; '.join(found)}"
+        )
+
+    def close(self) -> None:
+        """Free the graphs."""
+        self._graphs.clear()

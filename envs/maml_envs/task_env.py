@@ -1,0 +1,178 @@
+"""TaskEnv, the contract that every environment keeps: a batch of environments of one task distribution."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maml_envs.errors import InputError
+
+HELD_OUT_SEED = 20170310
+"""Held-out tasks are drawn from this seed, whatever the seed of training."""
+
+SHOWN = 6
+"""Numbers of a task that ``describe`` shows where the family has no words for it."""
+
+
+SUCCESS = "success"
+"""The name in ``Step.info`` of what is counted beside the return: above 0 where the task is solved in this step."""
+
+
+def goal_in_words(goal: Tensor) -> str:
+    """A place that a task asks for: "goal (0.31, -0.20)"."""
+    return f"goal ({', '.join(f'{value:.2f}' for value in goal.tolist())})"
+
+
+class Memory:
+    """Stands for the memory that steps work in; see ``TaskEnv.step_memory``."""
+
+
+class Step(NamedTuple):
+    """What one control step of every environment in the batch gives."""
+
+    observation: Tensor  # (batch, obs)
+    reward: Tensor  # (batch,)
+    terminated: Tensor  # (batch,) bool: the task itself has ended; no value after it
+    truncated: Tensor  # (batch,) bool: cut short from outside, such as by a time limit
+    info: dict[str, Tensor]  # name -> (batch,), the same names at every step: reward terms, SUCCESS where there is one
+
+    @classmethod
+    def ongoing(cls, observation: Tensor, reward: Tensor, info: dict[str, Tensor] | None = None) -> "Step":
+        """A step after which no environment ends."""
+        never = torch.zeros_like(reward, dtype=torch.bool)
+        return cls(observation, reward, never, never, info or {})
+
+
+class TaskEnv(ABC):
+    """A batch of environments of one task distribution, on one device.
+
+    A task is one row of an array, so that tasks stack, shard, log and checkpoint like any other tensor. An
+    environment that ends stays ended until the next reset: nothing resets by itself, and callers mask what
+    comes after the end.
+
+    Attributes:
+        observation_space: Space of one environment's observation, a one-dimensional Box.
+        action_space: Space of one policy action. A one-dimensional Box: actions outside it may come; clip them in
+            ``step``. Or Discrete(n): actions come as one-hot rows of width n, ``argmax(-1)`` is the action.
+        horizon: Most control steps in an episode.
+        max_batch: Most environments that ``step`` takes at once; None for no limit.
+        copies: How many copies, stepped side by side in threads, use the machine best. Above 1 only where
+            ``step`` spends its time outside Python.
+        map_only: Whether a map of ``places`` shows all there is to see: videos draw the paths of several episodes
+            there, and no pictures.
+        task_name: What the numbers of a task are, with their unit, for the axes of pictures: "goal velocity (m/s)".
+        device: Where the tensors live.
+        presets: Definitions of the family that a configuration chooses from, the first by default; () for none.
+    """
+
+    observation_space: gymnasium.spaces.Box
+    action_space: gymnasium.spaces.Box | gymnasium.spaces.Discrete
+    horizon: int
+    max_batch: int | None = None
+    copies: int = 1
+    map_only: bool = False
+    device: torch.device = torch.device("cpu")
+    presets: tuple[str, ...] = ()
+    task_name: str = "task"
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are one-hot rows."""
+        return isinstance(self.action_space, gymnasium.spaces.Discrete)
+
+    @property
+    def action_width(self) -> int:
+        """Width of the rows that ``step`` takes."""
+        space = self.action_space
+        return int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else int(np.prod(space.shape))
+
+    @abstractmethod
+    def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw ``count`` training tasks: (count, *task_shape)."""
+
+    @abstractmethod
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        """Start an episode in every environment.
+
+        Args:
+            tasks: One task an environment, (batch, *task_shape).
+            seeds: One seed an environment, (batch,) int64. The start state of a row depends on its seed and
+                task alone: ``maml_envs.random`` turns seeds into numbers.
+
+        Returns:
+            First observations, (batch, obs).
+        """
+
+    @abstractmethod
+    def step(self, action: Tensor) -> Step:
+        """Apply one policy action to each environment, (batch, act)."""
+
+    @property
+    def step_memory(self) -> Memory | None:
+        """Stands for the memory that ``step`` works in, where a GPU may record a step and replay it.
+
+        For as long as this is the same object, every ``step`` does the same operations on the same memory of the
+        device, whatever the numbers in it: it looks at none, counts nothing in Python, and makes no tensor from numbers
+        of the host; and ``reset`` writes into that memory. A new object says that something lies elsewhere, such as
+        after a reset to another number of environments. None, as here, promises nothing.
+        """
+        return None
+
+    def end_episodes(self) -> None:  # noqa: B027  an environment that looks at every step need not define it
+        """Called after the last step of a batch of episodes: raise what ``step`` left unlooked at.
+
+        On a GPU to look is to wait, so a step only notes what was wrong with it.
+        """
+
+    def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
+        """The fixed evaluation tasks, the same for every training seed.
+
+        Args:
+            count: How many.
+            split: "in" for the training distribution, "out" for tasks beyond it.
+
+        Raises:
+            InputError: The family has no such split.
+        """
+        if split != "in":
+            raise InputError(f"{type(self).__name__} has no held-out tasks with split={split!r}: use split='in'")
+        return self.sample_tasks(count, torch.Generator().manual_seed(HELD_OUT_SEED))
+
+    def best_return(self, tasks: Tensor) -> Tensor | None:
+        """Expected return of the best policy that knows the task, (count,), where the family can compute it."""
+        return None
+
+    def describe(self, task: Tensor) -> str:
+        """A task (task_shape) in a few words, such as "forward" or "goal (0.31, -0.20)", for pictures."""
+        numbers = [f"{value:.3g}" for value in task.flatten().tolist()]
+        return f"task ({', '.join(numbers[:SHOWN] + ['...'] * (len(numbers) > SHOWN))})"
+
+    def places(self) -> Tensor | None:
+        """Where the agents are now, (batch, 1) along a line or (batch, 2) in a plane, for pictures of their paths.
+
+        In any unit of length. None where the family has no such place, or does not say. A copy, which the next step
+        leaves alone.
+        """
+        return None
+
+    def goals(self, tasks: Tensor) -> Tensor | None:
+        """The places that tasks (count, *task_shape) ask for, as ``places`` has them; None where they ask for none."""
+        return None
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
+        """An RGB image (height, width, 3) of one environment of the batch, where the family can draw itself.
+
+        Raises:
+            InputError: It cannot, or not on this machine.
+        """
+        raise InputError(
+            f"{type(self).__name__} cannot draw itself: define render(index) to return an RGB array, or places() with "
+            "map_only = True for a map"
+        )
+
+    def close(self) -> None:  # noqa: B027  an environment with nothing to release need not define it
+        """Release threads, processes and windows."""
