@@ -10,10 +10,11 @@ from typing import Literal
 
 import tyro
 
-from maml_rl.config import Config, Evaluation, Outer, Policy
-from maml_rl.learner import Learner, build
-from maml_rl.meta import Exploration, MetaObjective
-from maml_rl.types import Params
+from maml_rl.config.rl import Config, Evaluation, Outer, Policy
+from maml_rl.core.tree import Params
+from maml_rl.rl.explore import Exploration
+from maml_rl.rl.learner import Learner, build
+from maml_rl.rl.objective import MetaObjective
 
 
 @dataclass(frozen=True)

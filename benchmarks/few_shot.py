@@ -13,11 +13,11 @@ import torch
 import tyro
 from torch.func import functional_call
 
-from maml_rl.config_file import load, of_kind
-from maml_rl.few_shot_config import FewShotConfig
+from maml_rl.config.few_shot import FewShotConfig
+from maml_rl.config.toml import load, of_kind
+from maml_rl.core.tree import Params
 from maml_rl.supervised.learner import FewShotLearner, build, loss_of
 from maml_rl.supervised.tasks import TaskBatch
-from maml_rl.types import Params
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ try:
 except ImportError:
     sys.exit("error: fuzzing needs atheris: pip install atheris")
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests/helpers"))
 READ_BY = ["maml_rl", "tomllib", "pickletools", "PIL"]
 with atheris.instrument_imports(include=READ_BY):
     import foreign

@@ -15,10 +15,10 @@ import tyro
 
 from common import report, seconds
 from maml_envs import GymnasiumTaskEnv, TaskEnv, Vector, random
-from maml_envs.half_cheetah import HalfCheetahDirection
-from maml_rl.policies import GaussianPolicy
-from maml_rl.rollout import rollout
-from maml_rl.types import stack
+from maml_envs.robots.half_cheetah import HalfCheetahDirection
+from maml_rl.core.task_axis import stack
+from maml_rl.rl.policies import GaussianPolicy
+from maml_rl.rl.rollout import rollout
 
 
 class Directional(gymnasium.Wrapper):

@@ -11,8 +11,8 @@ import tyro
 from torch.profiler import ProfilerActivity, profile
 
 from common import Arguments, learner_for, peak_rss_mib, report
-from maml_rl.train import meta_iteration
-from maml_rl.types import Params
+from maml_rl.core.tree import Params
+from maml_rl.rl.method import meta_iteration
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 import tyro
 
 from common import report
-from maml_rl import checkpoint
+from maml_rl.runs import checkpoint
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests/helpers"))
 from tiny import rows, same_checkpoint
 
 CONFIG = """

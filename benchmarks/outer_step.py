@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from common import arguments, explored, learner_for, median_seconds, peak_rss_mib, report
-from maml_rl.fisher import every, fisher_vector_product
-from maml_rl.meta import MetaObjective
-from maml_rl.outer import trpo
-from maml_rl.parallel import Part
-from maml_rl.types import Batch, Params, flatten, unflatten
+from maml_rl.core.task_axis import Part
+from maml_rl.core.tree import Params, flatten, unflatten
+from maml_rl.rl.data import Batch, every
+from maml_rl.rl.fisher import fisher_vector_product
+from maml_rl.rl.objective import MetaObjective
+from maml_rl.rl.outer import trpo
 
 
 def double_backward(objective: MetaObjective, theta: Params) -> Callable[[torch.Tensor], torch.Tensor]:

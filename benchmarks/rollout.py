@@ -11,9 +11,11 @@ from mujoco.rollout import Rollout
 from torch import Tensor
 
 from common import Arguments, arguments, learner_for, report, seconds
-from maml_envs.mujoco_task import MujocoTask
-from maml_rl.learner import Learner, Purpose
-from maml_rl.types import Trajectory, stack
+from maml_envs.robots.mujoco_task import MujocoTask
+from maml_rl.core.streams import Purpose
+from maml_rl.core.task_axis import stack
+from maml_rl.rl.data import Trajectory
+from maml_rl.rl.learner import Learner
 
 
 def closed_loop(learner: Learner, chosen: Arguments) -> Trajectory:

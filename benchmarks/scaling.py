@@ -17,8 +17,8 @@ import tyro
 from torch import distributed as torch_distributed
 
 from common import Arguments, learner_for, report
-from maml_rl import distributed, torchrun
-from maml_rl.train import meta_iteration
+from maml_rl.machine import launch, ranks
+from maml_rl.rl.method import meta_iteration
 
 PREDICTED = (8, 64, 512)
 
@@ -48,14 +48,14 @@ def measure(chosen: Scaling) -> None:
 
     torch_distributed.all_reduce = counted
     learner = learner_for(chosen)
-    with torchrun.joined():
+    with launch.joined():
         theta, state, rows = learner.initial_params(), {}, []
         for iteration in range(chosen.repeats + 1):
             said.clear()
             began = time.perf_counter()
             ((theta, state, row),) = meta_iteration([learner], [(theta, state)], iteration)
             for _ in ("saved", "stopped"):  # as in training, after every iteration
-                distributed.any_rank(0)
+                ranks.any_rank(0)
             rows.append(
                 {
                     "seconds": time.perf_counter() - began,
@@ -65,7 +65,7 @@ def measure(chosen: Scaling) -> None:
                     "parameters": sum(value.numel() for value in theta.values()),
                 }
             )
-        if distributed.is_main():
+        if ranks.is_main():
             print(json.dumps({name: statistics.median(row[name] for row in rows[1:]) for name in rows[0]}))
     learner.close()
 
@@ -95,11 +95,11 @@ def main() -> None:
         "collectives": two["collectives"],
         "bytes": two["bytes"],
     }
-    for ranks in PREDICTED:
-        latency = 2 * (ranks - 1) * two["collectives"] * chosen.latency_us * 1e-6
-        transfer = 2 * (ranks - 1) / ranks * two["bytes"] / (chosen.bandwidth_gb_s * 1e9)
-        found[f"predicted_seconds_{ranks}_ranks"] = one["seconds"] + latency + transfer
-        found[f"predicted_efficiency_{ranks}_ranks"] = one["seconds"] / (one["seconds"] + latency + transfer)
+    for count in PREDICTED:
+        latency = 2 * (count - 1) * two["collectives"] * chosen.latency_us * 1e-6
+        transfer = 2 * (count - 1) / count * two["bytes"] / (chosen.bandwidth_gb_s * 1e9)
+        found[f"predicted_seconds_{count}_ranks"] = one["seconds"] + latency + transfer
+        found[f"predicted_efficiency_{count}_ranks"] = one["seconds"] / (one["seconds"] + latency + transfer)
     report(found)
 
 

@@ -10,9 +10,10 @@ import torch
 import tyro
 
 from common import Arguments, learner_for, report, seconds
-from maml_envs.mujoco_task import MujocoTask
-from maml_rl.learner import Learner, Purpose
-from maml_rl.types import stack
+from maml_envs.robots.mujoco_task import MujocoTask
+from maml_rl.core.streams import Purpose
+from maml_rl.core.task_axis import stack
+from maml_rl.rl.learner import Learner
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import matplotlib
 import numpy as np
 import tyro
 
-from maml_rl.run_folder import read_metrics
-from maml_rl.statistics import Interval, bootstrap, bootstrap_difference
+from maml_rl.results.statistics import Interval, bootstrap, bootstrap_difference
+from maml_rl.runs.folder import read_metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

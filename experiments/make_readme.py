@@ -12,11 +12,11 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from maml_rl.comparison import compare
-from maml_rl.config import Config
-from maml_rl.run_folder import read_config
-from maml_rl.supervised import table as few_shot
-from maml_rl.table import tabulate
+from maml_rl.config.rl import Config
+from maml_rl.results import few_shot_table as few_shot
+from maml_rl.results.comparison import compare
+from maml_rl.results.table import tabulate
+from maml_rl.runs.folder import read_config
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- runs: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)

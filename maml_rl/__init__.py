@@ -1,12 +1,14 @@
 """Model-agnostic meta-learning for reinforcement learning."""
 
 from maml_envs import InputError, Step, TaskEnv
-from maml_rl.agent import Agent, load
-from maml_rl.config import Config
-from maml_rl.evaluate import Evaluation, evaluate
-from maml_rl.render import render
+from maml_rl.config.rl import Config
+from maml_rl.config.toml import load as load_config
+from maml_rl.evaluate import evaluate, load
+from maml_rl.results.film import render
+from maml_rl.rl.agent import Agent
+from maml_rl.runs.evaluation import Evaluation
+from maml_rl.runs.loop import Stopped
 from maml_rl.train import meta_train, meta_train_seeds
-from maml_rl.training import Stopped
 
 __all__ = [
     "Agent",
@@ -18,6 +20,7 @@ __all__ = [
     "TaskEnv",
     "evaluate",
     "load",
+    "load_config",
     "meta_train",
     "meta_train_seeds",
     "render",

@@ -1,5 +1,5 @@
 """``python -m maml_rl`` is ``maml-rl``."""
 
-from maml_rl.cli import main
+from maml_rl.cli.main import main
 
 main()

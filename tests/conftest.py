@@ -9,17 +9,18 @@ import pytest
 from robots import Make
 from tiny import Command
 
-from maml_envs import InputError, opengl
-from maml_envs.locomotion import Locomotion
-from maml_envs.mujoco_task import MujocoTask
-from maml_rl import cli
+from maml_envs import InputError
+from maml_envs.physics import renderer
+from maml_envs.robots.locomotion import Locomotion
+from maml_envs.robots.mujoco_task import MujocoTask
+from maml_rl.cli import main
 
 
 @pytest.fixture(scope="session")
 def opengl_works() -> None:
     """Skip a test where MuJoCo cannot draw at all."""
     try:
-        opengl.renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8).close()
+        renderer.renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8).close()
     except InputError as error:
         pytest.skip(str(error))
 
@@ -52,7 +53,7 @@ def command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         monkeypatch.setattr(sys, "argv", ["maml-rl", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         return code, *capsys.readouterr()

@@ -12,8 +12,10 @@ from tiny import files, tiny
 
 import maml_rl
 from maml_envs import InputError
-from maml_rl import Evaluation, checkpoint, meta_train
-from maml_rl.evaluate import load_learner, rate_factors
+from maml_rl import Evaluation, meta_train
+from maml_rl.evaluate import load_learner
+from maml_rl.rl.held_out import rate_factors
+from maml_rl.runs import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,15 @@ from few_shot import learner_of, tiny
 from torch import Tensor
 
 from maml_envs import InputError
-from maml_rl import checkpoint
-from maml_rl.supervised import Examples, TaskBatch, evaluate, load_learner, meta_train, models
-from maml_rl.supervised.evaluate import RATES, adapted_errors, measures, summarise, trimmed_mean, tune
+from maml_rl.core.tree import Params, map_tensors
+from maml_rl.evaluate_few_shot import evaluate, load_learner, summarise
+from maml_rl.runs import checkpoint
+from maml_rl.supervised import Examples, TaskBatch, models
 from maml_rl.supervised.learner import FewShotLearner
-from maml_rl.types import Params, map_tensors
+from maml_rl.supervised.measures import RATES, adapted_errors, measures, trimmed_mean, tune
+from maml_rl.train_few_shot import meta_train
 
-MODULE: Any = importlib.import_module("maml_rl.supervised.evaluate")
+MODULE: Any = importlib.import_module("maml_rl.supervised.measures")
 BLOBS: dict[str, Any] = {"data": "few_shot:Blobs", "model": {"hidden": [8], "batch_norm": True}}
 
 

@@ -31,7 +31,7 @@ def test_contents(wheel: Path) -> None:
 def test_experiments_are_found_by_name_once_installed(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
-        "from maml_rl import config_file as files; "
+        "from maml_rl.config import toml as files; "
         "print(files.__file__, files.find('navigation'), files.load('navigation').env)"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}

@@ -17,13 +17,15 @@ from tiny import files, rows, same_checkpoint, tiny
 
 import maml_rl
 from maml_envs import InputError
-from maml_rl import checkpoint, meta_train
-from maml_rl.config import Config
-from maml_rl.config_file import parse_toml
+from maml_rl import meta_train
+from maml_rl.config.rl import Config
+from maml_rl.config.toml import parse_toml
+from maml_rl.core.streams import Purpose
 from maml_rl.evaluate import summarise
-from maml_rl.learner import Purpose, build
-from maml_rl.run_folder import read_config
-from maml_rl.train import describe
+from maml_rl.rl.learner import build
+from maml_rl.rl.metrics import describe
+from maml_rl.runs import checkpoint
+from maml_rl.runs.folder import read_config
 
 KEYS = {
     "iteration", "env_steps", "return/0", "return/1", "success/0", "success/1", "std/0", "std/1", "kl/inner",

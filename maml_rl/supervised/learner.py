@@ -10,18 +10,18 @@ from torch.func import vmap
 from torch.nn import functional
 
 from maml_envs import InputError
-from maml_rl import distributed
-from maml_rl.adapt import adapt, inner_step
-from maml_rl.config_file import with_seed
-from maml_rl.few_shot_config import FewShotConfig
-from maml_rl.finite import check_gradient
-from maml_rl.learner import Purpose, key, set_up
-from maml_rl.parallel import side_by_side
-from maml_rl.rates import Rates
+from maml_rl.config.few_shot import FewShotConfig
+from maml_rl.config.toml import with_seed
+from maml_rl.core.adapt import Rates, adapt, inner_step
+from maml_rl.core.streams import Purpose, key
+from maml_rl.core.task_axis import TaskRows, check_gradient, mean_over_ranks
+from maml_rl.core.tree import Params, Rate, Tree, map_tensors
+from maml_rl.machine import ranks
+from maml_rl.machine.device import set_up
+from maml_rl.machine.threads import side_by_side
 from maml_rl.supervised import models
-from maml_rl.supervised.data import make
+from maml_rl.supervised.registry import make
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
-from maml_rl.types import Params, Rate, TaskRows, Tree, map_tensors
 
 
 def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class FewShotLearner:
             drawn = TaskBatch(examples, examples)
         else:
             drawn = self.data.sample_tasks(config.tasks, generator)
-        own = distributed.share(config.tasks)
+        own = ranks.share(config.tasks)
         batch: TaskBatch = map_tensors(lambda x: x[own].to(self.device), drawn)
         return batch
 
@@ -142,7 +142,7 @@ class FewShotLearner:
         def of_this_rank() -> tuple[Tensor, Params]:
             sums = side_by_side(chosen, self.slices(batch))
             loss, gradient = map_tensors(lambda *parts: sum(parts) / count, *sums)
-            first = distributed.share(self.config.tasks).start
+            first = ranks.share(self.config.tasks).start
             try:
                 check_gradient(gradient | {"the query loss": loss}, of_task, count, TaskRows(first))
             except FloatingPointError:
@@ -150,7 +150,7 @@ class FewShotLearner:
                 raise
             return loss, gradient
 
-        found: tuple[Tensor, Params] = distributed.mean(distributed.agreed(of_this_rank), count)
+        found: tuple[Tensor, Params] = mean_over_ranks(ranks.agreed(of_this_rank), count)
         return found
 
     @property

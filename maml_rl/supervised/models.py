@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from maml_rl.types import Params
+from maml_rl.core.tree import Params
 
 
 class BatchNorm(nn.Module):

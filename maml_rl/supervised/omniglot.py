@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from maml_envs import InputError
-from maml_rl.supervised.images import LabelledTasks
+from maml_rl.supervised.labelled import LabelledTasks
 
 if TYPE_CHECKING:  # Pillow is loaded when images are read, and not by every training
     from PIL import Image

@@ -8,7 +8,7 @@ import torch
 from mujoco.rollout import Rollout
 from torch import Tensor
 
-from maml_envs.physics.log import log_warnings
+from maml_envs.physics.warnings import log_warnings
 from maml_envs.task_env import Memory
 
 _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS

@@ -13,7 +13,7 @@ import warp as wp
 from mujoco_warp import GeomType, OverflowType
 from torch import Tensor
 
-from maml_envs.physics.recording import Recording
+from maml_envs.physics.cuda_graph import Recording
 from maml_envs.task_env import Memory
 
 wp.config.log_level = wp.LOG_WARNING

@@ -1,0 +1,1 @@
+"""Other people's environments as ours, and ours as gymnasium's."""

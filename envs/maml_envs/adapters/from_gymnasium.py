@@ -1,0 +1,204 @@
+"""Any gymnasium environment with two more methods as a TaskEnv: a batch, stepped in this process or by workers."""
+
+import traceback
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, NamedTuple, TypeVar
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from maml_envs.adapters.async_envs import Workers
+from maml_envs.adapters.attribute_tasks import mujoco_model
+from maml_envs.adapters.spaces import Actions, observation_box
+from maml_envs.adapters.sync_envs import MakeEnv, Stepper, five, number
+from maml_envs.errors import InputError, WorkerError
+from maml_envs.task_env import Step, TaskEnv
+
+METHODS = """\
+    def sample_tasks(self, count, rng):  # rng: a numpy Generator; returns one row for each task
+        return rng.uniform(-1, 1, (count, 1))
+
+    def set_task(self, task):            # one row; reset(seed=...) comes after it
+        self.goal = task[0]"""
+"""The two methods, as an example for those who have to write them."""
+
+PICTURE = """\
+an environment that can be drawn has metadata = {"render_modes": ["rgb_array"]}, an argument render_mode of __init__
+that it keeps as self.render_mode, and
+    def render(self):
+        return image  # (height, width, 3), uint8"""
+"""What an environment needs to be drawn."""
+
+T = TypeVar("T")
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+
+
+def _with_traceback(call: Callable[[], T]) -> T:
+    """An error of the environment itself becomes a WorkerError with its traceback, as from a worker."""
+    try:
+        return call()
+    except (InputError, WorkerError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise WorkerError(f"the environment raised an error. Its own traceback:\n{traceback.format_exc()}") from error
+
+
+class Vector(NamedTuple):
+    """How gymnasium environments are stepped. What is sampled depends on none of it but for the policy's rounding."""
+
+    workers: int = 0  # processes; 0: in this one
+    worker_timeout: float = 60.0  # seconds for a worker's answer
+    vector_size: int = 64  # most environments at once
+
+
+class GymnasiumTaskEnv(TaskEnv):
+    """A batch of one gymnasium environment's copies.
+
+    The environment has ``sample_tasks(count, rng)``, ``set_task(task)`` and, if it likes, ``held_out_tasks(count,
+    split)``. Every episode is ``set_task(row)``, ``reset(seed=...)`` and then steps until it ends: nothing else may
+    decide what happens, so that it does not matter which copy plays it. An environment that has ended is not stepped
+    again, and nothing resets by itself.
+
+    Observations are flattened to rows of float32 (``gymnasium.spaces.flatten``); actions are those of ``Actions``.
+    Numbers and flags in the info of a first step are in ``Step.info`` by their names, NaN where a later one lacks them.
+
+    Args:
+        make: Makes one environment.
+        vector: Workers, and how many environments there are at once.
+        horizon: Most steps in an episode; None for the environment's own ``horizon`` or time limit.
+        where: Names the environment in errors.
+
+    Raises:
+        InputError: A method is missing, a space cannot be used, or nothing says how long an episode is.
+    """
+
+    def __init__(
+        self, make: MakeEnv, vector: Vector | None = None, horizon: int | None = None, where: str | None = None
+    ) -> None:
+        vector = vector or Vector()
+        self._env = make()
+        where = where or type(self._env.unwrapped).__name__
+        missing = [name for name in ("sample_tasks", "set_task") if not callable(self._reach(name))]
+        if missing:
+            raise InputError(
+                f"{where}: the environment has no {' and no '.join(missing)}. Give ranges of its attributes in "
+                f"[task_ranges], or write methods like\n{METHODS}"
+            )
+        if vector.vector_size < max(1, vector.workers):
+            raise InputError(
+                f"vector_size = {vector.vector_size} with workers = {vector.workers}: some workers would have no "
+                "environment; use a vector_size that is a multiple of workers"
+            )
+        limit = self._env.spec.max_episode_steps if self._env.spec is not None else None
+        own = self._reach("horizon")
+        steps = horizon or (int(own) if isinstance(own, Integral) else limit)
+        if steps is None:
+            raise InputError(f"{where}: nothing says how long an episode is; give horizon = 200, or another number")
+        self.horizon = steps
+        self.max_batch = vector.vector_size
+        self.observation_space = observation_box(self._env.observation_space, where)
+        self._actions = Actions.of(self._env.action_space, where)
+        self.action_space = self._actions.policy_space()
+        self._where, self._vector, self._make = where, vector, make
+        self._flat = True  # a task is one number, and not a row
+        self._names = self._info_names()
+        self._batch: Stepper | Workers | None = None
+
+    def _reach(self, name: str) -> Any:  # noqa: ANN401  an attribute of the environment or of one inside its wrappers
+        return self._env.get_wrapper_attr(name) if self._env.has_wrapper_attr(name) else None
+
+    def _info_names(self) -> list[str]:
+        """The names of numbers in the info of a first step."""
+        (task,) = self._rows(self._reach("sample_tasks")(1, np.random.default_rng(0)), 1)
+        self._reach("set_task")(self._own(task[None])[0])
+        self._env.reset(seed=0)
+        middle = self._actions(np.zeros((1, self.action_width)))[0]
+        info = five(self._env.step(middle))[4]
+        return [name for name, value in info.items() if not np.isnan(number(value))]
+
+    def _rows(self, tasks: ArrayLike, count: int) -> NDArray[np.float32]:
+        try:
+            rows = np.asarray(tasks, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self._where}: the tasks are not numbers, a row for each: {error}") from None
+        if rows.ndim == 0 or len(rows) != count:
+            raise InputError(
+                f"{self._where}: asked for {count} tasks, got an array of shape {rows.shape}: one row each"
+            )
+        self._flat = rows.ndim == 1
+        return rows[:, None] if self._flat else rows
+
+    def _own(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Tasks as the environment gave them: numbers, or rows."""
+        return rows[:, 0] if self._flat else rows
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
+        """The environment's own tasks, from a numpy generator that follows from this one."""
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        return torch.from_numpy(self._rows(self._reach("sample_tasks")(count, rng), count))
+
+    def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
+        """The environment's own ``held_out_tasks(count, split)`` if it has that, else draws from a fixed seed."""
+        own = self._reach("held_out_tasks")
+        if own is None:
+            return super().held_out_tasks(count, split)
+        return torch.from_numpy(self._rows(own(count, split), count))
+
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        """Set the tasks, reset from the seeds' lower 31 bits, which is what the narrowest generators take."""
+        if self._batch is None or (isinstance(self._batch, Workers) and not self._batch.close.alive):
+            mujoco = mujoco_model(self._env) is not None
+            arguments = (self._make, self.observation_space.shape[0], self._names, mujoco)
+            workers = self._vector.workers
+            self._batch = Workers(*arguments, workers, self._vector.worker_timeout) if workers else Stepper(*arguments)
+        starts = (seeds & 0x7FFFFFFF).tolist()
+        batch, rows = self._batch, self._own(tasks.to(torch.float32).numpy())
+        return torch.from_numpy(_with_traceback(lambda: batch.reset(rows, starts)))
+
+    def step(self, action: Tensor) -> Step:
+        """Step the environments that live."""
+        if self._batch is None:
+            raise RuntimeError("call reset(tasks, seeds) before step(action)")
+        batch, actions = self._batch, self._actions(action.numpy())
+        rows = _with_traceback(lambda: batch.step(actions))
+        observation, reward, terminated, truncated, info = (torch.from_numpy(part) for part in rows)
+        return Step(observation, reward, terminated, truncated, dict(zip(self._names, info.unbind(-1), strict=True)))
+
+    def describe(self, task: Tensor) -> str:
+        """In the words of the environment's own ``describe(task)`` if it has that."""
+        own = self._reach("describe")
+        return super().describe(task) if own is None else str(own(self._own(task[None].numpy())[0]))
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
+        """The environment's own picture, where it was made with render_mode "rgb_array", without workers.
+
+        Raises:
+            InputError: It draws no RGB array.
+        """
+        if not isinstance(self._batch, Stepper) or self._env.render_mode != "rgb_array":
+            raise InputError(f"{self._where} draws no picture: {PICTURE}")
+        if mujoco_model(self._env) is not None:
+            from maml_envs.physics.renderer import choose_backend
+
+            choose_backend()
+        try:
+            image = self._batch.render(index)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise InputError(f"{self._where} cannot draw itself here: {error}") from error
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+            raise InputError(f"{self._where}: render() returned {_kind(image)}, not an image: {PICTURE}")
+        return image
+
+    def close(self) -> None:
+        """Close the environments and end the workers."""
+        if self._batch is not None:
+            self._batch.close()
+            self._batch = None
+        self._env.close()

@@ -1,0 +1,1 @@
+"""Task distributions of MuJoCo's robots."""

@@ -1,0 +1,160 @@
+"""Ant tasks: run forward or backward, in a direction of the plane, at a goal velocity; walk to a goal."""
+
+from functools import cached_property
+from typing import ClassVar
+
+import mujoco
+import torch
+from torch import Tensor
+
+from maml_envs.robots.center_of_mass import CenterOfMass, rotation
+from maml_envs.robots.locomotion import Definition, Locomotion, Motion, outside
+from maml_envs.robots.locomotion_tasks import ForwardOrBackward, GoalPosition, GoalVelocity, PlaneDirection
+from maml_envs.robots.mujoco_task import ResetNoise, State, gymnasium_asset
+
+
+def ant_model() -> mujoco.MjModel:
+    """Gymnasium's ant."""
+    return mujoco.MjModel.from_xml_string(gymnasium_asset("ant.xml"))
+
+
+def rllab_ant_model() -> mujoco.MjModel:
+    """Gymnasium's ant with rllab's time step and softer contacts."""
+    model = ant_model()
+    model.opt.timestep = 0.02
+    model.geom_solimp[:, :3] = 0.8, 0.8, 0.01
+    return model
+
+
+LEGS_DOWN = (0.0, 0.0, 0.55, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, -1.0, 0.0, 1.0)
+GYMNASIUM = Definition(ant_model, 5, 10.0, ResetNoise(qpos_uniform=0.1), control_cost=0.5)
+FINN2017 = Definition(
+    rllab_ant_model,
+    1,
+    1.0,
+    ResetNoise(qpos_normal=0.01),
+    control_cost=0.005,
+    heights=(0.2, 1.0),
+    center_of_mass=True,
+    start=LEGS_DOWN,
+)
+
+
+class Ant(Locomotion):
+    """A four-legged robot with eight actuated joints; abstract in what the task rewards.
+
+    | quantity    | gymnasium                               | finn2017                                     | unit   |
+    |-------------|-----------------------------------------|----------------------------------------------|--------|
+    | observation | qpos[2:], qvel (27); with x, y where    | qpos, qvel, the torso's rotation matrix,     | m, rad |
+    |             | the task is a place (29)                | the centre of mass x, y, z (41)              |        |
+    | action      | divided by 10, clipped to [-1, 1]       | clipped to [-1, 1]                           |        |
+    | time step   | 5 x 0.01                                | 1 x 0.02                                     | s      |
+    | position    | of the torso                            | of the robot's centre of mass                | m      |
+    | velocity    | change of the torso's position / dt     | of the centre of mass after the step         | m/s    |
+    | start       | qpos uniform +-0.1, qvel 0.1 normal     | legs down, qpos 0.01 normal, qvel 0.1 normal |        |
+    | horizon     | 200                                     | 200                                          | steps  |
+
+    Controls a are in [-1, 1], a torque of up to 150 Nm: rllab's controls, which reach 150, over 150.
+
+    Contact forces are in no preset, neither as observations (84 numbers) nor as a cost of 0.0005 sum(clip(f, +-1)^2):
+    MuJoCo 2 and newer leave them at zero without a pass of their own. Where gymnasium reads the torso's position from
+    the integrator's last stage, here it is that of the state.
+
+    Sources: ProMP (arXiv 1810.06784) and PEARL (arXiv 1903.08254) on gymnasium's ant; the MAML paper's code over rllab
+    for finn2017.
+    """
+
+    sees_position: ClassVar[bool] = False
+
+    @cached_property
+    def _mass(self) -> CenterOfMass:
+        return CenterOfMass(self.model, self._start)
+
+    def observation(self, state: State) -> Tensor:
+        """Positions and velocities; finn2017 adds the torso's rotation and the centre of mass."""
+        if self.definition.center_of_mass:
+            turn = rotation(state.qpos[..., 3:7]).flatten(-2)
+            return torch.cat((state.qpos, state.qvel, turn, self._mass(state)[0]), -1)
+        return torch.cat((state.qpos[..., 0 if self.sees_position else 2 :], state.qvel), -1)
+
+    def motion(self, before: State, after: State) -> Motion:
+        """Along x and y, by the preset's definition."""
+        if self.definition.center_of_mass:
+            position, velocity = self._mass(after)
+            return Motion(position[..., :2], velocity[..., :2])
+        return self.change(before, after, 2)
+
+    def terminated(self, state: State) -> Tensor:
+        """Whether the torso's height has left the definition's range."""
+        return outside(state.qpos[..., 2], self.definition.heights)
+
+
+class AntDirection(ForwardOrBackward, Ant):
+    """Run forward or backward, d = +1 or -1 with equal chance. Held-out tasks alternate; there are none beyond them.
+
+    | preset    | reward a step                  | ends                      |
+    |-----------|--------------------------------|---------------------------|
+    | gymnasium | d vx - 0.5 sum(a^2) + 1        | height outside [0, 1] m   |
+    | finn2017  | d vx - 0.005 sum(a^2) + 0.05   | height outside [0.2, 1] m |
+
+    Sources: ProMP's AntRandDirec and PEARL; the MAML paper's code.
+    """
+
+    definitions: ClassVar = {
+        "gymnasium": GYMNASIUM._replace(survive=1.0, heights=(0.0, 1.0)),
+        "finn2017": FINN2017._replace(survive=0.05),
+    }
+    presets = tuple(definitions)
+
+
+class AntDirection2D(PlaneDirection, Ant):
+    """Run in a direction of the plane, a unit vector d: reward d · v - 0.5 sum(a^2) + 1 a step.
+
+    Ends when the height leaves [0, 1] m. Held-out directions are evenly spaced; there are none beyond the circle.
+
+    Source: ProMP's AntRandDirec2D, its "AntRandDir". finn2017 has no such task.
+    """
+
+    definitions: ClassVar = {"gymnasium": AntDirection.definitions["gymnasium"]}
+    presets = tuple(definitions)
+
+
+class AntVelocity(GoalVelocity, Ant):
+    """Run at a goal velocity, g uniform in (0, 3) m/s: reward 1 - abs(vx - g) - 0.005 sum(a^2) + 0.05 a step.
+
+    Of the reward, 1 + 0.05 is the bonus for staying up. Ends when the height leaves [0.2, 1] m. Held-out split "out":
+    3 to 4 m/s.
+
+    Sources: the MAML paper's code; the gymnasium preset has the same reward on gymnasium's ant, as pytorch-maml-rl's
+    AntVel, for ProMP has no such task.
+    """
+
+    definitions: ClassVar = {
+        "gymnasium": GYMNASIUM._replace(control_cost=0.005, survive=1.05, heights=(0.2, 1.0)),
+        "finn2017": FINN2017._replace(survive=1.05),
+    }
+    presets = tuple(definitions)
+    top_speeds: ClassVar = {"gymnasium": 3.0, "finn2017": 3.0}
+
+
+class AntGoal(GoalPosition, Ant):
+    """Walk to a goal g, which is not seen; the position is.
+
+    | preset    | reward a step                               | goals, from the origin    | ends                      |
+    |-----------|---------------------------------------------|---------------------------|---------------------------|
+    | gymnasium | -abs(x - gx) - abs(y - gy) - 0.1 sum(a^2)   | disc of radius 3 m        | never                     |
+    | finn2017  | the same - 0.005 sum(a^2) + 4 + 0.05        | square of +-3 m           | height outside [0.2, 1] m |
+
+    Of the reward, 4 + 0.05 is the bonus for staying up. Held-out split "out": 3 to 4.5 m away, in finn2017 by the
+    larger coordinate.
+
+    Sources: ProMP's AntRandGoal and PEARL; the MAML paper's code.
+    """
+
+    sees_position = True
+    definitions: ClassVar = {
+        "gymnasium": GYMNASIUM._replace(control_cost=0.1),
+        "finn2017": FINN2017._replace(survive=4.05),
+    }
+    presets = tuple(definitions)
+    shapes: ClassVar = {"gymnasium": "disc", "finn2017": "square"}

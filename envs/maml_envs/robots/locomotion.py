@@ -1,0 +1,88 @@
+"""Locomotion: a reward for how a robot moves, a price of control, a bonus for staying up."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
+
+import mujoco
+import torch
+from torch import Tensor
+
+from maml_envs.robots.mujoco_task import MujocoTask, ResetNoise, State
+
+
+class Motion(NamedTuple):
+    """Where a robot is after a step and how fast it moves, along x or along x and y."""
+
+    position: Tensor  # (..., axes) m
+    velocity: Tensor  # (..., axes) m/s
+
+
+class Definition(NamedTuple):
+    """A family of tasks as one line of work defines it."""
+
+    model: Callable[[], mujoco.MjModel]
+    frame_skip: int
+    action_scale: float
+    noise: ResetNoise
+    control_cost: float  # times the sum of squared controls
+    survive: float = 0.0  # a step
+    weight: float = 1.0  # times the task's reward
+    heights: tuple[float, float] = (-torch.inf, torch.inf)  # m: outside, the episode ends
+    center_of_mass: bool = False  # position, velocity and observation of the robot's centre of mass, as in rllab
+    start: tuple[float, ...] | None = None  # qpos that the noise is added to; None: the model's own
+
+
+class Locomotion(MujocoTask):
+    """Reward w r(motion, task) - c sum(a^2) + s a step, with w, c and s of the definition and r the task's.
+
+    The step that ends an episode has the bonus s too, as in the sources; gymnasium's robots withhold it there.
+
+    A robot defines ``motion``, ``observation`` and ``terminated``; a task ``task_reward`` and its distribution; a
+    family is one of each, and its definitions by preset.
+    """
+
+    definitions: ClassVar[Mapping[str, Definition]]
+
+    def __init__(
+        self,
+        preset: str = "gymnasium",
+        horizon: int = 200,
+        threads: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.preset = preset
+        self.definition = self.definitions[preset]
+        model, frame_skip, action_scale, noise = self.definition[:4]
+        super().__init__(model(), frame_skip, action_scale, noise, horizon, threads, self.definition.start, device)
+
+    @abstractmethod
+    def motion(self, before: State, after: State) -> Motion:
+        """How the robot moved in a step."""
+
+    @abstractmethod
+    def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
+        """What the task pays for a motion, (...)."""
+
+    def reward_terms(self, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
+        """The task's reward for the motion, the control cost and, where there is one, the bonus for staying up."""
+        run = self.definition.weight * self.task_reward(self.motion(before, after), task)
+        terms = {"reward_run": run, "reward_control": -self.definition.control_cost * control.square().sum(-1)}
+        if self.definition.survive:
+            terms["reward_survive"] = torch.full_like(run, self.definition.survive)
+        return terms
+
+    def places(self) -> Tensor:
+        """Position, as the preset measures it, (batch, axes) in m."""
+        return self.motion(self.state, self.state).position.clone()
+
+    def change(self, before: State, after: State, axes: int) -> Motion:
+        """Motion of the root along its first axes: its change of position in the step over dt."""
+        position = after.qpos[..., :axes]
+        return Motion(position, (position - before.qpos[..., :axes]) / self.dt)
+
+
+def outside(value: Tensor, interval: tuple[float, float]) -> Tensor:
+    """Whether a value has left a closed interval; NaN has not, so that divergence shows and is not an ending."""
+    low, high = interval
+    return (value < low) | (value > high)

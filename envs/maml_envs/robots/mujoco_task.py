@@ -1,0 +1,232 @@
+"""MujocoTask: a MuJoCo model and four pure functions make a TaskEnv."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import gymnasium
+import gymnasium.envs
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maml_envs import random
+from maml_envs.cores import cores
+from maml_envs.physics import Physics, renderer, require_gpu_extra
+from maml_envs.physics.cpu import CpuPhysics
+from maml_envs.task_env import Memory, Step, TaskEnv
+
+
+class State(NamedTuple):
+    """The simulator's state: generalised positions and velocities."""
+
+    qpos: Tensor  # (..., nq)
+    qvel: Tensor  # (..., nv)
+
+
+class ResetNoise(NamedTuple):
+    """Start state: default + uniform(-u, u) + normal(0, n), each of its own width."""
+
+    qpos_uniform: float = 0.0
+    qpos_normal: float = 0.0
+    qvel_normal: float = 0.1
+    qvel_uniform: float = 0.0
+
+
+def gymnasium_asset(name: str) -> str:
+    """The text of one of the robot models that gymnasium ships."""
+    return (Path(gymnasium.envs.__file__).parent / "mujoco" / "assets" / name).read_text()
+
+
+class MujocoTask(TaskEnv):
+    """A family of tasks for one robot. Subclasses are final and give the four functions below.
+
+    The functions use operators and slices only, so that the same lines serve a batch on any device and one
+    environment; and they look at nothing but what they are given, as a GPU records them once and replays them.
+
+    Args:
+        model: Compiled model.
+        frame_skip: Physics steps in one control step.
+        action_scale: The policy's action is divided by this and clipped to [-1, 1], which spans the control
+            range.
+        noise: Distribution of the start state.
+        horizon: Control steps in an episode.
+        threads: Threads of each copy's simulator; 0 for all cores, or with torchrun its rank's share.
+        start: Positions that the noise of the start state is added to; None for the model's default.
+        device: Where the worlds are and all tensors live: the CPU, or a GPU with the extra ``gpu``.
+
+    Attributes:
+        warp_on_cpu: Whether mujoco_warp, in float32, simulates on a CPU too, and not MuJoCo in float64: for tests.
+        max_contacts: Contacts that mujoco_warp makes room for in each world; None for the most there can be.
+        max_rows: The same of constraint rows.
+
+    Raises:
+        InputError: The device is a GPU and the extra is not installed.
+    """
+
+    copies = 2
+    warp_on_cpu: ClassVar[bool] = False
+    max_contacts: ClassVar[int | None] = None
+    max_rows: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        frame_skip: int,
+        action_scale: float,
+        noise: ResetNoise,
+        horizon: int,
+        threads: int = 0,
+        start: Sequence[float] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        require_gpu_extra(type(self).__name__, self.device)
+        # A diverged world must show as NaN, not restart from the default state.
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        self.model = model
+        self.frame_skip = frame_skip
+        self.horizon = horizon
+        self.dt: float = frame_skip * model.opt.timestep
+        self._action_scale = action_scale
+        self._noise = noise
+        # Every copy gets all cores: while the policy of one works, the simulator of the other can use them all.
+        self._threads = threads or cores()
+        low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).to(self.device).unbind(-1)
+        self._control_middle, self._control_half = (high + low) / 2, (high - low) / 2
+        self._on_warp = self.warp_on_cpu or self.device.type != "cpu"
+        dtype = torch.float32 if self._on_warp else torch.float64
+        self._start = torch.tensor(model.qpos0 if start is None else start, dtype=dtype, device=self.device)
+        self._physics: Physics | None = None
+        self._batch = 0
+        self._task = torch.zeros(0)
+        self._models: dict[bytes, mujoco.MjModel] = {}  # of the tasks that were last reset to
+        self._worlds: list[mujoco.MjModel] = []  # the model of each environment
+        self._renderer: mujoco.Renderer | None = None
+        self.action_space = gymnasium.spaces.Box(-action_scale, action_scale, (model.nu,), np.float32)
+        width = self.observation(State(self._start, self._start.new_zeros(model.nv))).shape[-1]
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+
+    @abstractmethod
+    def observation(self, state: State) -> Tensor:
+        """What the policy sees of a state, (..., obs)."""
+
+    @abstractmethod
+    def reward_terms(self, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
+        """Named terms, each (...), that sum to the reward; ``control`` is the action scaled and clipped."""
+
+    @abstractmethod
+    def terminated(self, state: State) -> Tensor:
+        """Whether the episode ends in this state, (...) bool."""
+
+    def task_model(self, task: Tensor) -> mujoco.MjModel:
+        """The model in which a task (task_shape) is played: the same for all, unless tasks change the dynamics."""
+        return self.model
+
+    def _models_of(self, tasks: Tensor) -> list[mujoco.MjModel]:
+        """A model for each environment; equal tasks share one, and tasks of the last reset keep theirs.
+
+        Where no task has a model of its own, nothing is read from the tasks' device.
+        """
+        if type(self).task_model is MujocoTask.task_model:
+            return [self.model] * len(tasks)
+        keys = [row.tobytes() for row in tasks.cpu().numpy()]
+        distinct = dict(zip(keys, tasks, strict=True))
+        known = self._models
+        self._models = {key: known[key] if key in known else self.task_model(task) for key, task in distinct.items()}
+        return [self._models[key] for key in keys]
+
+    @property
+    def state(self) -> State:
+        """The worlds' present state (views of the simulator's arrays; float64 of MuJoCo, float32 of mujoco_warp)."""
+        if self._physics is None:
+            raise RuntimeError("call reset(tasks, seeds) before reading the state")
+        return State(self._physics.qpos, self._physics.qvel)
+
+    def _simulate(self, batch: int) -> Physics:
+        if not self._on_warp:
+            return CpuPhysics(self._worlds, batch, self._threads)
+        from maml_envs.physics.gpu import GpuPhysics  # of the extra gpu
+
+        return GpuPhysics(self._worlds, batch, self.device, self.max_contacts, self.max_rows)
+
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        """Start at the default position plus noise; see the class for its widths."""
+        batch, self._worlds = len(seeds), self._models_of(tasks)
+        if self._physics is None or batch != self._batch:
+            self.close()
+            self._physics, self._batch, self._task = self._simulate(batch), batch, tasks.clone()
+        else:
+            self._physics.use(self._worlds)
+            self._task.copy_(tasks)
+        nq, nv = self.model.nq, self.model.nv
+        shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold(seeds, 0), (nq,)) - 1)
+        shift = shift + self._noise.qpos_normal * random.normal(random.fold(seeds, 1), (nq,))
+        velocity = self._noise.qvel_normal * random.normal(random.fold(seeds, 2), (nv,))
+        velocity = velocity + self._noise.qvel_uniform * (2 * random.uniform(random.fold(seeds, 3), (nv,)) - 1)
+        self._physics.set_state(self._start + shift, velocity)
+        return self.observation(self.state).float()
+
+    def step(self, action: Tensor) -> Step:
+        """Scale and clip the action to a control, hold it for ``frame_skip`` physics steps."""
+        if self._physics is None:
+            raise RuntimeError("call reset(tasks, seeds) before step(action)")
+        control = self._control_middle + self._control_half * (action.double() / self._action_scale).clamp(-1, 1)
+        before = State(self._physics.qpos.clone(), self._physics.qvel.clone())
+        self._physics.step(control, self.frame_skip)
+        after = self.state
+        terms = self.reward_terms(before, control, after, self._task)
+        ended = self.terminated(after)
+        reward = sum(terms.values(), torch.zeros(())).float()
+        return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
+
+    @property
+    def step_memory(self) -> Memory | None:
+        """Where mujoco_warp steps the worlds, until a reset to another number of them or to more that differs in them.
+
+        None for a class with a ``step`` of its own.
+        """
+        own = type(self).step is not MujocoTask.step
+        return None if own or self._physics is None else self._physics.memory
+
+    def end_episodes(self) -> None:
+        """Wait for the simulator, and see whether it had room for every contact.
+
+        Raises:
+            FloatingPointError: It had not: contacts or forces were lost.
+        """
+        if self._physics is not None:
+            self._physics.check()
+
+    def render(self, index: int = 0, width: int = 480, height: int = 360) -> NDArray[np.uint8]:
+        """An RGB image of one environment, in its own model, from the model's tracking camera."""
+        state = self.state
+        if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
+            if self._renderer is not None:
+                self._renderer.close()
+            self._renderer = renderer.renderer(self.model, width, height)
+        model = self._worlds[index]
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = state.qpos[index].cpu(), state.qvel[index].cpu()
+        mujoco.mj_forward(model, data)
+        camera = mujoco.MjvCamera()
+        if model.ncam:
+            camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+        else:
+            mujoco.mjv_defaultFreeCamera(model, camera)
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, everything, self._renderer.scene)
+        image: NDArray[np.uint8] = self._renderer.render()
+        return image
+
+    def close(self) -> None:
+        """Stop the simulator's threads and free the renderer."""
+        if self._physics is not None:
+            self._physics.close()
+            self._physics = None
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None

@@ -1,0 +1,1 @@
+"""Configurations: every hyper-parameter, and TOML files of them."""

@@ -1,0 +1,130 @@
+"""The configuration of few-shot regression and classification. A hyper-parameter is one line, as in maml_rl.config."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from maml_rl.config.base import NO_STEPS, Section, Whole
+
+
+class Model(Section):
+    """The model that adapts."""
+
+    name: Literal["perceptron", "convolutional"] = Field("perceptron", description="Kind of network")
+    hidden: tuple[PositiveInt, ...] = Field(
+        (40, 40),
+        strict=False,
+        description="Widths of the hidden layers, or filters of each 3x3 convolution of stride 2",
+    )
+    batch_norm: bool = Field(False, description="Normalise each hidden layer by the statistics of its batch, always")
+    init: Literal["glorot", "truncated_normal"] = Field(
+        "glorot", description="Initial weights: Glorot uniform, or normal with deviation 0.01 cut at two deviations"
+    )
+
+
+class FewShotInner(Section):
+    """The inner loop: adaptation to one task."""
+
+    lr: float = Field(0.01, gt=0, description="Step size on the mean loss")
+    steps: int = Field(1, ge=0, description="Gradient steps in training, at least 1")
+    first_order: bool = Field(False, description="Treat the inner gradient as a constant in the outer step")
+    adapt: Literal["all", "last"] = Field("all", description="What adapts: all parameters, or the last layer (ANIL)")
+    learn_lr: bool = Field(
+        False, description="Learn a step size for every number that adapts, of either sign (Meta-SGD); lr is the start"
+    )
+
+
+class FewShotOuter(Section):
+    """The outer step on the initial parameters."""
+
+    name: Literal["adam", "reptile"] = Field(
+        "adam", description="adam: up the meta-gradient; reptile: a part of the way to the adapted parameters"
+    )
+    lr: float = Field(1e-3, gt=0, description="adam: step size; reptile: that part")
+
+
+class FewShotEvaluation(Section):
+    """Adaptation to held-out tasks."""
+
+    tasks: int = Field(600, ge=1, description="Held-out tasks")
+    steps: int = Field(10, ge=0, description="Gradient steps")
+    shots: int | None = Field(None, ge=1, description="Support examples (of each class); None: as in training")
+    every: int = Field(0, ge=0, description="Also evaluate on validation tasks every n iterations; 0: never")
+
+
+class FewShotConfig(Whole):
+    """Few-shot learning with MAML."""
+
+    method: Literal["maml", "pretrained", "random"] = Field(
+        "maml",
+        description="maml, or a baseline: pretrained, one model trained on all tasks alike, of classes on all training "
+        "classes at once; random, one that is not trained",
+    )
+    data: str = Field(description="Task distribution: sinusoid, omniglot, or module:Class for your own FewShotTasks")
+    root: str | None = Field(None, description="omniglot: folder of its zips; None: the variable OMNIGLOT_ROOT")
+    ways: int = Field(5, ge=2, description="Classes in a task, where there are classes")
+    shots: int = Field(10, ge=1, description="Support examples of a task, of each class where there are classes")
+    queries: int = Field(10, ge=1, description="Query examples of a task, of each class where there are classes")
+    tasks: int = Field(25, ge=1, description="Tasks in an iteration")
+    iterations: int = Field(60_000, ge=1, description="Outer steps")
+    log_every: int = Field(100, ge=1, description="Iterations in a row of metrics, and between two checkpoints")
+    seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
+    device: str = Field("auto", description="auto, cpu or cuda; auto is cuda where there is one")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores, of torchrun's ranks each its share")
+    model: Model = Field(Model(), description="The model that adapts")
+    inner: FewShotInner = Field(FewShotInner(), description="The inner loop: adaptation to one task")
+    outer: FewShotOuter = Field(FewShotOuter(), description="The outer step on the initial parameters")
+    evaluation: FewShotEvaluation = Field(FewShotEvaluation(), description="Adaptation to held-out tasks")
+
+    @property
+    def trained_steps(self) -> int:
+        """Inner steps in training: the baselines take none."""
+        return self.inner.steps if self.method == "maml" else 0
+
+    def contradictions(self) -> Iterator[tuple[bool, str, str]]:
+        """See ``Whole``."""
+        return _contradictions(self)
+
+
+def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
+    inner, outer, model = config.inner, config.outer, config.model
+    yield inner.steps == 0, *NO_STEPS
+    reptile = outer.name == "reptile"
+    yield (
+        reptile and config.method == "pretrained",
+        "outer.name = 'reptile' with method = 'pretrained'",
+        "Reptile learns to adapt, which the baseline does not; use outer.name = 'adam'",
+    )
+    yield (
+        reptile and inner.adapt == "last",
+        "inner.adapt = 'last' with outer.name = 'reptile'",
+        "what does not adapt would never be trained; use inner.adapt = 'all', or outer.name = 'adam'",
+    )
+    for key in ("first_order", "learn_lr"):
+        yield (
+            reptile and getattr(inner, key),
+            f"inner.{key} with outer.name = 'reptile'",
+            "Reptile takes no gradient through the inner loop; leave it out, or use outer.name = 'adam'",
+        )
+    yield (
+        reptile and outer.lr > 1,
+        f"outer.lr = {outer.lr!r} with outer.name = 'reptile'",
+        "it is the part of the way to the adapted parameters; give at most 1",
+    )
+    yield (
+        model.name == "convolutional" and not model.hidden,
+        "model.hidden = [] with model.name = 'convolutional'",
+        "give the filters of each convolution, such as [64, 64, 64, 64]",
+    )
+    yield (
+        inner.adapt == "last" and not model.hidden,
+        "inner.adapt = 'last' with model.hidden = []",
+        "the last layer is the whole model; use inner.adapt = 'all', or add a hidden layer",
+    )
+    for name, count in (("iterations", config.iterations), ("evaluation.every", config.evaluation.every)):
+        yield (
+            count % config.log_every != 0,
+            f"{name} = {count} with log_every = {config.log_every}",
+            f"give a multiple of log_every, such as {config.log_every * (count // config.log_every + 1)}",
+        )

@@ -1,0 +1,201 @@
+"""The configuration of meta-reinforcement learning.
+
+A hyper-parameter is one line: its key in a TOML file, flag, help and log entry.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, Strict
+
+from maml_rl.config.base import NO_STEPS, Section, Whole
+
+
+class Policy(Section):
+    """The policy: a perceptron, Gaussian or, for discrete actions, categorical."""
+
+    hidden: tuple[PositiveInt, ...] = Field((64, 64), strict=False, description="Widths of the hidden layers")
+    activation: Literal["tanh", "relu"] = Field("tanh", description="Non-linearity of the hidden layers")
+    init_std: float = Field(1.0, gt=0, description="Standard deviation of actions at initialisation")
+    min_std: float = Field(1e-6, gt=0, description="Floor of the standard deviation")
+    context: int = Field(0, ge=0, description="Width of a vector of parameters that joins every observation")
+
+
+class Inner(Section):
+    """The inner loop: adaptation to one task."""
+
+    lr: float = Field(0.1, gt=0, description="Step size")
+    steps: int = Field(1, ge=0, description="Gradient steps, at least 1")
+    estimator: Literal["log_prob", "lvc", "dice"] = Field(
+        "log_prob", description="How the loss is differentiated twice"
+    )
+    first_order: bool = Field(False, description="Treat the inner gradient as a constant in the outer step")
+    adapt: Literal["all", "last", "context"] = Field(
+        "all", description="What adapts: all parameters, the last layer (ANIL), or policy.context (CAVIA)"
+    )
+    learn_lr: bool = Field(
+        False, description="Learn a step size for every number that adapts, of either sign (Meta-SGD); lr is the start"
+    )
+
+
+class Outer(Section):
+    """The outer step on the initial parameters."""
+
+    name: Literal["trpo", "promp", "adam"] = Field("trpo", description="The outer optimiser")
+    exploration: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the E-MAML term, credit for exploration; exact at the number of episodes",
+    )
+    max_kl: float = Field(0.01, gt=0, description="trpo: largest mean KL(old || new) of the adapted policies")
+    cg_iterations: int = Field(10, ge=1, description="trpo: conjugate-gradient iterations")
+    damping: float = Field(1e-5, ge=0, description="trpo: added to the Fisher matrix's diagonal")
+    backtracks: int = Field(15, ge=1, description="trpo: points that the line search tries")
+    backtrack_ratio: float = Field(0.8, gt=0, lt=1, description="trpo: factor between two tries")
+    fisher_subsample: int = Field(5, ge=1, description="trpo: use every n-th step of the data in Fisher products")
+    lr: float = Field(1e-3, gt=0, description="promp, adam: step size")
+    epochs: int = Field(5, ge=1, description="promp: steps on the same data")
+    clip: float = Field(0.3, gt=0, description="promp: clip the surrogate's ratio to 1 +- this")
+    inner_kl: float = Field(5e-4, ge=0, description="promp: coefficient of the KL penalty before adaptation")
+    inner_kl_target: float | None = Field(
+        None, gt=0, description="promp: adapt the coefficient towards this KL; None: keep it"
+    )
+
+
+class Baseline(Section):
+    """The baseline that advantages are taken against."""
+
+    name: Literal["linear", "value_network", "none"] = Field(
+        "linear", description="Fitted to each task and rollout, value_network by up to 200 iterations of L-BFGS"
+    )
+
+
+class Evaluation(Section):
+    """Adaptation to held-out tasks."""
+
+    tasks: int = Field(40, ge=1, description="Held-out tasks")
+    episodes: int = Field(20, ge=1, description="Episodes for each task and step")
+    steps: int = Field(3, ge=0, description="Gradient steps")
+    every: int = Field(0, ge=0, description="Also evaluate every n iterations of training; 0: never")
+    film: bool = Field(False, description="With every: also a film of adaptation in TensorBoard")
+    lr_after_first_step: float = Field(
+        0.5, gt=0, description="Factor on the inner rate after the first step, or after the steps trained with if more"
+    )
+
+
+class Config(Whole):
+    """Meta-reinforcement learning with MAML."""
+
+    method: Literal["maml", "pretrained", "oracle", "random"] = Field(
+        "maml",
+        description="maml, or a baseline with the same budget: pretrained, one policy trained on all tasks alike; "
+        "oracle, one that observes the task; random, one that is not trained",
+    )
+    env: str = Field(description="Environment: a name, module:Class for your own, gymnasium:ID or metaworld:NAME")
+    preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
+    horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
+    workers: int = Field(0, ge=0, description="gymnasium environments: processes that step them; 0: this one")
+    worker_timeout: float = Field(60.0, ge=0.01, description="Seconds that a worker may take for an answer")
+    vector_size: int = Field(64, ge=1, description="gymnasium environments: most at once; episodes come in waves")
+    task_ranges: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(
+        {}, description="gymnasium environments: attributes that make the task, each uniform in a range"
+    )
+    tasks: int = Field(40, ge=1, description="Tasks in an iteration")
+    episodes: int = Field(20, ge=1, description="Episodes for each task and rollout")
+    iterations: int = Field(500, ge=1, description="Outer steps")
+    seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
+    device: str = Field("auto", description="auto, cpu or cuda; auto is cuda where there is one")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores, of torchrun's ranks each its share")
+    discount: float = Field(0.99, ge=0, le=1, description="Discount of rewards, per step")
+    gae_lambda: float = Field(1.0, ge=0, le=1, description="Lambda of generalised advantage estimation")
+    bootstrap_on_truncation: bool = Field(False, description="Value after a time limit: the baseline's, instead of 0")
+    normalise_advantages: bool = Field(True, description="To mean 0 and standard deviation 1 in each task")
+    compare_gradients: int = Field(
+        0, ge=0, description="Every n iterations, log the meta-gradient's noise and its cosine with others; 0: never"
+    )
+    policy: Policy = Field(Policy(), description="The policy")
+    inner: Inner = Field(Inner(), description="The inner loop: adaptation to one task")
+    outer: Outer = Field(Outer(), description="The outer step on the initial parameters")
+    baseline: Baseline = Field(Baseline(), description="The baseline that advantages are taken against")
+    evaluation: Evaluation = Field(Evaluation(), description="Adaptation to held-out tasks")
+
+    @property
+    def trained_steps(self) -> int:
+        """Inner steps in training: the baselines take none."""
+        return self.inner.steps if self.method == "maml" else 0
+
+    @property
+    def trained_episodes(self) -> int:
+        """Episodes for each task and rollout in training: a baseline has those of all of MAML's rollouts in one."""
+        return self.episodes * (1 + self.inner.steps - self.trained_steps)
+
+    def contradictions(self) -> Iterator[tuple[bool, str, str]]:
+        """See ``Whole``."""
+        return _contradictions(self)
+
+
+_ONLY = {
+    "trpo": ("max_kl", "cg_iterations", "damping", "backtracks", "backtrack_ratio", "fisher_subsample"),
+    "promp": ("lr", "epochs", "clip", "inner_kl", "inner_kl_target"),
+    "adam": ("lr",),
+}
+
+
+def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
+    inner, outer, policy = config.inner, config.outer, config.policy
+    yield inner.steps == 0, *NO_STEPS
+    yield (
+        config.evaluation.film and not config.evaluation.every,
+        "evaluation.film with evaluation.every = 0",
+        "there is no evaluation in training to film; give evaluation.every, or use `maml-rl render` on the run",
+    )
+    yield (
+        outer.exploration > 0 and config.tasks == 1,
+        "outer.exploration with tasks = 1",
+        "the credit compares tasks with each other; give at least 2 tasks, or leave it out",
+    )
+    yield (
+        config.bootstrap_on_truncation and config.baseline.name == "none",
+        "bootstrap_on_truncation with baseline.name = 'none'",
+        "the value after a time limit is the baseline's; use baseline.name = 'linear', or leave it out",
+    )
+    yield (
+        policy.min_std > policy.init_std,
+        f"policy.min_std = {policy.min_std!r} above policy.init_std = {policy.init_std!r}",
+        "the standard deviation would start below its floor and never move; give a lower min_std",
+    )
+    yield (
+        config.worker_timeout != Config.model_fields["worker_timeout"].default and config.workers == 0,
+        f"worker_timeout = {config.worker_timeout:g} with workers = 0",
+        "no worker could take that long; leave it out, or give workers",
+    )
+    yield (
+        inner.adapt == "last" and not policy.hidden,
+        "inner.adapt = 'last' with policy.hidden = []",
+        "the last layer is the whole policy; use inner.adapt = 'all', or add a hidden layer",
+    )
+    yield (
+        inner.adapt == "context" and not policy.context,
+        "inner.adapt = 'context' with policy.context = 0",
+        "give the context a width, such as policy.context = 5",
+    )
+    yield (
+        inner.adapt == "last" and policy.context > 0,
+        "inner.adapt = 'last' with policy.context > 0",
+        "the context would never change; use inner.adapt = 'context' or policy.context = 0",
+    )
+    yield (
+        outer.inner_kl_target is not None and outer.inner_kl == 0,
+        "outer.inner_kl_target with outer.inner_kl = 0",
+        "doubling and halving keep 0; give inner_kl a value to start from",
+    )
+    used = _ONLY[outer.name]
+    for key in sorted({key for keys in _ONLY.values() for key in keys} - set(used)):
+        default = Outer.model_fields[key].default
+        users = [name for name, keys in _ONLY.items() if key in keys]
+        whose = f"{' and '.join(users)} {'uses' if len(users) == 1 else 'use'}"
+        yield (
+            getattr(outer, key) != default,
+            f"outer.{key} = {getattr(outer, key)!r} with outer.name = {outer.name!r}",
+            f"only {whose} it; leave it out",
+        )

@@ -1,0 +1,23 @@
+"""Streams of random numbers: a seed for each purpose and iteration of a run."""
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from maml_envs import random
+
+
+class Purpose(IntEnum):
+    """What random numbers are for: each purpose has streams of its own."""
+
+    INITIALISATION = 0
+    TASKS = 1
+    TRAINING = 2
+    EVALUATION = 3
+    TUNING = 4
+
+
+def key(seed: int, purpose: Purpose, iteration: int = 0) -> Tensor:
+    """The seed of a purpose in an iteration of the run with a seed."""
+    return random.fold(random.fold(torch.tensor(seed), purpose), iteration)

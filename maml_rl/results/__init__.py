@@ -1,0 +1,1 @@
+"""What run folders show: comparisons, tables, figures, films, reports."""

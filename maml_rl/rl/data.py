@@ -1,0 +1,45 @@
+"""What was sampled, and what a loss takes of it. Axes: tasks K, episodes B, steps T, feature."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maml_rl.core.tree import map_tensors
+from maml_rl.rl.distributions import Distribution
+
+
+class Trajectory(NamedTuple):
+    """What was sampled. A loss cannot take it: it has no advantages."""
+
+    observations: Tensor  # (K, B, T, obs)
+    actions: Tensor  # (K, B, T, act)  raw samples of the policy
+    rewards: Tensor  # (K, B, T)
+    mask: Tensor  # (K, B, T) bool  True while the episode lives; True for its last step
+    truncated: Tensor  # (K, B) bool     ended by a time limit and not by the task
+    final_observations: Tensor  # (K, B, obs)     after the last live step
+    behaviour: Distribution  # fields (K, B, T, act): what the actions were drawn from
+    success: Tensor | None = None  # (K, B) bool: in some live step; None where the environment reports none
+
+    def returns(self) -> Tensor:
+        """Undiscounted return of each episode, (K, B)."""
+        return torch.where(self.mask, self.rewards, 0.0).sum(-1)
+
+
+class Batch(NamedTuple):
+    """What a loss takes. Entries after an episode's end are zero."""
+
+    observations: Tensor  # (K, B, T, obs)
+    actions: Tensor  # (K, B, T, act)
+    advantages: Tensor  # (K, B, T)  normalised over each task's live steps
+    weights: Tensor  # (K, B, T)  1 / (the task's live steps) where live, else 0: a weighted sum is a mean
+    behaviour: Distribution  # fields (K, B, T, act)
+
+
+def every(batch: Batch, stride: int, whole_episodes: bool = False, start: int = 0) -> Batch:
+    """Every ``stride``-th step of each episode, or every ``stride``-th episode, from ``start``; weights sum to 1."""
+    if stride == 1:
+        return batch
+    kept = slice(start, None, stride)
+    thin: Batch = map_tensors(lambda x: x[:, kept] if whole_episodes else x[:, :, kept], batch)
+    return thin._replace(weights=thin.weights / thin.weights.sum((-2, -1), keepdim=True))

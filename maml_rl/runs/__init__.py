@@ -1,0 +1,1 @@
+"""Training runs: their loop, folder, checkpoints, logs and evaluations."""

@@ -1,0 +1,94 @@
+"""Error and accuracy on held-out tasks after each gradient step."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maml_rl.core.tree import Params, map_tensors
+from maml_rl.machine.threads import side_by_side
+from maml_rl.supervised import models
+from maml_rl.supervised.learner import FewShotLearner
+from maml_rl.supervised.tasks import TaskBatch
+
+MEASURES = {
+    "error": "mean squared error",
+    "accuracy": "accuracy",
+    "accuracy_one_by_one": "accuracy, one query at a time",
+}
+"""What each measure is called in tables and figures."""
+
+
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Step sizes that ``tune`` tries on validation tasks."""
+
+
+DIVERGED = 10.0
+"""A task has diverged where its error after the last step is not finite, or this many times the one before adapting."""
+
+
+def _right(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(-1) == targets).double().mean()
+
+
+def measures(learner: FewShotLearner, params: Params, task: TaskBatch) -> dict[str, Tensor]:
+    """What one task's query set says of parameters.
+
+    Values are judged by the mean squared error, classes by the share that is right: with all queries in one batch
+    ("accuracy": transductive where batch norm takes statistics over the queries), and with each query beside the
+    support set alone ("accuracy_one_by_one": not transductive). Without batch norm the two are the same.
+    """
+    module, (inputs, targets) = learner.module, task.query
+    outputs = models.predict(module, params, inputs)
+    if targets.is_floating_point():
+        return {"error": (outputs - targets).square().mean().double()}
+    right = {"accuracy": _right(outputs, targets)}
+    if not learner.config.model.batch_norm:
+        return right
+    support = task.support.inputs
+    alone = torch.stack([models.predict(module, params, torch.cat([support, one.unsqueeze(0)]))[-1] for one in inputs])
+    return right | {"accuracy_one_by_one": _right(alone, targets)}
+
+
+@torch.no_grad()
+def adapted_errors(
+    learner: FewShotLearner, theta: Params, tasks: int, steps: int, split: str, lr: float | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Each measure (tasks, steps + 1) of held-out tasks, adapting to the same support set at every step.
+
+    Args:
+        learner: What adapts.
+        theta: Where every task starts.
+        tasks: How many.
+        steps: Gradient steps.
+        split: "test", or "validation".
+        lr: A rate instead of the configuration's, for what adapts.
+    """
+    rates = learner.rates if lr is None else replace(learner.rates, lr=lr)
+    params, rate = rates.split(learner.start(theta))
+    held_out: TaskBatch = map_tensors(lambda x: x.to(learner.device), learner.data.held_out_tasks(tasks, split))
+
+    def one(task: TaskBatch) -> dict[str, Tensor]:
+        seen = [measures(learner, own, task) for own in learner.adaptation(params, task.support, rate, steps)]
+        return {name: torch.stack([each[name] for each in seen]) for name in seen[0]}
+
+    parts = side_by_side(lambda piece: learner.each(one, piece), learner.slices(held_out))
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+
+def trimmed_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over tasks without the lowest and the highest 5 %; NaN counts as high."""
+    cut = len(values) // 20
+    return np.asarray(np.sort(values, 0)[cut : len(values) - cut].mean(0))
+
+
+def tune(learner: FewShotLearner, theta: Params, tasks: int, steps: int) -> float:
+    """The step size in ``RATES`` that serves validation tasks best after the last step, by their trimmed mean."""
+    found = {rate: adapted_errors(learner, theta, tasks, steps, "validation", rate) for rate in RATES}
+    cost = {
+        rate: float(trimmed_mean(each["error"])[-1]) if "error" in each else -float(each["accuracy"][:, -1].mean())
+        for rate, each in found.items()
+    }
+    return min(cost, key=lambda rate: cost[rate] if np.isfinite(cost[rate]) else np.inf)

@@ -1,0 +1,62 @@
+"""The task distribution that a configuration names."""
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from maml_envs import InputError
+from maml_envs.user_code import import_own
+from maml_rl.config.few_shot import FewShotConfig
+from maml_rl.supervised.omniglot import omniglot
+from maml_rl.supervised.sinusoid import Sinusoid
+from maml_rl.supervised.tasks import FewShotTasks
+
+SIZES = ("ways", "shots", "queries")
+
+
+def make(config: FewShotConfig) -> FewShotTasks:
+    """Make it, with the configuration's ways, shots and queries.
+
+    Raises:
+        InputError: There is no such distribution, or its data is missing.
+    """
+    if config.data == "sinusoid":
+        return Sinusoid(config.shots, config.queries)
+    if config.data == "omniglot":
+        root = config.root or os.environ.get("OMNIGLOT_ROOT")
+        if not root:
+            raise InputError(
+                "data = 'omniglot' needs the folder with its two zips: give root = \"...\", or set OMNIGLOT_ROOT; "
+                "`maml-rl download-omniglot FOLDER` fetches them"
+            )
+        return omniglot(Path(root), config.ways, config.shots, config.queries)
+    found = _own(config.data)
+    made = found(**{size: getattr(config, size) for size in _arguments(found)}) if found else None
+    if not isinstance(made, FewShotTasks):
+        raise InputError(
+            f"data = {config.data!r} does not make a FewShotTasks when called: derive a class from "
+            "maml_rl.supervised.FewShotTasks with sample_tasks and held_out_tasks, or write a function that returns one"
+        )
+    return made
+
+
+def sizes_of(path: str) -> tuple[str, ...]:
+    """Which of a configuration's ``SIZES`` a distribution goes by: of a user's own, those that are its arguments."""
+    if ":" not in path:
+        return SIZES
+    found = _own(path)
+    return _arguments(found) if found else ()
+
+
+def _arguments(found: Callable[..., object]) -> tuple[str, ...]:
+    known = inspect.signature(found).parameters
+    return tuple(size for size in SIZES if size in known)
+
+
+def _own(path: str) -> Callable[..., object] | None:
+    module_name, _, class_name = path.partition(":")
+    if not class_name or not all(part.isidentifier() for part in module_name.split(".")):
+        raise InputError(f"data = {path!r} is neither sinusoid, omniglot nor 'my_module:MyTasks'")
+    found = getattr(import_own(module_name, f"data = {path!r}"), class_name, None)
+    return found if callable(found) and not inspect.isabstract(found) else None

@@ -1,0 +1,153 @@
+"""check-env finds each fault, names it with its fix, and finds nothing in what is sound."""
+
+import sys
+from pathlib import Path
+
+import gym_probes
+import pytest
+import torch
+from probes import Good
+
+import maml_envs
+from maml_envs import GymnasiumTaskEnv
+from maml_envs.check_env import Finding, examine
+from maml_rl.cli import main
+
+
+def said(make) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine(make)}
+
+
+@pytest.mark.parametrize("name", ["navigation", "half-cheetah-vel", "bandit", "tabular-mdp"])
+def test_our_own_environments_are_sound(name: str) -> None:
+    findings = said(lambda: maml_envs.make(name, copies=1)[0])
+    assert {finding.level for finding in findings.values()} == {"ok"}
+    assert len(findings) == 10
+
+
+def test_a_sound_gymnasium_environment_and_its_endings() -> None:
+    findings = said(lambda: GymnasiumTaskEnv(gym_probes.Counted))
+    assert {finding.level for finding in findings.values()} == {"ok"}
+    tasks = GymnasiumTaskEnv(gym_probes.Counted).sample_tasks(8, torch.Generator().manual_seed(0))[:, 0].tolist()
+    terminated, truncated = sum(g in (2, 4) for g in tasks), sum(g in (-3, -5) for g in tasks)
+    assert f"of 8 episodes of random actions {terminated} terminated, {truncated} were" in findings["endings"].said
+    assert terminated > 0 < truncated
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "subject", "words"),
+    [
+        (gym_probes.Unseeded, "error", "determinism", "super().reset(seed=seed)"),
+        (gym_probes.Remembers, "error", "independence", "in reset"),
+        (gym_probes.Shared, "error", "neighbours", "not in the class"),
+        (gym_probes.Deaf, "warning", "tasks", "Use the task in the reward or the dynamics"),
+        (gym_probes.TimeLimit, "warning", "endings", "return truncated"),
+        (gym_probes.Bounded, "warning", "observation space", "numbers [0, 1, 3] of the observation"),
+        (gym_probes.Explodes, "error", "rewards", "NaN or infinity"),
+    ],
+)
+def test_a_fault_is_found_with_its_fix(kind: type, level: str, subject: str, words: str) -> None:
+    findings = said(lambda: GymnasiumTaskEnv(kind))
+    assert findings[subject].level == level
+    assert words in f"{findings[subject].said} {findings[subject].fix}"
+    assert all(finding.fix for finding in findings.values() if finding.level != "ok")
+    if level == "error":  # and nothing else is blamed
+        assert [name for name, finding in findings.items() if finding.level == "error"] == [subject]
+
+
+def test_a_batched_environment_whose_rows_mix() -> None:
+    class Mixes(Good):
+        def sample_tasks(self, count, generator):
+            return torch.rand(count, 1, generator=generator)
+
+        def reset(self, tasks, seeds):
+            self.mean, self.count = tasks.mean(), 0
+            return torch.zeros(len(seeds), 3)
+
+        def step(self, action):
+            return super().step(action)._replace(reward=action.sum(-1) - self.mean)
+
+    assert said(Mixes)["neighbours"].level == "error"
+
+
+def test_a_broken_contract_ends_the_report() -> None:
+    class Wrong(Good):
+        def step(self, action):
+            return super().step(action)._replace(reward=torch.zeros(1))
+
+    (finding,) = said(Wrong).values()
+    assert (finding.level, finding.subject) == ("error", "contract")
+    assert "Step.reward has shape (1,)" in finding.said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["gym_probes:Counted"], 0, "ok       determinism: "),
+        (["gym_probes:Deaf"], 0, "warning  tasks: "),
+        (["gym_probes:Unseeded"], 1, "error    determinism: "),
+        (["half-cheetah-dir", "--preset", "finn2017"], 0, "observation (20,)"),
+        (["pendulum.toml"], 0, "ok       contract: observation (3,), action Box(-1.0, 1.0, (1,), float32), horizon 30"),
+        (["gymnasium:Pendulum-v1"], 2, "Give ranges of its attributes in [task_ranges]"),
+        (["navigatoin"], 2, "did you mean navigation?"),
+    ],
+)
+def test_the_command(
+    arguments: list[str], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = 'env = "gymnasium:Pendulum-v1"\nhorizon = 30\n[task_ranges]\ng = [5, 15]\n'
+    (tmp_path / "pendulum.toml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["maml-rl", "check-env", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main.main()
+    out, err = capsys.readouterr()
+    assert stop.value.code == code
+    assert words in out + err
+
+
+def test_the_table_of_environments(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["maml-rl", "envs"])
+    main.main()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["name", "preset", "task", "observation", "action", "horizon", "beyond"]
+    assert ["half-cheetah-dir", "finn2017", "1", "20", "6", "200", "no"] in lines
+    assert ["tabular-mdp", "duan2016", "10", "x", "5", "x", "11", "10", "one", "of", "5", "10", "no"] in lines
+    assert [line[:2] for line in lines[1:]] == [[n, p] for n in maml_envs.names() for p in maml_envs.family(n).presets]
+
+
+class FourValues(gym_probes.Counted):
+    """Gym's step of old."""
+
+    def step(self, action):
+        return super().step(action)[:4]
+
+
+class OtherShape(gym_probes.Counted):
+    """An observation that its space does not have."""
+
+    def see(self, action):
+        return super().see(action)[:2]
+
+
+class Raises(gym_probes.Counted):
+    """The client of a simulator that hangs up in the third step."""
+
+    def step(self, action):
+        if self.count == 2:
+            raise ConnectionResetError("my simulator hung up")
+        return super().step(action)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (FourValues, "step returned 4 values: return (observation, reward, terminated, truncated, info)"),
+        (OtherShape, "is not of observation_space"),
+        (Raises, "ConnectionResetError: my simulator hung up"),
+    ],
+)
+def test_an_environment_that_raises_is_a_finding(kind: type, words: str) -> None:
+    findings = list(examine(lambda: GymnasiumTaskEnv(kind)))
+    assert findings[-1].level == "error"
+    assert words in findings[-1].said

@@ -1,0 +1,100 @@
+"""The sentences about a comparison, from returns whose means and intervals are known."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from tiny import tiny
+
+from maml_rl.results.comparison import compare_groups
+from maml_rl.results.runs import Run, grouped
+from maml_rl.results.sentences import sentences, share_worse
+
+TASKS = 8
+
+
+def run(method: str, per_step: Sequence[Sequence[float] | float], seed: int = 1, **changes: object) -> Run:
+    """A run whose tasks have these returns after each step: one number for all tasks, or one each."""
+    returns = np.stack([np.broadcast_to(np.asarray(values, float), (TASKS,)) for values in per_step], 1)
+    steps = len(per_step) - 1
+    about = {"tasks": [[float(i), 0.0] for i in range(TASKS)], "split": "in", "which": "checkpoint", "steps": steps}
+    row = {"env_steps": 10.0, "seconds/sampling": 1.0, "seconds/inner": 1.0, "seconds/outer": 1.0}
+    metrics = [] if method == "random" else [row]
+    config = tiny(method=method, seed=seed, **changes)
+    return Run(f"{method}-s{seed}", config, metrics, about | {"returns": returns[..., None].tolist()}, {})
+
+
+def said(*runs: Run) -> list[str]:
+    groups = grouped(runs)
+    return sentences(compare_groups(groups), groups)
+
+
+def test_a_step_that_helps_everywhere() -> None:
+    assert said(run("maml", [-8, -2, -1], 1), run("maml", [-8, -2, -1], 2)) == [
+        "MAML: one gradient step on a held-out task raises the return from -8.00 (-8.00 to -8.00) to -2.00 (-2.00 to "
+        "-2.00), mean over 8 tasks and 2 seeds.",
+        "MAML: 0 % of the tasks have a lower return after the step than before it.",
+        "MAML: its best return is after 2 steps, -1.00 (-1.00 to -1.00).",
+        "With 2 seeds the part of the interval that comes from them is rough.",
+    ]
+
+
+def test_a_step_that_hurts() -> None:
+    lines = said(run("maml", [50, 20]))
+    assert lines[0].startswith("MAML: one gradient step on a held-out task lowers the return from 50.0 (50.0 to 50.0)")
+    assert lines[0].endswith("mean over 8 tasks and one seed.")
+    assert lines[1] == "MAML: 100 % of the tasks have a lower return after the step than before it."
+    assert lines[2:] == ["With one seed the interval is over tasks alone: how much seeds differ is not shown."]
+
+
+def test_a_step_that_helps_some_and_hurts_as_many() -> None:
+    lines = said(run("maml", [0, [1, -1] * 4]))
+    assert "changes the return by no more than chance might, from 0.00 (0.00 to 0.00) to 0.00 (" in lines[0]
+    assert lines[1] == "MAML: 50 % of the tasks have a lower return after the step than before it."
+
+
+def test_against_other_methods_and_the_oracle() -> None:
+    others = [run("oracle", [0]), run("pretrained", [-8, -5]), run("random", [-9, -9])]
+    lines = said(run("maml", [-8, -2]), *others)
+    assert lines[2:] == [
+        "After one step MAML is below the oracle by 2.00 (2.00 to 2.00).",
+        "After one step MAML is above pretrained by 3.00 (3.00 to 3.00).",
+        "After one step MAML is above random by 7.00 (7.00 to 7.00).",
+        "MAML closes 0.75 (0.75 to 0.75) of the way to the oracle in one step.",  # (8 - 2) / 8
+        "With one seed the interval is over tasks alone: how much seeds differ is not shown.",
+    ]
+
+
+def test_the_oracle_counts_before_any_step() -> None:
+    lines = said(run("maml", [-8, -2]), run("oracle", [0, -7]))
+    assert "After one step MAML is below the oracle by 2.00 (2.00 to 2.00)." in lines
+
+
+def test_a_difference_that_may_be_chance() -> None:
+    lines = said(run("maml", [-8, -2]), run("pretrained", [-8, [-1, -3] * 4]))
+    (against,) = [line for line in lines if "pretrained" in line]
+    assert against.startswith("After one step MAML cannot be told from pretrained: difference 0.00 (-0.")
+
+
+def test_the_gap_of_a_paper_stands_beside_ours() -> None:
+    same = {"preset": "finn2017", "horizon": 100}
+    lines = said(run("maml", [-8, -2], **same), run("oracle", [0], **same))
+    (gap,) = [line for line in lines if "closes" in line]
+    assert gap == "MAML closes 0.75 (0.75 to 0.75) of the way to the oracle in one step; 0.75 in Finn et al. 2017."
+
+
+def test_enough_seeds_need_no_warning() -> None:
+    lines = said(*(run("maml", [-8, -2], seed) for seed in range(5)))
+    assert not [line for line in lines if "With" in line]
+
+
+def test_methods_that_do_not_adapt_have_no_verdict() -> None:
+    assert said(run("oracle", [0])) == [
+        "With one seed the interval is over tasks alone: how much seeds differ is not shown."
+    ]
+    assert said(run("random", [0, 0])) == []
+
+
+def test_the_share_that_became_worse_counts_tasks_by_the_mean_of_their_seeds() -> None:
+    returns = np.array([[[0.0, -1.0], [0.0, 1.0], [0.0, -3.0]], [[0.0, 1.0], [0.0, -4.0], [0.0, 1.0]]])
+    assert share_worse(returns) == pytest.approx(2 / 3)  # as good as before is not worse

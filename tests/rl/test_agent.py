@@ -1,0 +1,112 @@
+"""A trained agent adapts and acts."""
+
+from pathlib import Path
+
+import numpy as np
+import probes
+import pytest
+import torch
+from tiny import tiny
+
+import maml_rl
+from maml_envs import InputError
+from maml_rl import meta_train
+from maml_rl.runs import checkpoint
+
+GOAL = [0.3, -0.2]
+SOMEWHERE = np.array([0.1, 0.4], np.float32)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return meta_train(tiny(), tmp_path_factory.mktemp("agent") / "run", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def agent(run: Path) -> maml_rl.Agent:
+    return maml_rl.load(run)
+
+
+@pytest.mark.parametrize("task", [GOAL, tuple(GOAL), np.array(GOAL), torch.tensor(GOAL), [GOAL]])
+def test_a_policy_acts(task: object, agent: maml_rl.Agent) -> None:
+    policy = agent.adapt(task)
+    action = policy(SOMEWHERE)
+    assert isinstance(action, np.ndarray)
+    assert action.shape == (2,)
+    assert action.dtype == np.float32
+    assert np.isfinite(action).all()
+    assert (action == agent.adapt(GOAL)(SOMEWHERE)).all()
+    many = policy(np.stack([SOMEWHERE, 0 * SOMEWHERE, SOMEWHERE]))
+    assert many.shape == (3, 2)
+    assert many[0] == pytest.approx(action, rel=1e-5)
+    assert (many[1] != many[0]).all()
+
+
+def test_no_steps_is_the_policy_before_adaptation(agent: maml_rl.Agent) -> None:
+    before = agent.learner.policy(agent.theta, torch.from_numpy(SOMEWHERE)).mean.numpy()
+    assert agent.adapt(GOAL, steps=0)(SOMEWHERE) == pytest.approx(before, rel=1e-5)
+    assert (agent.adapt(GOAL, steps=1)(SOMEWHERE) != before).all()
+
+
+def test_adapting_leaves_the_agent_as_it_was(agent: maml_rl.Agent) -> None:
+    theta = {name: value.clone() for name, value in agent.theta.items()}
+    first = agent.adapt(GOAL, steps=3)(SOMEWHERE)
+    assert all(torch.equal(agent.theta[name], theta[name]) for name in theta)
+    assert (agent.adapt(GOAL, steps=3)(SOMEWHERE) == first).all()
+
+
+def test_the_seed_the_task_and_the_counts_matter(agent: maml_rl.Agent) -> None:
+    actions = [
+        agent.adapt(GOAL)(SOMEWHERE),
+        agent.adapt(GOAL, seed=1)(SOMEWHERE),
+        agent.adapt(GOAL, episodes=9)(SOMEWHERE),
+        agent.adapt(GOAL, steps=2)(SOMEWHERE),
+        agent.adapt([-0.3, 0.2])(SOMEWHERE),
+    ]
+    assert len({tuple(action) for action in actions}) == 5
+    assert (agent.adapt(GOAL, episodes=2)(SOMEWHERE) == actions[0]).all()  # the configuration's number
+
+
+def test_a_checkpoint_alone_is_enough(run: Path, agent: maml_rl.Agent, tmp_path: Path) -> None:
+    alone = tmp_path / "policy.pt"
+    alone.write_bytes((run / "checkpoint.pt").read_bytes())
+    with maml_rl.load(alone) as copy:
+        assert (copy.adapt(GOAL)(SOMEWHERE) == agent.adapt(GOAL)(SOMEWHERE)).all()
+
+
+def test_the_best_can_be_loaded(run: Path) -> None:
+    with maml_rl.load(run, which="best") as best:
+        saved = checkpoint.load(run / "best.pt").theta
+        assert all(torch.equal(best.theta[name], saved[name]) for name in saved)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"task": [1.0]}, r"a task of navigation has shape \(2,\), not \(1,\)"),
+        ({"task": [GOAL, GOAL]}, r"a task of navigation has shape \(2,\), not \(2, 2\)"),
+        ({"task": GOAL, "steps": -1}, "steps = -1, .*give at least 0 steps"),
+        ({"task": GOAL, "episodes": 0}, "episodes = 0: give .* 1 episode"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, object], problem: str, agent: maml_rl.Agent) -> None:
+    with pytest.raises(InputError, match=problem):
+        agent.adapt(**arguments)
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no run folder .*nothing: train first"):
+        maml_rl.load(tmp_path / "nothing")
+    (tmp_path / "policy.pt").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"policy\.pt is not a checkpoint of this package"):
+        maml_rl.load(tmp_path / "policy.pt")
+
+
+def test_leaving_it_closes_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = meta_train(tiny(env="probes:Probe", horizon=2, iterations=1), tmp_path / "run", quiet=True)
+    closed: list[object] = []
+    monkeypatch.setattr(probes.Probe, "close", lambda env: closed.append(env))
+    with maml_rl.load(run) as agent:
+        assert np.isfinite(agent.adapt([0.5])([1.0])).all()
+        assert closed == []
+    assert closed == list(agent.learner.envs)

@@ -1,0 +1,92 @@
+"""A configuration made real: where its random numbers come from, and what does not change them."""
+
+import itertools
+
+import pytest
+import torch
+from tiny import tiny
+
+from maml_envs import InputError
+from maml_rl.core.streams import Purpose
+from maml_rl.core.task_axis import stack
+from maml_rl.machine.device import choose_device
+from maml_rl.rl.learner import Learner, build
+
+
+@pytest.fixture
+def learner() -> Learner:
+    return build(tiny(tasks=3, episodes=4))
+
+
+def test_every_purpose_iteration_and_seed_has_its_own_numbers(learner: Learner) -> None:
+    learners = (learner, build(tiny(seed=2)))
+    keys = {int(each.key(p, i)) for each, p, i in itertools.product(learners, Purpose, range(50))}
+    assert len(keys) == 2 * len(Purpose) * 50
+    assert torch.equal(learner.training_tasks(3), learner.training_tasks(3))
+    drawn = torch.stack([learner.training_tasks(i) for i in range(20)]).flatten(0, 1)
+    assert len(drawn.unique(dim=0)) == 20 * 3
+
+
+def test_the_initial_parameters_follow_from_the_seed_alone(learner: Learner) -> None:
+    one, same, other = (build(c).initial_params() for c in (tiny(), tiny(tasks=9, inner={"lr": 1.0}), tiny(seed=2)))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["0.weight"], other["0.weight"])
+    assert {name: tuple(value.shape) for name, value in one.items()} == {
+        "0.weight": (2, 8), "0.bias": (8,), "1.weight": (8, 2), "1.bias": (2,), "log_std": (2,)
+    }  # fmt: skip
+
+
+def test_an_episode_does_not_depend_on_which_others_are_sampled(learner: Learner) -> None:
+    theta, tasks, key = learner.initial_params(), learner.training_tasks(0), learner.key(Purpose.TRAINING)
+    whole = learner.sample(stack(theta, 3), tasks, 4, key)
+    part = learner.sample(stack(theta, 2), tasks[:2], 3, key)
+    assert torch.allclose(part.actions, whole.actions[:2, :3], atol=1e-6)
+    assert torch.allclose(part.rewards, whole.rewards[:2, :3], atol=1e-6)
+    noise = (whole.actions - whole.behaviour.mean) / whole.behaviour.std()
+    assert len(noise.flatten().unique()) == noise.numel()  # no number is used twice
+    other = learner.sample(stack(theta, 3), tasks, 4, learner.key(Purpose.TRAINING, 1))
+    assert not torch.isclose(whole.actions, other.actions).any()
+
+
+def test_steps_of_one_exploration_have_fresh_episodes(learner: Learner) -> None:
+    tasks, key = learner.training_tasks(0), learner.key(Purpose.TRAINING)
+    exploration = learner.explore(learner.initial_params(), tasks, 4, key, [1e-9, 1e-9])
+    noise = torch.stack([(t.actions - t.behaviour.mean) / t.behaviour.std() for t in exploration.trajectories])
+    assert noise.shape == (3, 3, 4, 5, 2)
+    assert not torch.isclose(noise[0], noise[1], atol=1e-4).all(-1).any()
+    assert not torch.isclose(noise[1], noise[2], atol=1e-4).all(-1).any()
+
+
+def test_the_configuration_reaches_what_it_names() -> None:
+    learner = build(tiny(threads=2, horizon=7, policy={"hidden": [3, 4], "init_std": 0.5, "activation": "relu"}))
+    assert torch.get_num_threads() == 2
+    assert learner.envs[0].horizon == 7
+    assert (learner.policy.hidden, learner.policy.activation) == ((3, 4), "relu")
+    assert learner.initial_params()["log_std"].exp().tolist() == pytest.approx([0.5, 0.5])
+    build(tiny())
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("key", ["init_std", "min_std"])
+def test_discrete_actions_have_no_standard_deviation(key: str) -> None:
+    with pytest.raises(InputError, match=rf"policy.{key} = 0.3 with env = 'bandit'.*leave it out"):
+        build(tiny(env="bandit", policy={key: 0.3}))
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "mps", ""):
+        with pytest.raises(InputError, match="use auto, cpu or cuda"):
+            choose_device(name)
+
+
+def test_the_e_maml_credit_is_the_standardised_return_after_adaptation() -> None:
+    learner = build(tiny(tasks=4, episodes=3, outer={"exploration": 0.7}))
+    exploration = learner.explore_training(learner.initial_params(), 0)
+    reached = exploration.trajectories[-1].returns().mean(-1).double()
+    expected = 0.7 * (reached - reached.mean()) / reached.std(correction=0)
+    credit = learner.objective(exploration).credit
+    torch.testing.assert_close(credit.double(), expected, rtol=1e-4, atol=1e-5)
+    before = exploration.trajectories[0].returns().mean(-1)
+    assert not torch.allclose(before, exploration.trajectories[-1].returns().mean(-1))
