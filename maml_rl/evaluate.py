@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from maml_envs import InputError
 from maml_envs.user_code import announce_import
@@ -14,10 +13,10 @@ from maml_rl.config.rl import Config
 from maml_rl.config.rl import Evaluation as EvaluationSettings
 from maml_rl.config.toml import of_kind, parse_toml, with_evaluation
 from maml_rl.core.tree import Params
+from maml_rl.machine.device import set_up
 from maml_rl.machine.files import free_name, write
 from maml_rl.rl.agent import Agent
-from maml_rl.rl.explore import Exploration
-from maml_rl.rl.held_out import explore_held_out, tune
+from maml_rl.rl.held_out import HeldOut, explore_held_out, tune
 from maml_rl.rl.learner import Learner, build
 from maml_rl.runs import checkpoint
 from maml_rl.runs.evaluation import Evaluation
@@ -25,19 +24,14 @@ from maml_rl.runs.folder import parameters_of, read_config
 
 
 def summarise(
-    learner: Learner,
-    exploration: Exploration,
-    tasks: Tensor,
-    split: str,
-    lr: list[float],
-    which: str = "checkpoint",
-    iteration: int = 0,
+    learner: Learner, adaptation: HeldOut, split: str, which: str = "checkpoint", iteration: int = 0
 ) -> Evaluation:
-    """Returns, their means and intervals, from the trajectories before and after each inner step."""
-    returns = torch.stack([t.returns() for t in exploration.trajectories], 1).double()
+    """Return the evaluation of what was sampled before and after each inner step."""
+    outcomes, tasks = adaptation.exploration.outcomes, adaptation.draw.tasks
+    returns = torch.stack([outcome.returns for outcome in outcomes], 1).double()
     per_task = returns.mean(-1)
-    best = learner.envs[0].best_return(tasks)
-    reached = [t.success.double().mean(-1) for t in exploration.trajectories if t.success is not None]
+    best = learner.env.best_return(tasks)
+    success = [outcome.success.double().mean(-1) for outcome in outcomes if outcome.success is not None]
     half = 1.96 * per_task.std(0) / math.sqrt(len(per_task)) if len(per_task) > 1 else None
     return Evaluation(
         tasks=tasks.flatten(1).double().cpu().numpy(),
@@ -47,19 +41,19 @@ def summarise(
         split=split,
         which=which,
         iteration=iteration,
-        steps=len(lr),
-        lr=np.array(lr, dtype=float),
-        env_steps=sum(int(t.mask.sum()) for t in exploration.trajectories),
+        steps=len(adaptation.lr),
+        lr=np.array(adaptation.lr, dtype=float),
+        env_steps=sum(int(outcome.steps.sum()) for outcome in outcomes),
         best=None if best is None else float(best.mean()),
-        success=torch.stack(reached, 1).cpu().numpy() if reached else None,
+        success=torch.stack(success, 1).cpu().numpy() if success else None,
     )
 
 
 def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
     """Evaluate parameters with the configuration's own [evaluation] settings."""
     chosen = settings(learner.config, "evaluation")
-    exploration, tasks, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, "in")
-    return summarise(learner, exploration, tasks, "in", lr)
+    adaptation = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, "in")
+    return summarise(learner, adaptation, "in")
 
 
 def settings(config: Config, where: str, **given: int | None) -> EvaluationSettings:
@@ -99,9 +93,11 @@ def _load(run: Path | str, which: str, device: str | None = None) -> tuple[Learn
     saved = checkpoint.load(file)
     config = of_kind(folder or parse_toml(saved.config, str(path)), Config, str(path))
     announce_import(config.env, path)
-    learner = build(config.model_copy(update={"device": device or config.device}))
+    config = config.model_copy(update={"device": device or config.device})
+    set_up(config.device, config.threads)
+    learner = build(config)
     try:
-        return learner, *checkpoint.meant(file, saved, which, learner.initial_params())
+        return learner, *checkpoint.select_parameters(file, saved, which, learner.initial_params())
     except InputError:
         learner.close()
         raise
@@ -140,15 +136,15 @@ def evaluate(
     which = parameters_of(learner.config, which)
     try:
         chosen = settings(learner.config, f"evaluate {run}", tasks=tasks, episodes=episodes, steps=steps)
-        if tune_lr and learner.rates.learned:
+        if tune_lr and learner.inner.rates.learned:
             raise InputError(f"{run} has learned its rates: there is none to tune")
         tunes = chosen.steps > 0 and (learner.config.method == "pretrained" if tune_lr is None else tune_lr)
         if tunes:
             learner = learner.with_rate(tune(learner, theta, chosen.tasks, chosen.episodes))
-        exploration, held_out, lr = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
+        adaptation = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     finally:
         learner.close()
-    result = replace(summarise(learner, exploration, held_out, split, lr, which, iteration), tuned=tunes)
+    result = replace(summarise(learner, adaptation, split, which, iteration), tuned=tunes)
     with free_name(Path(run), "evaluation", ".json") as file:
         write(file, result.to_json())
     return replace(result, file=file)

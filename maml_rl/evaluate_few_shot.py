@@ -13,6 +13,7 @@ from maml_envs.user_code import announce_import
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.toml import of_kind, parse, with_evaluation
 from maml_rl.core.tree import Params
+from maml_rl.machine.device import set_up
 from maml_rl.machine.files import free_name, write
 from maml_rl.runs import checkpoint
 from maml_rl.runs.folder import parameters_of, read_config
@@ -99,8 +100,10 @@ def _load(run: Path | str, which: str, changes: Mapping[str, object]) -> tuple[F
     saved = checkpoint.load(file)
     announce_import(config.data, path)
     values = config.model_dump() | dict(changes)
-    learner = build(of_kind(parse(values, str(path)), FewShotConfig, str(path)))
-    return learner, *checkpoint.meant(file, saved, which, learner.initial_params())
+    config = of_kind(parse(values, str(path)), FewShotConfig, str(path))
+    set_up(config.device, config.threads)
+    learner = build(config)
+    return learner, *checkpoint.select_parameters(file, saved, which, learner.initial_params())
 
 
 def evaluate(
@@ -138,7 +141,7 @@ def evaluate(
         )
     support = (chosen.shots or first.shots) if by_shots else None
     learner, theta, iteration = _load(run, which, {"shots": support or first.shots})
-    if tune_lr and learner.rates.learned:
+    if tune_lr and learner.inner.rates.learned:
         raise InputError(f"{run} has learned its rates: there is none to tune")
     tuned = first.method == "pretrained" if tune_lr is None else tune_lr
     lr = tune(learner, theta, chosen.tasks, chosen.steps) if tuned else first.inner.lr

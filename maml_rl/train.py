@@ -1,73 +1,33 @@
-"""Meta-training: the loop of the MAML paper's algorithm 3."""
+"""Meta-training of a configuration, of either kind of learning."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
-from maml_rl.core.task_axis import run_names
+from maml_rl.config.toml import AnyConfig
 from maml_rl.core.tree import Params
 from maml_rl.evaluate import evaluate_learner
-from maml_rl.rl.learner import Learner, build
-from maml_rl.rl.method import meta_iteration
-from maml_rl.runs.loop import Log, Pictures, train
+from maml_rl.machine.device import set_up
+from maml_rl.rl import learner as rl
+from maml_rl.rl.method import MetaRL
+from maml_rl.runs.folders import Pictures, Row
+from maml_rl.runs.loop import Training, train
+from maml_rl.supervised import learner as few_shot
+from maml_rl.supervised.measures import adapted_errors
+from maml_rl.supervised.method import FewShot
 
 
-@dataclass(frozen=True)
-class MetaRL:
-    """Meta-reinforcement learning, as the training loop takes it."""
-
-    learners: Sequence[Learner]
-    stride = 1
-
-    @property
-    def label(self) -> str:
-        """The environment."""
-        return self.learners[0].config.env
-
-    def iterate(
-        self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
-    ) -> list[tuple[Params, Params, Log]]:
-        """One meta-iteration of these runs."""
-        names = run_names([learner.config.seed for learner in self.learners])
-        return meta_iteration(
-            [self.learners[run] for run in runs], starts, iteration, [names[run] for run in runs if names]
-        )
-
-    def evaluate(self, run: int, theta: Params) -> tuple[Log, Pictures]:
-        """Mean return, and share of successes, on held-out tasks after each gradient step, and pictures of these."""
-        learner = self.learners[run]
-        found = evaluate_learner(learner, theta)
-        row = {f"evaluation/{k}": float(value) for k, value in enumerate(found.mean)}
-        success = found.mean_success()
-        if success is not None:
-            row |= {f"evaluation/success/{k}": float(value) for k, value in enumerate(success)}
-        from maml_rl.pictures import png  # only a run that is evaluated in training needs matplotlib
-
-        pictures = {"evaluation/adaptation": png(found.plot())}
-        if learner.config.evaluation.film:
-            from maml_rl.results.film import gif
-
-            pictures["evaluation/film"] = gif(learner, theta)
-        return row, pictures
-
-    def progress(self, row: Log) -> tuple[float, str]:
-        """The training return after adaptation, and how it changed."""
-        steps = self.learners[0].config.trained_steps
-        score = row[f"return/{steps}"]
-        return score, f"return {row['return/0']:.1f} -> {score:.1f}" if steps else f"return {score:.1f}"
-
-
-def meta_train(config: Config, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
+def meta_train(config: AnyConfig, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder; see ``meta_train_seeds``."""
-    return train(partial(_build, config), MetaRL, {config.seed: out}, resume, quiet, f"--resume --out {out}")[0]
+    return train(_training(config), {config.seed: out}, resume, quiet, f"--resume --out {out}")[0]
 
 
 def meta_train_seeds(
-    config: Config, outs: Mapping[int, Path | str], resume: bool = False, quiet: bool = False
+    config: AnyConfig, outs: Mapping[int, Path | str], resume: bool = False, quiet: bool = False
 ) -> list[Path]:
-    """Train several runs that differ in the seed alone, their episodes sampled as one batch.
+    """Train several runs that differ in the seed alone, in meta-reinforcement learning as one batch of episodes.
 
     Each is what it would be alone, up to the rounding of matrix products of another size.
 
@@ -87,12 +47,49 @@ def meta_train_seeds(
         WorkerError: A worker raised, died or stalled; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
-    return train(partial(_build, config), MetaRL, outs, resume, quiet, "--resume")
+    return train(_training(config), outs, resume, quiet, "--resume")
 
 
-def _build(config: Config) -> Learner:
+def _training(config: AnyConfig) -> Training:
+    if isinstance(config, FewShotConfig):
+        return Training(partial(_few_shot_learner, config), FewShot, _validate)
+    return Training(partial(_learner, config), MetaRL, _evaluate)
+
+
+def _few_shot_learner(config: FewShotConfig) -> few_shot.FewShotLearner:
+    set_up(config.device, config.threads)
+    return few_shot.build(config)
+
+
+def _learner(config: Config) -> rl.Learner:
     if config.evaluation.film:
-        from maml_rl.results.film import refuse_undrawable
+        from maml_rl.results.film import refuse_undrawable  # only a run that is filmed needs what draws
 
         refuse_undrawable(config)
-    return build(config)
+    set_up(config.device, config.threads)
+    return rl.build(config)
+
+
+def _evaluate(learner: rl.Learner, theta: Params) -> tuple[Row, Pictures]:
+    """Measure mean return, and share of successes, on held-out tasks after each gradient step; draw both."""
+    result = evaluate_learner(learner, theta)
+    row = {f"evaluation/{k}": float(value) for k, value in enumerate(result.mean)}
+    success = result.mean_success()
+    if success is not None:
+        row |= {f"evaluation/success/{k}": float(value) for k, value in enumerate(success)}
+    from maml_rl.pictures import png  # only a run that is evaluated in training needs matplotlib
+
+    pictures = {"evaluation/adaptation": png(result.plot())}
+    if learner.config.evaluation.film:
+        from maml_rl.results.film import gif
+
+        pictures["evaluation/film"] = gif(learner, theta)
+    return row, pictures
+
+
+def _validate(learner: few_shot.FewShotLearner, theta: Params) -> tuple[Row, Pictures]:
+    """Measure error or accuracy on validation tasks after each gradient step."""
+    settings = learner.config.evaluation
+    measured = adapted_errors(learner, theta, settings.tasks, settings.steps, "validation")
+    steps = range(settings.steps + 1)
+    return {f"validation/{name}/{k}": float(x[:, k].mean()) for name, x in measured.items() for k in steps}, {}

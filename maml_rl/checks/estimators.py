@@ -10,14 +10,15 @@ from torch.func import vmap
 from maml_envs import InputError, random
 from maml_envs.tabular_mdp import TabularMDP
 from maml_rl.checks import exact
-from maml_rl.core.task_axis import stack
-from maml_rl.core.tree import Params, flatten
+from maml_rl.config.rl import Baseline, Config
+from maml_rl.core.adapt import inner_step
+from maml_rl.core.task_axis import TaskAxis
+from maml_rl.core.tree import Params, flatten, of_one_seed
 from maml_rl.rl.advantages import to_batch
 from maml_rl.rl.data import Batch
-from maml_rl.rl.explore import adapt_stacked
 from maml_rl.rl.losses import ESTIMATORS, inner_loss
 from maml_rl.rl.policies import CategoricalPolicy
-from maml_rl.rl.rollout import sample
+from maml_rl.rl.rollout import Sampler
 
 CHOICES = {**{name: (name, False) for name in ESTIMATORS}, "first_order": ("log_prob", True)}
 """Name in the table, to estimator and first_order."""
@@ -66,6 +67,15 @@ class Problem(NamedTuple):
     lr: float
 
 
+UNTREATED = Config(env="tabular-mdp", discount=1.0, normalise_advantages=False, baseline=Baseline(name="none"))
+"""Advantages are undiscounted returns."""
+
+
+def vector(params: Params) -> Tensor:
+    """Join parameters without a leading axis to one vector (n,)."""
+    return flatten(of_one_seed(params))[0]
+
+
 def problem(seed: int, states: int = 2, actions: int = 2, horizon: int = 4, lr: float = 2.0) -> Problem:
     """A random task and random softmax policy, float64.
 
@@ -90,22 +100,24 @@ def problem(seed: int, states: int = 2, actions: int = 2, horizon: int = 4, lr: 
 
 
 def sampled_batch(chosen: Problem, params: Params, episodes: int, key: Tensor) -> Batch:
-    """Episodes for stacked parameters, one repetition of the experiment a row; no baseline, no normalisation."""
+    """Sample episodes for stacked parameters, one repetition of the experiment a row; no baseline, no normalisation."""
     count = len(params["0.weight"])
     env = TabularMDP(states=chosen.policy.observations, actions=chosen.policy.actions, horizon=chosen.horizon)
     tasks = chosen.task.expand(count, *chosen.task.shape)
-    trajectory = sample([env], chosen.policy, params, tasks, episodes, key)
-    return to_batch(trajectory, "none", 1.0, 1.0, normalise_advantages=False)
+    sampler = Sampler([env], chosen.policy)
+    trajectory = sampler.sample(params, tasks, episodes, key.unsqueeze(0), TaskAxis(count))
+    return to_batch(trajectory, UNTREATED)
 
 
 def sampled_gradients(
     chosen: Problem, estimator: str, first_order: bool, episodes: int, repetitions: int, seed: int
 ) -> Tensor:
-    """Independent repetitions of one meta-gradient, as training computes it: (repetitions, parameters)."""
-    key = torch.tensor(seed)
-    start = stack(chosen.theta, repetitions)
+    """Repeat one meta-gradient independently, as training computes it: (repetitions, parameters)."""
+    key, axis = torch.tensor(seed), TaskAxis(repetitions)
+    start = axis.spread(of_one_seed(chosen.theta))
     pre = sampled_batch(chosen, start, episodes, random.fold(key, 0))
-    adapted = adapt_stacked(inner_loss(chosen.policy, estimator), start, [pre], chosen.lr)
+    loss = inner_loss(chosen.policy, estimator)
+    adapted = axis.map(lambda batch, params: inner_step(loss, params, batch, chosen.lr), pre, start)
     post = sampled_batch(chosen, adapted, episodes, random.fold(key, 1))
 
     def one(before: Batch, after: Batch) -> Params:
@@ -127,10 +139,10 @@ def check_estimators(chosen: Problem, episodes: int = 1000, repetitions: int = 2
         raise InputError(
             f"repetitions = {repetitions}, episodes = {episodes}: give at least 2 repetitions and 1 episode"
         )
-    truth = flatten(exact.meta_gradient(chosen.policy, chosen.theta, chosen.task, chosen.horizon, 1.0, chosen.lr))
+    truth = vector(exact.meta_gradient(chosen.policy, chosen.theta, chosen.task, chosen.horizon, 1.0, chosen.lr))
     rows = []
     for name, (estimator, first_order) in CHOICES.items():
-        own = flatten(
+        own = vector(
             exact.expected_meta_gradient(
                 *chosen[:4], discount=1.0, estimator=estimator, lr=chosen.lr, first_order=first_order
             )
@@ -146,7 +158,7 @@ def check_estimators(chosen: Problem, episodes: int = 1000, repetitions: int = 2
             Row(
                 name,
                 bias=float((own - truth).norm() / truth.norm()),
-                unbiased=name == "dice" or (name == "lvc" and chosen.horizon == 1),
+                unbiased=not first_order and chosen.horizon <= ESTIMATORS[estimator].exact_up_to,
                 error=float((found.mean(0) - own).norm()) / size,
                 standard_error=(variance / repetitions) ** 0.5 / size,
                 curved=CURVED_EPISODES / episodes,

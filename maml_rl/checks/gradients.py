@@ -3,22 +3,22 @@
 import dataclasses
 from collections.abc import Callable
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from maml_rl.config.rl import Config
-from maml_rl.core.adapt import PREFIX, descend
-from maml_rl.core.task_axis import Part, stack
-from maml_rl.core.tree import Params, Rate, flatten, map_tensors, unflatten
-from maml_rl.rl.data import Batch
-from maml_rl.rl.explore import adapt_stacked
+from maml_rl.core.adapt import PREFIX, InnerLoop, descend
+from maml_rl.core.tree import Params, flatten, map_tensors, of_one_seed, unflatten
+from maml_rl.rl.distributions import Distribution
+from maml_rl.rl.explore import adapt, explore
 from maml_rl.rl.fisher import fisher_vector_product
 from maml_rl.rl.learner import Learner, build
-from maml_rl.rl.losses import before_step, inner_loss, surrogate
+from maml_rl.rl.losses import inner_loss
+from maml_rl.rl.method import MetaRL, meta_objective
 from maml_rl.rl.objective import MetaObjective
+from maml_rl.rl.outer import OUTER
 
 STEPS = (1e-7, 1e-8)
 """Of the finite differences; the closer one counts. At a kink of relu there is no derivative, and a larger step meets
@@ -52,13 +52,20 @@ class Row(NamedTuple):
         return self.relative <= TOLERANCE
 
 
-class Fixed(NamedTuple):
-    """The problem in float64, with its data held."""
+class HeldBatch(NamedTuple):
+    """A batch with the gradient of the inner loss on it, held: what first order takes for a constant."""
 
-    theta: Params
-    lr: Rate
-    chain: list[Params]
-    objective: MetaObjective
+    observations: Tensor
+    actions: Tensor
+    advantages: Tensor
+    weights: Tensor
+    behaviour: Distribution
+    gradient: Params
+
+
+def _held_loss(params: Params, batch: HeldBatch) -> Tensor:
+    """A linear function of the parameters, whose gradient is the held one everywhere."""
+    return torch.stack([(params[name] * value).sum() for name, value in batch.gradient.items()]).sum()
 
 
 def _noise(like: Params, seed: int) -> Params:
@@ -66,58 +73,46 @@ def _noise(like: Params, seed: int) -> Params:
     return {name: torch.randn(x.shape, generator=generator, dtype=x.dtype) for name, x in like.items()}
 
 
-def _fix(learner: Learner) -> Fixed:
+def _problem(learner: Learner) -> tuple[Params, MetaObjective]:
+    """Theta (1, ...) and the objective in float64, on the episodes of the first iteration."""
     config = learner.config
-    theta = learner.initial_params()
-    exploration = learner.explore_training(theta, 0)
-    objective = learner.objective(exploration)
-    if config.outer.name == "promp":
-        objective = dataclasses.replace(objective, clip=config.outer.clip, inner_kl=config.outer.inner_kl)
-    # Ratios to the recorded policy are ordinary functions of theta, whose differences say what the loss that is
-    # trained with must have for derivatives.
-    loss = inner_loss(learner.policy, config.inner.estimator, recorded=True)
-    theta, given = map_tensors(lambda x: x.double(), [theta, list(exploration.batches)])
+    draw = MetaRL([learner]).draw(0, [0])
+    theta = of_one_seed(learner.initial_params())
+    data = explore(learner, theta, draw, [1.0] * config.trained_steps)
+    objective = OUTER[config.outer.name].objective(meta_objective(learner, data), config.outer)
+    theta, sampled = map_tensors(lambda x: x.double(), [theta, list(data.batches)])
     noise = _noise(theta, seed=1)
     theta = {name: x if name.startswith(PREFIX) else x + SHIFT * noise[name] for name, x in theta.items()}
-    params, lr = learner.rates.split(theta)
-    chain, batches = [stack(params, config.tasks)], []
-    for k, batch in enumerate(given):
-        behaviour = map_tensors(torch.Tensor.detach, learner.policy(chain[-1], batch.observations))
+    params, lr = learner.inner.rates.split(draw.axis.spread(theta))
+    params_by_step, batches = [params], []
+    for k, batch in enumerate(sampled):
+        behaviour = map_tensors(torch.Tensor.detach, learner.policy(params_by_step[-1], batch.observations))
         batches.append(batch._replace(behaviour=behaviour))
         if k < config.trained_steps:
-            rates = stack(lr, config.tasks) if isinstance(lr, dict) else lr
-            chain.append(adapt_stacked(loss, chain[-1], batches[-1:], rates))
-    return Fixed(theta, lr, chain, dataclasses.replace(objective, loss=loss, batches=batches))
+            params_by_step.append(adapt(learner, params_by_step[-1], batches[-1], lr, draw.axis))
+    credit = None if objective.credit is None else objective.credit.double()
+    return theta, dataclasses.replace(objective, batches=batches, params_by_step=params_by_step, credit=credit)
 
 
-def _terms(fixed: Fixed, at: Tensor) -> Callable[[Tensor], Tensor]:
-    """Objective and KL, (2,), near ``at`` as functions of a flat theta; first order holds the inner gradients there."""
-    theta, objective = fixed.theta, fixed.objective
-    if not objective.first_order:
-        return lambda flat: torch.stack(objective.on_part(unflatten(flat, theta), Part(slice(None)))[:2])
-    policy, (*pre, post) = objective.policy, objective.batches
-    start, rate = objective.rates.split(unflatten(at, theta))
-    params, gradients = stack(start, len(post.weights)), []
+def _differentiable(objective: MetaObjective, estimator: str, theta: Params) -> MetaObjective:
+    """An ordinary function of theta, whose differences say what the objective must have for derivatives.
+
+    Ratios of the inner loss are to the recorded policy; at first order the inner gradients are held at ``theta``.
+    """
+    loss = inner_loss(objective.policy, estimator, importance_weighted=True)
+    inner = dataclasses.replace(objective.inner, loss=loss)
+    if not inner.first_order:
+        return dataclasses.replace(objective, inner=inner)
+    params, lr = inner.rates.split(objective.axis.spread(theta))
+    held = []
+    *pre, post = objective.batches
     for batch in pre:
-        gradients.append(vmap(torch.func.grad(objective.loss))(params, batch))
-        params = descend(params, gradients[-1], rate)
-    credit = post.weights.new_zeros(len(post.weights)) if objective.credit is None else objective.credit
-
-    def held(flat: Tensor) -> Tensor:
-        start, rate = objective.rates.split(unflatten(flat, theta))
-
-        def one(pre: list[Batch], gradients: list[Params], post: Batch, credit: Tensor) -> tuple[Tensor, Tensor]:
-            params, added = start, credit.new_zeros(())
-            for batch, gradient in zip(pre, gradients, strict=True):
-                ratio, kl = before_step(policy, params, batch)
-                added = added + credit * ratio - (objective.inner_kl or 0.0) * kl / len(pre)
-                params = descend(params, gradient, rate)
-            gain, kl = surrogate(policy, params, post, objective.clip)
-            return gain + added, kl
-
-        return torch.stack([term.mean() for term in vmap(one)(pre, gradients, post, credit)])
-
-    return held
+        gradient = objective.axis.map(lambda batch, params: torch.func.grad(loss)(params, batch), batch, params)
+        held.append(HeldBatch(*batch, gradient))
+        params = descend(params, gradient, lr)
+    linear: Any = InnerLoop(_held_loss, inner.rates)
+    batches: Any = [*held, post]
+    return dataclasses.replace(objective, inner=linear, batches=batches)
 
 
 def check_gradients(config: Config) -> list[Row]:
@@ -135,18 +130,19 @@ def check_gradients(config: Config) -> list[Row]:
         Fisher-vector product and by finite differences of the KL's gradient.
     """
     with closing(build(config.model_copy(update={"device": "cpu"}))) as learner:
-        fixed = _fix(learner)
-    theta, lr, chain, objective = fixed
+        theta, objective = _problem(learner)
+    estimator, moves = config.inner.estimator, OUTER[config.outer.name].importance_weighted
     flat = flatten(theta)
-    at = flat + MOVE * flatten(_noise(theta, seed=2)) if config.outer.name == "promp" else flat
-    trained = dataclasses.replace(objective, loss=learner.loss)
-    gradient = flatten(trained.gradient(unflatten(at, theta))[1])
-    product = fisher_vector_product(trained.policy, trained.loss, chain, trained.batches, lr, trained.first_order)
-    terms, sampled = _terms(fixed, at), _terms(fixed, flat)
+    at = flat + MOVE * flatten(_noise(theta, seed=2)) if moves else flat
+    gradient = flatten(objective.gradient(unflatten(at, theta))[1])
+    product = fisher_vector_product(
+        objective.policy, objective.inner, objective.axis, theta, objective.batches, objective.params_by_step
+    )
+    climbed = _differentiable(objective, estimator, unflatten(at, theta))
+    sampled = _differentiable(objective, estimator, theta)
 
     def kl_slope(point: Tensor) -> Tensor:
-        slope: Tensor = torch.autograd.functional.jacobian(lambda x: sampled(x)[1], point)
-        return slope
+        return flatten(sampled.gradient(unflatten(point, theta), "kl")[1])
 
     noise = _noise(theta, seed=0)
     directions = {"all": flatten(noise)} | {
@@ -155,12 +151,12 @@ def check_gradients(config: Config) -> list[Row]:
     }
     rows = []
     for name, v in directions.items():
-        found = _differences(lambda x: terms(x)[0].detach(), at, v)
-        rows.append(_row("meta-gradient", name, gradient.dot(v), found, gradient.norm()))
+        slopes = _differences(lambda x: climbed.values(unflatten(x, theta)).objective[0], at, v)
+        rows.append(_row("meta-gradient", name, (gradient * v).sum(), slopes, gradient.norm()))
     for name, v in directions.items():
         image = flatten(product(unflatten(v, theta)))
-        found = [v.dot(change) for change in _differences(kl_slope, flat, v)]
-        rows.append(_row("Fisher product", name, v.dot(image), found, v.norm() * image.norm()))
+        slopes = [(v * change).sum() for change in _differences(kl_slope, flat, v)]
+        rows.append(_row("Fisher product", name, (v * image).sum(), slopes, v.norm() * image.norm()))
     return rows
 
 

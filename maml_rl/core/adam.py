@@ -6,44 +6,40 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam as torch_adam
 
-from maml_rl.core.task_axis import Runs
 from maml_rl.core.tree import Params
 
 COUNT = "step"
 MOMENTS = (COUNT, "exp_avg", "exp_avg_sq")
 
 
-def initial_state(theta: Params, runs: Runs = ()) -> Params:
-    """Adam's state before its first step: "<moment>.<parameter>" for the moments and the count of steps of each."""
+def initial_state(theta: Params) -> Params:
+    """Return Adam's state at first: "<moment>.<parameter>", and "step.<parameter>", the count of steps, (S,)."""
     return {
-        f"{key}.{name}": torch.zeros(runs) if key == COUNT else torch.zeros_like(value)
+        f"{key}.{name}": torch.zeros(len(value)) if key == COUNT else torch.zeros_like(value)
         for key in MOMENTS
         for name, value in theta.items()
     }
 
 
 @torch.no_grad()
-def adam_step(
-    theta: Params, state: Params, gradient: Params, lr: float, maximise: bool, runs: Runs = ()
-) -> tuple[Params, Params]:
-    """One step of Adam (Kingma and Ba 2015, algorithm 1) with torch's defaults; nothing is changed in place.
+def adam_step(theta: Params, state: Params, gradient: Params, lr: float, maximise: bool) -> tuple[Params, Params]:
+    """Take one step of Adam (Kingma and Ba 2015, algorithm 1) with torch's defaults; nothing is changed in place.
 
     Args:
-        theta: Parameters.
+        theta: Parameters (S, ...); each seed takes a step of its own.
         state: See ``initial_state``; may be empty at first.
         gradient: Like theta.
         lr: Step size.
         maximise: Go up the gradient instead of down.
-        runs: The axes of runs that all of them have; each run takes a step of its own.
 
     Returns:
         The next parameters and state.
     """
 
     def each(values: Iterable[Tensor]) -> list[Tensor]:
-        return [part for value in values for part in (value.unbind() if runs else [value])]
+        return [part for value in values for part in value.unbind()]
 
-    state = state or initial_state(theta, runs)
+    state = state or initial_state(theta)
     moved = {name: value.detach().clone() for name, value in theta.items()}
     # Steps are counted on the CPU, where a checkpoint that was read on a GPU has not left them: Adam reads them.
     after = {name: (value.cpu() if name.startswith(COUNT) else value).clone() for name, value in state.items()}

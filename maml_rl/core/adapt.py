@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
@@ -13,7 +13,7 @@ Loss = Callable[[Params, Data], torch.Tensor]
 
 
 def descend(params: Params, gradients: Params, lr: Rate) -> Params:
-    """The update itself, params - lr * gradients; ``lr`` is a number, or a tensor for each parameter by name."""
+    """Return params - lr * gradients; ``lr`` is a number, or a tensor for each parameter by name."""
     rates = lr if isinstance(lr, dict) else dict.fromkeys(params, lr)
     return {name: value - rates[name] * gradients[name] for name, value in params.items()}
 
@@ -88,3 +88,22 @@ class Rates:
         rate = {name: torch.full_like(value, self.lr if name in adapted else 0.0) for name, value in params.items()}
         learned = {name.removeprefix(PREFIX): value for name, value in theta.items() if name.startswith(PREFIX)}
         return params, rate | learned
+
+
+@dataclass(frozen=True)
+class InnerLoop(Generic[Data]):
+    """How a task adapts.
+
+    Attributes:
+        loss: Of one task's parameters and data.
+        rates: The inner rates in theta.
+        first_order: Treat inner gradients as constants when differentiating the result (MAML paper, section 5.2).
+    """
+
+    loss: Loss[Data]
+    rates: Rates
+    first_order: bool = False
+
+    def step(self, params: Params, batch: Data, lr: Rate) -> Params:
+        """Take one inner step; see ``inner_step``."""
+        return inner_step(self.loss, params, batch, lr, self.first_order)

@@ -1,16 +1,24 @@
-"""The task axis: what is written for one task is mapped over all of them and averaged here."""
+"""The task axis: what is written for one task is mapped over all of them and averaged here.
 
-import math
+An iteration holds K tasks of each of S seeds, one seed's after the other's: K S rows. What a seed has of its own, such
+as theta, is (S, ...). The rows are worked on in slices, side by side in threads; with torchrun this process holds a
+share of each seed's tasks. Nothing outside this file knows of slices, threads or ranks, and no seed sees another's
+numbers.
+"""
+
 from collections.abc import Callable, Sequence
-from types import EllipsisType
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
-from maml_rl.core.tree import Params, Tree, map_tensors
+from maml_rl.core.tree import Params, Tree, leaves, map_tensors
 from maml_rl.machine import ranks
-from maml_rl.machine.threads import spans
+from maml_rl.machine.threads import side_by_side, spans
+
+T = TypeVar("T")
+LinearMap = Callable[[Params], Params]
 
 CPU_STEPS = 4096
 """Steps of data in one slice on a CPU: a few hundred kilobytes for each hidden layer, the size of a core's cache."""
@@ -18,149 +26,266 @@ CPU_STEPS = 4096
 GPU_STEPS = 1_000_000
 """Steps of data in one slice on a GPU."""
 
-Runs: TypeAlias = tuple[int, ...]
-"""The leading axes of what each run has of its own: (R,) in training, whatever R; () for one run without such an axis,
-as evaluation, checks and diagnostics have it."""
+
+class Slice(NamedTuple):
+    """Rows to work on at once: some of one seed, or all of several."""
+
+    seeds: slice
+    rows: slice
 
 
-class TaskRows(NamedTuple):
-    """Which tasks the rows of the task axis are: as many of each run."""
+class TaskAxis(NamedTuple):
+    """Which tasks the rows are.
 
-    first: int = 0  # the number of each run's first task
-    tasks: int = 0  # of each run; needed where there are several
-    names: tuple[str, ...] = ()  # what errors call the runs, where there are several
+    Attributes:
+        tasks: K, of each seed in this process.
+        names: Names of the seeds in errors, such as ("seed 1", "seed 3"); ("",) for a run that is alone.
+        first: Number of each seed's first task here in the whole iteration.
+        loop: Take tasks one by one instead of mapping over a slice of them.
+    """
 
-    def of_run(self, run: int) -> str:
-        """What follows a thing of this run in errors: "... of seed 3", or nothing where there is one run."""
-        return f" of {self.names[run]}" if self.names else ""
+    tasks: int
+    names: tuple[str, ...] = ("",)
+    first: int = 0
+    loop: bool = False
 
-    def runs_of(self, rows: Sequence[int]) -> str:
-        """What follows several tasks in errors: ", of seed 1, seed 3", or nothing where there is one run."""
-        if not self.names:
-            return ""
-        return ", of " + ", ".join(self.names[run] for run in sorted({row // self.tasks for row in rows}))
+    @classmethod
+    def of_this_rank(cls, total: int, names: Sequence[str] = ("",), loop: bool = False) -> "TaskAxis":
+        """Make the axis of this rank's share of ``total`` tasks of each seed."""
+        share = ranks.share(total)
+        return cls(share.stop - share.start, tuple(names), share.start, loop)
 
-    def called(self, row: int) -> str:
-        """What errors call a row: "task 7", or "task 7 of seed 3"."""
-        run, task = divmod(row, self.tasks) if self.names else (0, row)
-        return f"task {self.first + task}{self.of_run(run)}"
+    @property
+    def own(self) -> slice:
+        """This rank's share of a seed's tasks."""
+        return slice(self.first, self.first + self.tasks)
+
+    def name(self, row: int) -> str:
+        """Name of a row in errors: "task 7", or "task 7 of seed 3"."""
+        seed, task = divmod(row, self.tasks)
+        return f"task {self.first + task}{self.of_seed(seed)}"
+
+    def of_seed(self, seed: int) -> str:
+        """Suffix for error messages, such as " of seed 3"; empty for a run that is alone."""
+        return f" of {self.names[seed]}" if self.names[seed] else ""
+
+    def of_seeds(self, rows: Sequence[int]) -> str:
+        """Suffix for error messages about several rows, such as ", of seed 1, seed 3"."""
+        names = [self.names[seed] for seed in sorted({row // self.tasks for row in rows})]
+        return f", of {', '.join(names)}" if any(names) else ""
+
+    def spread(self, params: Params) -> Params:
+        """Give each task its seed's parameters, (S, ...) -> (K S, ...), without a copy for one seed."""
+        return _repeat(params, self.tasks)
+
+    def by_seed(self, values: Tensor) -> Tensor:
+        """Values of rows, (K S, ...), as (S, K, ...)."""
+        by_seed: Tensor = values.unflatten(0, (len(self.names), self.tasks))
+        return by_seed
+
+    def everywhere(self, function: Callable[[], T]) -> T:
+        """Call a function that works on this rank's tasks; an error on any rank ends all of them."""
+        return ranks.agreed(function)
+
+    def refuse(self, bad: Tensor, what: str) -> None:
+        """Refuse what is bad, (S,) bool and the same on every rank.
+
+        Raises:
+            FloatingPointError: One is; the first such seed is named.
+        """
+        if bad.any():
+            seed = int(bad.int().argmax())
+            raise ranks.of_all(FloatingPointError(f"{what}{self.of_seed(seed)} is NaN or infinite"))
+
+    def average(self, metrics: dict[str, Tensor], sums: tuple[str, ...] = ()) -> list[dict[str, float]]:
+        """Average metrics, (S,) means over this rank's tasks, over all ranks; see ``ranks.mean_rows``."""
+        return ranks.mean_rows(to_rows(metrics), self.tasks, sums)
+
+    def gather(self, values: Tensor, total: int) -> Tensor:
+        """Values of all ranks' tasks, (S, total), from those of this rank's rows, (K S,)."""
+        whole: Tensor = ranks.gather(self.by_seed(values).movedim(-1, 0), total).movedim(0, -1)
+        return whole
+
+    def map(self, function: Callable[..., Tree], *data: Tree) -> Tree:
+        """Map a function of one task over all rows, (K S, ...); no gradient flows through the result."""
+
+        @torch.no_grad()
+        def of_slice(rows: slice) -> Tree:
+            return self._each(function, *_take(data, rows))
+
+        pieces = side_by_side(of_slice, spans(self.tasks * len(self.names), self._width(data)))
+        return map_tensors(lambda *parts: torch.cat(parts), *pieces)
+
+    def mean(self, function: Callable[..., Tree], theta: Params, *data: Tree) -> Tree:
+        """Mean over each seed's tasks, (S, ...), of a function of theta and one task's data; no gradient flows."""
+
+        @torch.no_grad()
+        def of_slice(piece: Slice) -> Tree:
+            own = {name: x[piece.seeds] for name, x in theta.items()}
+            return map_tensors(lambda x: x / self.tasks, self._sums(function, own, piece.rows, data))
+
+        return _over_ranks(self._add_up(of_slice, data), self.tasks)
+
+    def value_and_grad(
+        self, function: Callable[..., Tensor], theta: Params, *data: Tree, value: str = "its value"
+    ) -> tuple[Tensor, Params]:
+        """Mean over each seed's tasks, (S,), of a function of theta and one task's data, and its gradient in theta.
+
+        Args:
+            function: (theta, *data) -> number, of one task.
+            theta: (S, ...).
+            *data: Trees of rows, (K S, ...).
+            value: What errors call the number.
+
+        Raises:
+            FloatingPointError: The value or the gradient is not finite; the first task that makes it so is named.
+        """
+
+        def of_slice(piece: Slice) -> tuple[Tensor, Params]:
+            own = {name: x[piece.seeds].detach().requires_grad_() for name, x in theta.items()}
+            mean: Tensor = self._sums(function, own, piece.rows, data) / self.tasks
+            gradient = torch.autograd.grad(mean.sum(), list(own.values()), materialize_grads=True)
+            return mean.detach(), dict(zip(own, gradient, strict=True))
+
+        def of_this_rank() -> tuple[Tensor, Params]:
+            total: tuple[Tensor, Params] = self._add_up(of_slice, data)
+            self.check(total, lambda row: of_slice(self._slice_of(row)), value)
+            return total
+
+        result: tuple[Tensor, Params] = _over_ranks(self.everywhere(of_this_rank), self.tasks)
+        return result
+
+    def linear(self, build: Callable[..., LinearMap], *data: Tree) -> LinearMap:
+        """Build v -> mean over each seed's tasks of M v, (S, ...) to (S, ...).
+
+        Args:
+            build: Data of some rows -> the map of each row's vector to M v, made once for all products.
+            *data: Trees of rows, (K S, ...).
+        """
+        pieces = self._slices(data)
+        maps = side_by_side(lambda piece: build(*_take(data, piece.rows)), pieces)
+
+        def product(vector: Params) -> Params:
+            def of_map(number: int) -> Params:
+                seeds, rows = pieces[number]
+                own = {name: x[seeds] for name, x in vector.items()}
+                count = len(next(iter(own.values())))
+                image = maps[number](_repeat(own, (rows.stop - rows.start) // count))
+                return {name: _sum_of_each(x, count) for name, x in image.items()}
+
+            sums = side_by_side(of_map, range(len(maps)))
+            total = map_tensors(lambda x: x / self.tasks, self._total(pieces, sums))
+            result: Params = _over_ranks(total, self.tasks)
+            return result
+
+        return product
+
+    def check(
+        self, total: tuple[Tensor, Params], of_row: Callable[[int], tuple[Tensor, Params]], value: str = "its value"
+    ) -> None:
+        """Refuse a mean over tasks, a value (S,) and its gradient (S, ...), that is not finite.
+
+        Args:
+            total: The mean.
+            of_row: The same of one row alone.
+            value: What the error calls the value.
+
+        Raises:
+            FloatingPointError: It is not finite; the seed's first task that makes it so is named.
+        """
+
+        def bad(one: tuple[Tensor, Params]) -> list[list[str]]:
+            """List for each seed what is not finite."""
+            numbers = one[1] | {value: one[0]}
+            finite = torch.stack([x.reshape(len(x), -1).isfinite().all(-1) for x in numbers.values()], -1)
+            return [[name for name, fine in zip(numbers, seed, strict=True) if not fine] for seed in finite.tolist()]
+
+        for seed, names in enumerate(bad(total)):
+            if names:
+                rows = range(seed * self.tasks, (seed + 1) * self.tasks)
+                together = f"all tasks together{self.of_seed(seed)}"
+                alone = next((self.name(row) for row in rows if any(bad(of_row(row)))), together)
+                raise FloatingPointError(f"the meta-gradient of {alone} is NaN or infinite in {', '.join(names)}")
+
+    def _each(self, function: Callable[..., Tree], *data: Tree) -> Tree:
+        if not self.loop:
+            return vmap(function)(*data)
+        one = function(*map_tensors(lambda x: x[0], data))
+        return map_tensors(lambda x: x.unsqueeze(0), one)
+
+    def _sums(self, function: Callable[..., Tree], theta: Params, rows: slice, data: Tree) -> Tree:
+        """Sum over some rows, of as many tasks of each of the seeds that theta is of."""
+        seeds = len(next(iter(theta.values())))
+        each = self._each(function, _repeat(theta, (rows.stop - rows.start) // seeds), *_take(data, rows))
+        return map_tensors(lambda x: _sum_of_each(x, seeds), each)
+
+    def _add_up(self, of_slice: Callable[[Slice], Tree], data: Tree) -> Tree:
+        pieces = self._slices(data)
+        return self._total(pieces, side_by_side(of_slice, pieces))
+
+    def _total(self, pieces: Sequence[Slice], sums: Sequence[Tree]) -> Tree:
+        total: Tree = map_tensors(lambda x: x.new_zeros(len(self.names), *x.shape[1:]), sums[0])
+        for piece, part in zip(pieces, sums, strict=True):
+            map_tensors(lambda whole, own, seeds=piece.seeds: whole[seeds].add_(own), total, part)
+        return total
+
+    def _slice_of(self, row: int) -> Slice:
+        seed = row // self.tasks
+        return Slice(slice(seed, seed + 1), slice(row, row + 1))
+
+    def _width(self, data: Tree) -> int:
+        """How many tasks to work on at once."""
+        first = next(leaves(data))
+        limit = GPU_STEPS if first.is_cuda else CPU_STEPS
+        return 1 if self.loop else max(1, limit // max(1, first[0].numel() // first.shape[-1]))
+
+    def _slices(self, data: Tree) -> list[Slice]:
+        """Slices that cover the rows: of whole seeds where several fit, else of tasks of one seed."""
+        width, seeds = self._width(data), len(self.names)
+        if width >= self.tasks:
+            whole = spans(seeds, width // self.tasks)
+            return [Slice(some, slice(some.start * self.tasks, some.stop * self.tasks)) for some in whole]
+        tasks = spans(self.tasks, width)
+        return [
+            Slice(slice(seed, seed + 1), slice(seed * self.tasks + part.start, seed * self.tasks + part.stop))
+            for seed in range(seeds)
+            for part in tasks
+        ]
 
 
-ONE_RUN = TaskRows()
+def to_rows(metrics: dict[str, Tensor]) -> list[dict[str, float]]:
+    """Turn metrics, (S,) each, into a row of numbers for each seed; read at once from each device they are on."""
+    numbers: dict[str, list[float]] = {}
+    for device in {values.device for values in metrics.values()}:
+        there = {name: values.double() for name, values in metrics.items() if values.device == device}
+        numbers |= zip(there, torch.stack(list(there.values())).tolist(), strict=True)
+    columns = zip(*(numbers[name] for name in metrics), strict=True)
+    return [dict(zip(metrics, column, strict=True)) for column in columns]
 
 
-def run_names(seeds: Sequence[int]) -> list[str]:
-    """What errors call the runs with these seeds, where there are several."""
-    return [f"seed {seed}" for seed in seeds] if len(seeds) > 1 else []
+def _take(data: Tree, rows: slice) -> Tree:
+    return map_tensors(lambda x: x[rows], data)
 
 
-def stack(params: Params, tasks: int, runs: Runs = ()) -> Params:
-    """A row for each of so many tasks, of the parameters (*runs, ...) of its run; for one run, without copying."""
-    axis, each = len(runs), tasks // math.prod(runs)
+def _repeat(params: Params, tasks: int) -> Params:
+    """Give each of so many tasks its seed's parameters, (S, ...) -> (tasks S, ...)."""
     return {
-        name: value.unsqueeze(axis).expand(*runs, each, *value.shape[axis:]).flatten(0, axis)
+        name: value.unsqueeze(1).expand(len(value), tasks, *value.shape[1:]).flatten(0, 1)
         for name, value in params.items()
     }
 
 
-def sum_tasks(values: Tensor, runs: Runs) -> Tensor:
-    """Sums over the tasks of each run, (*runs, ...), of values (rows of the task axis, ...)."""
-    total: Tensor = values.unflatten(0, (*runs, -1)).sum(len(runs))
+def _sum_of_each(values: Tensor, seeds: int) -> Tensor:
+    """Sum over the tasks of each seed, (rows, ...) -> (S, ...)."""
+    total: Tensor = values.unflatten(0, (seeds, -1)).sum(1)
     return total
 
 
-def _width(steps: Tensor) -> int:
-    return max(1, (GPU_STEPS if steps.is_cuda else CPU_STEPS) // steps[0].numel())
-
-
-def task_slices(steps: Tensor) -> list[slice]:
-    """Slices that cover the task axis of a (K, B, T) tensor, of whole tasks and about the same number of steps."""
-    return spans(len(steps), _width(steps))
-
-
-class Part(NamedTuple):
-    """Tasks to work on at once: some of one run, or all of several.
-
-    Of 3 runs of 40 tasks, 50 tasks at a time: one run each, rows 40 to 79 of run 1. With 90 at a time: rows 0 to 79 of
-    runs 0 and 1, whose sums have ``runs`` (2,), then rows 80 to 119 of run 2.
-    """
-
-    tasks: slice  # rows of the task axis
-    of: int | slice | EllipsisType = ...  # where their runs are in the axis of runs, if there is one
-    runs: Runs = ()  # what is left of that axis
-
-    def own(self, params: Params) -> Params:
-        """What its runs have, (*its runs, ...), of what all have."""
-        return {name: value[self.of] for name, value in params.items()}
-
-
-def parts(steps: Tensor, runs: Runs) -> list[Part]:
-    """Parts that cover the task axis of (rows, B, T), as ``task_slices`` do, with as many tasks of each run."""
-    if not runs:
-        return [Part(rows) for rows in task_slices(steps)]
-    tasks, width = len(steps) // runs[0], _width(steps)
-    if width >= tasks:
-        whole = spans(runs[0], width // tasks)
-        return [Part(slice(of.start * tasks, of.stop * tasks), of, (of.stop - of.start,)) for of in whole]
-    return [
-        Part(slice(run * tasks + rows.start, run * tasks + rows.stop), run)
-        for run in range(runs[0])
-        for rows in spans(tasks, width)
-    ]
-
-
-def add_up(pieces: Sequence[Part], sums: Sequence[Tree], runs: Runs) -> Tree:
-    """Sums over all tasks of each run, (*runs, ...), from those over its tasks in each part."""
-    shared = len(pieces[0].runs)
-    total: Tree = map_tensors(lambda x: x.new_zeros((*runs, *x.shape[shared:])), sums[0])
-    for part, each in zip(pieces, sums, strict=True):
-        map_tensors(lambda whole, piece, of=part.of: whole[of].add_(piece), total, each)
-    return total
-
-
-def check_gradient(
-    total: Params, of_task: Callable[[int], Params], tasks: int, rows: TaskRows, runs: Runs = ()
-) -> None:
-    """Refuse a meta-gradient (*runs, ...) that is not finite, and find the first run and task that make it so.
-
-    Args:
-        total: The mean over tasks.
-        of_task: That of one, by its row.
-        tasks: Of each run.
-        rows: Which tasks the rows are.
-        runs: The axes of runs.
-
-    Raises:
-        FloatingPointError: It is not finite.
-    """
-
-    def bad(gradient: Params, runs: Runs = ()) -> list[list[str]]:
-        """Of each run, the names of what is not finite."""
-        finite = torch.stack([value.reshape(*runs, -1).isfinite().all(-1) for value in gradient.values()], -1)
-        return [
-            [name for name, fine in zip(gradient, each, strict=True) if not fine]
-            for each in finite.reshape(-1, len(gradient)).tolist()
-        ]
-
-    for run, names in enumerate(bad(total, runs)):
-        if names:
-            own = range(run * tasks, run * tasks + tasks)
-            together = f"all tasks together{rows.of_run(run)}"
-            alone = next((rows.called(row) for row in own if any(bad(of_task(row)))), together)
-            raise FloatingPointError(f"the meta-gradient of {alone} is NaN or infinite in {', '.join(names)}")
-
-
-def mean_over_ranks(means: Tree, tasks: int) -> Tree:
+def _over_ranks(means: Tree, tasks: int) -> Tree:
     """Average a tree of means over this rank's tasks, of any shapes and types, over all ranks; see ``ranks.mean``."""
     if ranks.size() == 1:
         return means
-    flat: list[Tensor] = []
-
-    def note(value: Tensor) -> Tensor:
-        flat.append(value.reshape(-1))
-        return value
-
-    map_tensors(note, means)
-    parts = iter(ranks.mean(torch.cat(flat), tasks).split([len(each) for each in flat]))
+    flat = [value.reshape(-1) for value in leaves(means)]
+    parts = iter(ranks.mean(torch.cat(flat), tasks).split([len(part) for part in flat]))
     reduced: Tree = map_tensors(lambda value: next(parts).reshape(value.shape).to(value.dtype), means)
     return reduced

@@ -1,17 +1,13 @@
-"""The values that flow through the package. Axes in this order everywhere: tasks K, episodes B, steps T, feature.
+"""Parameters, and trees of tensors."""
 
-Several runs that are trained at once are one batch: what each has of its own (theta, a key, an objective) has a leading
-axis of runs, and their tasks are rows of one task axis, one run's after the other's.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 Params = dict[str, Tensor]
-"""Parameters by name. Stacked parameters have a leading task axis."""
+"""Parameters by name. Those of several seeds, or stacked for several tasks, have a leading axis."""
 
 Rate = float | Params
 """A step size: one number, or one tensor for each parameter (zeros leave that parameter as it is)."""
@@ -33,13 +29,32 @@ def map_tensors(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> T
     return type(tree)(parts) if type(tree) in (list, tuple) else type(tree)(*parts)
 
 
-def flatten(params: Params, runs: tuple[int, ...] = ()) -> Tensor:
-    """All parameters (*runs, ...) as one vector for each run, (*runs, n), in the dict's order."""
-    return torch.cat([value.reshape(*runs, -1) for value in params.values()], -1)
+def leaves(tree: Tree) -> Iterator[Tensor]:
+    """Yield the tensors of a tree, in order."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif tree is not None:
+        for branch in tree.values() if isinstance(tree, dict) else tree:
+            yield from leaves(branch)
+
+
+def stack(params: Sequence[Params]) -> Params:
+    """Stack parameters of the same names, (...) each, along a new leading axis, where the first are."""
+    first = params[0]
+    return {name: torch.stack([each[name].to(value) for each in params]) for name, value in first.items()}
+
+
+def of_one_seed(params: Params) -> Params:
+    """Give parameters a leading axis of one seed, (...) -> (1, ...)."""
+    return {name: value.unsqueeze(0) for name, value in params.items()}
+
+
+def flatten(params: Params) -> Tensor:
+    """Join all parameters (S, ...) to one vector for each seed, (S, n), in the dict's order."""
+    return torch.cat([value.reshape(len(value), -1) for value in params.values()], -1)
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
-    """The inverse of ``flatten``, with the names and shapes of ``like``."""
-    runs = vector.shape[:-1].numel()
-    parts = vector.split([value.numel() // runs for value in like.values()], -1)
+    """Undo ``flatten``, with the names and shapes of ``like``."""
+    parts = vector.split([value[0].numel() for value in like.values()], -1)
     return {name: part.reshape(value.shape) for (name, value), part in zip(like.items(), parts, strict=True)}

@@ -61,7 +61,7 @@ class Search(NamedTuple):
 
 
 def line_search(
-    evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
     start: Tensor,
     objective: Tensor,
     step: Tensor,
@@ -72,8 +72,7 @@ def line_search(
     """The first of start + ratio^i * step, i = 0 ... backtracks - 1, that improves the objective within the limit.
 
     Args:
-        evaluate: Objective (to be raised) and constraint (*batch) at points (*batch, n), and which of them are asked
-            for, (*batch) bool on the CPU: the values of the others are not looked at.
+        evaluate: Objective (to be raised) and constraint (*batch) at points (*batch, n).
         start: Where the steps begin, (*batch, n).
         objective: Its values there, (*batch).
         step: The full steps, (*batch, n). Where one is zero nothing is tried.
@@ -91,7 +90,7 @@ def line_search(
         if not searching.any():
             break
         point = start + ratio**i * step
-        value, constraint = torch.stack(evaluate(point, searching)).cpu()
+        value, constraint = torch.stack(evaluate(point)).cpu()
         taken = searching & (value > before) & (constraint <= limit)
         searching = searching & ~taken
         if taken.any():

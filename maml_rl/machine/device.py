@@ -24,33 +24,30 @@ def keep_freed_memory() -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device of ``device = name``.
+    """Return the torch device of ``device = name``, of several GPUs this rank's.
 
     Raises:
-        InputError: The name is unknown, or asks for a GPU that is not there.
+        InputError: The name is unknown, asks for a GPU that is not there, or there is not one for each rank.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
         raise InputError(f"device = {name!r} is not a device: use auto, cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device = {name!r}, but torch finds no CUDA GPU here: use device = 'cpu'")
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device = {name!r} is not supported: use auto, cpu or cuda")
-    return device
+    return launch.local_device(device)
 
 
-def set_up(device: str, threads: int) -> torch.device:
-    """This rank's device, with torch given its threads (0: its share of the cores) and the allocator its memory.
+def set_up(device: str, threads: int) -> None:
+    """Give this process its GPU, torch its threads (0: this rank's share of the cores) and the allocator its memory.
 
     Raises:
         InputError: There is no such device, or not one for each rank.
     """
-    chosen = launch.local_device(choose_device(device))
+    chosen = choose_device(device)
     if chosen.index is not None:
         torch.cuda.set_device(chosen)
     torch.set_num_threads(threads or cores())
     keep_freed_memory()
-    return chosen

@@ -33,7 +33,7 @@ PUBLISHED, PUBLISHED_SHOTS = {1: 0.67, 5: 0.38, 10: 0.35}, 5
 
 def adapted(learner: FewShotLearner, theta: Params, task: TaskBatch, steps: int) -> list[Params]:
     """One task's parameters after 0, 1, ..., steps gradient steps."""
-    params, lr = learner.rates.split(learner.start(theta))
+    params, lr = learner.inner.rates.split(learner.start(theta))
     return list(learner.adaptation(params, task.support, lr, steps))
 
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from maml_envs import InputError, TaskEnv, random
+from maml_envs import InputError, TaskEnv
 from maml_rl.config.rl import Config, Evaluation
-from maml_rl.core.streams import Purpose
 from maml_rl.core.tree import Params
 from maml_rl.evaluate import load_learner, settings
 from maml_rl.machine.files import free_name
 from maml_rl.machine.progress import ProgressLine
+from maml_rl.rl.episodes import Carry, Transition, begin, control_step
+from maml_rl.rl.explore import keys_at
 from maml_rl.rl.held_out import explore_held_out
 from maml_rl.rl.learner import Learner, environments
 from maml_rl.rl.policies import Policy
-from maml_rl.rl.rollout import draw
-from maml_rl.rl.scan import Moment, act, begin
+from maml_rl.rl.rollout import Sampler
 
 if TYPE_CHECKING:
     from maml_rl.pictures.panels import Panel
@@ -37,10 +37,11 @@ FPS, MAX_FPS = 20, 100
 
 
 class Scene(NamedTuple):
-    """What is played: a task before adaptation, after one step ... in P panels, and then the next task in as many."""
+    """Episodes to film: a task before adaptation, after one step ... in P panels, and then the next task in as many."""
 
     env: TaskEnv
     policy: Policy
+    observe_task: bool  # whether the policy observes the task
     columns: int  # panels of a task
     tasks: Tensor  # (P, *task_shape)
     params: Params  # P stacked
@@ -49,7 +50,7 @@ class Scene(NamedTuple):
 
 
 class Story(NamedTuple):
-    """What has happened in a scene until step t."""
+    """State of a scene after step t."""
 
     live: Tensor  # (P, B) bool: the episode goes on
     lengths: Tensor  # (P, B) steps of each episode
@@ -64,30 +65,34 @@ def _places(scene: Scene) -> Tensor | None:
     return places.to(scene.noise.device, torch.float64).reshape(*scene.seeds.shape, 1, -1)
 
 
-def _after(story: Story, moment: Moment, places: Tensor | None) -> Story:
-    """The story with one more step, which led to places (P, B, 1, 1 or 2)."""
+def _after(story: Story, transition: Transition, following: Carry, places: Tensor | None) -> Story:
+    """Return the story with one more step, which led to places (P, B, 1, 1 or 2)."""
     paths = None
     if story.paths is not None and places is not None:
-        paths = torch.cat([story.paths, places.where(moment.live[..., None, None], torch.nan)], 2)
+        paths = torch.cat([story.paths, places.where(transition.live[..., None, None], torch.nan)], 2)
     return Story(
-        moment.goes_on(),
-        story.lengths + moment.live,
-        story.returns + torch.where(moment.live, moment.reward, 0.0),
+        following.live,
+        story.lengths + transition.live,
+        story.returns + torch.where(transition.live, transition.reward, 0.0),
         paths,
     )
 
 
+@torch.no_grad()
 def play(scene: Scene) -> Iterator[Story]:
-    """The story at the start and after each step, while the environment is as it tells, until all episodes ended."""
-    observation = begin(scene.env, scene.params, scene.tasks, scene.seeds)
-    nothing = torch.zeros(scene.seeds.shape, device=observation.device)
-    story = Story(nothing == 0, nothing.long(), nothing, _places(scene))
+    """Yield the film's state at reset and after every step; the environment can be drawn in it until the next one."""
+    constants, carry = begin(scene.env, scene.params, scene.tasks, scene.seeds, scene.observe_task)
+    nothing = torch.zeros(scene.seeds.shape, device=carry.live.device)
+    story = Story(carry.live, nothing.long(), nothing, _places(scene))
     yield story
-    for moment in act(scene.env, scene.policy, scene.params, observation, scene.noise):
-        story = _after(story, moment, _places(scene))
+    for t in range(scene.noise.shape[2]):
+        carry, transition = control_step(scene.env, scene.policy, constants, carry, scene.noise[:, :, t])
+        story = _after(story, transition, carry, _places(scene))
         yield story
         if not story.live.any():
             break
+    else:
+        scene.env.end_episodes()
 
 
 def check(env: TaskEnv, chosen: Evaluation, split: str) -> None:
@@ -118,16 +123,17 @@ def adapt(learner: Learner, env: TaskEnv, theta: Params, chosen: Evaluation, spl
 
     Every panel of a task starts as, and draws the noise of, the first episodes that the task was adapted on.
     """
-    exploration, tasks, _ = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
+    draw, exploration, _ = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     columns, shown = chosen.steps + 1, EPISODES_ON_A_MAP if env.map_only else 1
-    key = random.fold(learner.key(Purpose.EVALUATION), 0)
-    noise, seeds = draw(env, learner.policy, exploration.chain[0], chosen.tasks, shown, key)
-    params = {name: [each[name] for each in exploration.chain] for name in exploration.chain[0]}
+    first = keys_at(draw, 0)
+    noise, seeds = Sampler([env], learner.policy).draw(exploration.params_by_step[0], shown, first, draw.axis)
+    params = {name: [each[name] for each in exploration.params_by_step] for name in exploration.params_by_step[0]}
     return Scene(
         env,
         learner.policy,
+        learner.sampler.observe_task,
         columns,
-        tasks.repeat_interleave(columns, 0),
+        draw.tasks.repeat_interleave(columns, 0),
         {name: torch.stack(values, 1).flatten(0, 1) for name, values in params.items()},
         noise.repeat_interleave(columns, 0),
         seeds.repeat_interleave(columns, 0),

@@ -19,6 +19,7 @@ from maml_rl.evaluate import load_learner
 from maml_rl.results.comparison import Comparison, compare_groups, evaluated, returns_of
 from maml_rl.results.runs import Group, Run, grouped, read_runs, refuse_untrained
 from maml_rl.rl.data import Trajectory
+from maml_rl.rl.explore import sample_at
 from maml_rl.rl.held_out import explore_held_out
 from maml_rl.rl.learner import Learner
 
@@ -39,15 +40,15 @@ def draw_paths(learner: Learner, theta: Params, name: str) -> Figure:
     """Draw the paths of a navigation agent of that name on held-out tasks, before and after each gradient step."""
     config = learner.config
     tasks, shown = PATHS_OF
-    exploration, goals, _ = explore_held_out(
-        learner, theta, tasks, config.evaluation.episodes, config.evaluation.steps, "in"
-    )
-    places, masks = zip(*(visited(trajectory) for trajectory in exploration.trajectories), strict=True)
-    returns = [t.returns().mean(-1) for t in exploration.trajectories]
+    adaptation = explore_held_out(learner, theta, tasks, config.evaluation.episodes, config.evaluation.steps, "in")
+    draw, exploration = adaptation.draw, adaptation.exploration
+    again = (sample_at(learner, params, draw, k) for k, params in enumerate(exploration.params_by_step))
+    places, masks = zip(*map(visited, again), strict=True)
+    returns = [outcome.returns.mean(-1) for outcome in exploration.outcomes]
     return pictures.navigation_paths(
         torch.stack(places, 1)[:, :, :shown].cpu(),
         torch.stack(masks, 1)[:, :, :shown].cpu(),
-        goals.cpu(),
+        draw.tasks.cpu(),
         torch.stack(returns, 1).cpu(),
         name,
     )

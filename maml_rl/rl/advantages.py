@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from maml_rl.core.task_axis import Runs
+from maml_rl.config.rl import Config
 from maml_rl.core.tree import map_tensors
 from maml_rl.rl.baselines import BASELINES, Samples
 from maml_rl.rl.data import Batch, Trajectory
@@ -77,35 +77,31 @@ def normalise(advantages: Tensor, mask: Tensor) -> Tensor:
     return centred / (std + 1e-8)
 
 
-def to_batch(
-    trajectory: Trajectory,
-    baseline: str,
-    discount: float,
-    gae_lambda: float,
-    bootstrap_on_truncation: bool = False,
-    normalise_advantages: bool = True,
-    runs: Runs = (),
-) -> Batch:
-    """Advantages from a baseline fitted on this very trajectory, normalised over each task's live steps if asked.
+def to_batch(trajectory: Trajectory, config: Config, seeds: int = 1) -> Batch:
+    """Take advantages against a baseline that is fitted on this very trajectory.
 
-    Of several runs there are as many tasks each, and nothing of one depends on another.
+    Args:
+        trajectory: Of K S tasks.
+        config: Its baseline, discount, gae_lambda, bootstrap_on_truncation and normalise_advantages.
+        seeds: S, of which there are as many tasks each; nothing of one depends on another.
     """
-    mask = trajectory.mask
+    mask, discount = trajectory.mask, config.discount
     observations = torch.where(mask.unsqueeze(-1), trajectory.observations, 0.0)
     actions = torch.where(mask.unsqueeze(-1), trajectory.actions, 0.0)
     rewards = torch.where(mask, trajectory.rewards, 0.0)
     returns = discounted_returns(rewards, mask, discount)
     times = torch.arange(mask.shape[-1], device=mask.device)
     length = mask.sum(-1)
-    carry = bootstrap = None
-    if bootstrap_on_truncation:
+    remaining_discount = bootstrap = None
+    if config.bootstrap_on_truncation:
         left = length.unsqueeze(-1) - times
-        carry = torch.where(trajectory.truncated.unsqueeze(-1) & mask, discount**left, 0.0)
-    value = BASELINES[baseline](Samples(observations, returns, mask, trajectory.final_observations, carry, runs))
-    if bootstrap_on_truncation:
+        remaining_discount = torch.where(trajectory.truncated.unsqueeze(-1) & mask, discount**left, 0.0)
+    samples = Samples(observations, returns, mask, trajectory.final_observations, remaining_discount, seeds)
+    value = BASELINES[config.baseline.name](samples)
+    if config.bootstrap_on_truncation:
         bootstrap = torch.where(trajectory.truncated, value(trajectory.final_observations, length), 0.0)
-    advantages = gae(rewards, value(observations, times), mask, discount, gae_lambda, bootstrap)
-    if normalise_advantages:
+    advantages = gae(rewards, value(observations, times), mask, discount, config.gae_lambda, bootstrap)
+    if config.normalise_advantages:
         advantages = normalise(advantages, mask)
     weights = mask.to(rewards.dtype) / mask.sum((-2, -1), keepdim=True)
     behaviour = map_tensors(lambda field: torch.where(mask.unsqueeze(-1), field, 0.0), trajectory.behaviour)

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from maml_envs import InputError, ToldTask
+from maml_envs import InputError
 from maml_rl.core.streams import Purpose
-from maml_rl.core.tree import Params
-from maml_rl.rl.held_out import rate_factors
+from maml_rl.core.tree import Params, of_one_seed
+from maml_rl.rl.episodes import with_task
+from maml_rl.rl.explore import explore
+from maml_rl.rl.held_out import draw_for, rate_factors
 from maml_rl.rl.learner import Learner
 
 
@@ -48,20 +50,18 @@ class Agent:
             raise InputError(f"a task of {learner.config.env} has shape {shape}, not {tuple(row.shape)}")
         if steps < 0 or (episodes is not None and episodes < 1):
             raise InputError(f"steps = {steps}, episodes = {episodes}: give at least 0 steps and 1 episode")
-        tasks = row.reshape(1, *shape).to(learner.device)
-        key = learner.key(Purpose.EVALUATION, seed + 1)
-        exploration = learner.explore(
-            self.theta, tasks, episodes or learner.config.episodes, key, rate_factors(learner.config, steps)
+        draw = draw_for(
+            learner, row.reshape(1, *shape), episodes or learner.config.episodes, Purpose.EVALUATION, seed + 1
         )
-        params = {name: value[0] for name, value in exploration.chain[-1].items()}
-
-        discrete, told = learner.envs[0].discrete, learner.config.method == "oracle"
+        exploration = explore(learner, of_one_seed(self.theta), draw, rate_factors(learner.config, steps))
+        params = {name: value[0] for name, value in exploration.params_by_step[-1].items()}
+        discrete, observed = learner.env.discrete, draw.tasks.flatten() if learner.sampler.observe_task else None
 
         @torch.no_grad()
         def policy(observation: ArrayLike) -> NDArray[Any]:
             seen = torch.as_tensor(observation, dtype=torch.float32, device=learner.device)
-            seen = ToldTask.told(seen, tasks[0].expand(*seen.shape[:-1], *shape)) if told else seen
-            action = learner.policy(params, seen).mode().cpu().numpy()
+            task = None if observed is None else observed.expand(*seen.shape[:-1], -1)
+            action = learner.policy(params, with_task(seen, task)).mode().cpu().numpy()
             return np.asarray(action.argmax(-1)) if discrete else action
 
         return policy
@@ -69,7 +69,7 @@ class Agent:
     @property
     def task_shape(self) -> tuple[int, ...]:
         """Shape of one task."""
-        return tuple(self.learner.envs[0].sample_tasks(1, torch.Generator().manual_seed(0)).shape[1:])
+        return tuple(self.learner.env.sample_tasks(1, torch.Generator().manual_seed(0)).shape[1:])
 
     def close(self) -> None:
         """Release the environments."""

@@ -1,6 +1,5 @@
 """Baselines: predict the return of a step, fitted for each task on the batch they are used on."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,7 +7,6 @@ import torch
 from torch import Tensor
 
 from maml_rl.core.mlp import Perceptron
-from maml_rl.core.task_axis import Runs, stack
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.machine.threads import spans
 
@@ -86,8 +84,8 @@ class Samples(NamedTuple):
     returns: Tensor  # (K, B, T) of the rewards that were sampled
     mask: Tensor  # (K, B, T) bool
     final: Tensor  # (K, B, obs) after the last live step
-    carry: Tensor | None = None  # (K, B, T) discount to the final observation, 0 where nothing follows; None for 0
-    runs: Runs = ()  # the axes of runs, of each of which as many tasks are given
+    bootstrap_discount: Tensor | None = None  # (K, B, T) to the final observation, 0 where nothing follows; None for 0
+    seeds: int = 1  # of each of which as many tasks are given
 
 
 Value = Callable[[Tensor, Tensor], Tensor]
@@ -95,29 +93,29 @@ Value = Callable[[Tensor, Tensor], Tensor]
 
 
 def linear(data: Samples) -> Value:
-    """Fit a linear function V of ``features``, one for each task: V(o_t) = R_t + carry_t V(final).
+    """Fit a linear function V of ``features``, one for each task: V(o_t) = R_t + d_t V(final).
 
-    With ``carry``, the ridge pulls V towards the constant c that solves the equation best, c = sum (1 - carry) R /
-    sum (1 - carry)^2, and not towards 0: over a short horizon the equation hardly tells constants apart.
+    With a ``bootstrap_discount`` d, the ridge pulls V towards the constant c that solves the equation best, c =
+    sum (1 - d) R / sum (1 - d)^2, and not towards 0: over a short horizon the equation hardly tells constants apart.
 
     Returns:
         V.
     """
-    observations, returns, mask, final, carry, _ = data
+    observations, returns, mask, final, bootstrap_discount, _ = data
     tasks, horizon = len(observations), observations.shape[2]
     x = features(observations, torch.arange(horizon, device=observations.device).expand(returns.shape))
-    y, live, middle = returns.double(), mask.double(), returns.new_zeros(tasks, 1, 1, dtype=torch.float64)
-    if carry is not None:
-        x = x - carry.unsqueeze(-1) * features(final, mask.sum(-1)).unsqueeze(2)
-        share = (1 - carry.double()) * live
-        middle = (share * y).sum((1, 2), keepdim=True) / share.square().sum((1, 2), keepdim=True).clamp(min=1e-12)
-        y = y - share * middle
+    y, live, constant = returns.double(), mask.double(), returns.new_zeros(tasks, 1, 1, dtype=torch.float64)
+    if bootstrap_discount is not None:
+        x = x - bootstrap_discount.unsqueeze(-1) * features(final, mask.sum(-1)).unsqueeze(2)
+        share = (1 - bootstrap_discount.double()) * live
+        constant = (share * y).sum((1, 2), keepdim=True) / share.square().sum((1, 2), keepdim=True).clamp(min=1e-12)
+        y = y - share * constant
     solution = ridge_regression(x.flatten(1, 2), y.flatten(1), live.flatten(1))
 
     def predict(seen: Tensor, when: Tensor) -> Tensor:
         table = features(seen, when.expand(seen.shape[:-1]))
         flat = table.reshape(tasks, -1, table.shape[-1]) @ solution.unsqueeze(-1)
-        value = middle.reshape(tasks, *[1] * (seen.dim() - 2)) + flat.reshape(seen.shape[:-1])
+        value = constant.reshape(tasks, *[1] * (seen.dim() - 2)) + flat.reshape(seen.shape[:-1])
         return value.to(returns.dtype)
 
     return predict
@@ -163,21 +161,21 @@ def value_network(data: Samples) -> Value:
     L-BFGS on all of a run's tasks, from the same start for each, until the mean squared error (in units of the returns'
     variance, mean over tasks) or every parameter moves by less than 1e-5 in an iteration, or 200 iterations are over: a
     hard task among many easy ones is fitted less well than alone, and runs are fitted apart. Inputs are
-    ``features``; they and the returns are standardised over the task's live steps. With ``carry``, an equation that
-    many perceptrons solve, the value of the final observation is that of ``linear``, and the network is fitted to it
-    there as well.
+    ``features``; they and the returns are standardised over the task's live steps. With a
+    ``bootstrap_discount``, an equation that many perceptrons solve, the value of the final observation is that of
+    ``linear``, and the network is fitted to it there as well.
 
     Raises:
         NoFitError: Observations or returns of live steps are not finite.
     """
-    observations, returns, mask, final, carry, runs = data
+    observations, returns, mask, final, bootstrap_discount, seeds = data
     tasks, steps = len(observations), torch.arange(observations.shape[2], device=observations.device)
     table = features(observations, steps.expand(mask.shape))
-    if carry is not None:
+    if bootstrap_discount is not None:
         ahead = linear(data)(final, mask.sum(-1)).unsqueeze(-1)
-        known = (carry * mask).sum(-1, keepdim=True) > 0
+        known = (bootstrap_discount * mask).sum(-1, keepdim=True) > 0
         table = torch.cat([table, features(final, mask.sum(-1)).unsqueeze(2)], 2)
-        returns, mask = torch.cat([returns + carry * ahead, ahead], 2), torch.cat([mask, known], 2)
+        returns, mask = torch.cat([returns + bootstrap_discount * ahead, ahead], 2), torch.cat([mask, known], 2)
     count = mask.sum((1, 2))
     x_mean, x_std = _moments(table, mask)
     x_std = torch.where(x_std < 1e-6, 1.0, x_std)
@@ -187,9 +185,10 @@ def value_network(data: Samples) -> Value:
     if bad.any():
         raise NoFitError("the value network has no fit", bad, "observations or returns are NaN, infinite or huge")
     network = Perceptron(x_mean.shape[-1], 1, (32, 32))
-    each = tasks // math.prod(runs)
+    each = tasks // seeds
     start = {
-        name: value.to(returns) for name, value in stack(network.init(torch.Generator().manual_seed(0)), each).items()
+        name: value.to(returns).expand(each, *value.shape)
+        for name, value in network.init(torch.Generator().manual_seed(0)).items()
     }
 
     def standard(rows: Tensor) -> Tensor:

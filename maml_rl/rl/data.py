@@ -36,10 +36,10 @@ class Batch(NamedTuple):
     behaviour: Distribution  # fields (K, B, T, act)
 
 
-def every(batch: Batch, stride: int, whole_episodes: bool = False, start: int = 0) -> Batch:
-    """Every ``stride``-th step of each episode, or every ``stride``-th episode, from ``start``; weights sum to 1."""
+def thin(batch: Batch, stride: int, whole_episodes: bool = False, start: int = 0) -> Batch:
+    """Keep every ``stride``-th step, or episode, from ``start``; the weights sum to 1."""
     if stride == 1:
         return batch
     kept = slice(start, None, stride)
-    thin: Batch = map_tensors(lambda x: x[:, kept] if whole_episodes else x[:, :, kept], batch)
-    return thin._replace(weights=thin.weights / thin.weights.sum((-2, -1), keepdim=True))
+    kept_batch: Batch = map_tensors(lambda x: x[:, kept] if whole_episodes else x[:, :, kept], batch)
+    return kept_batch._replace(weights=kept_batch.weights / kept_batch.weights.sum((-2, -1), keepdim=True))

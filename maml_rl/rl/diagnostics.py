@@ -5,21 +5,19 @@ import dataclasses
 import torch
 
 from maml_rl.core.tree import Params, flatten
-from maml_rl.rl.data import every
-from maml_rl.rl.explore import Exploration
-from maml_rl.rl.learner import Learner
+from maml_rl.rl.data import thin
 from maml_rl.rl.losses import ESTIMATORS, inner_loss
 from maml_rl.rl.objective import MetaObjective
-from maml_rl.rl.outer import Measures
+from maml_rl.rl.outer import Metrics
 
 
 def _on_half(objective: MetaObjective, first: int) -> MetaObjective:
-    batches = [every(batch, 2, whole_episodes=True, start=first) for batch in objective.batches]
+    batches = [thin(batch, 2, whole_episodes=True, start=first) for batch in objective.batches]
     return dataclasses.replace(objective, batches=batches)
 
 
-def compare_gradients(learner: Learner, theta: Params, exploration: Exploration) -> Measures:
-    """Meta-gradients at theta beside the one that training takes, of each run (*runs).
+def compare_gradients(objective: MetaObjective, theta: Params) -> Metrics:
+    """Compare meta-gradients at theta with the one that training takes, (S,) each.
 
     Returns:
         ``gradient/relative_variance``: |a - b|^2 / |a + b|^2 for the gradients a and b of even and odd episodes, an
@@ -27,20 +25,21 @@ def compare_gradients(learner: Learner, theta: Params, exploration: Exploration)
         noise (absent for one episode);
         ``cosine/<estimator>`` and ``cosine/first_order``: the angle to each other choice.
     """
-    objective = learner.objective(exploration)
 
     def gradient(of: MetaObjective) -> torch.Tensor:
-        return flatten(of.gradient(theta)[1], objective.runs)
+        return flatten(of.gradient(theta)[1])
 
     taken = gradient(objective)
-    row: Measures = {}
-    if exploration.batches[0].weights.shape[1] > 1:
+    metrics: Metrics = {}
+    if objective.batches[0].weights.shape[1] > 1:
         a, b = (gradient(_on_half(objective, first)) for first in (0, 1))
-        row["gradient/relative_variance"] = (a - b).square().sum(-1) / (a + b).square().sum(-1)
+        metrics["gradient/relative_variance"] = (a - b).square().sum(-1) / (a + b).square().sum(-1)
+    inner = objective.inner
     others = {
-        name: dataclasses.replace(objective, loss=inner_loss(learner.policy, name), first_order=False)
+        name: dataclasses.replace(inner, loss=inner_loss(objective.policy, name), first_order=False)
         for name in ESTIMATORS
-    } | {"first_order": dataclasses.replace(objective, first_order=True)}
+    } | {"first_order": dataclasses.replace(inner, first_order=True)}
     for name, other in others.items():
-        row[f"cosine/{name}"] = torch.cosine_similarity(taken, gradient(other), dim=-1)
-    return row
+        angle = torch.cosine_similarity(taken, gradient(dataclasses.replace(objective, inner=other)), dim=-1)
+        metrics[f"cosine/{name}"] = angle
+    return metrics

@@ -1,107 +1,137 @@
 """Sample and adapt in turn: the data of one meta-iteration."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
-from maml_rl.core.adapt import Loss, adapt
-from maml_rl.core.task_axis import ONE_RUN, Runs, TaskRows, task_slices
-from maml_rl.core.tree import Params, Rate, map_tensors
-from maml_rl.machine.threads import side_by_side
+from maml_envs import random
+from maml_rl.core.adapt import scaled
+from maml_rl.core.task_axis import TaskAxis
+from maml_rl.core.tree import Params, Rate
+from maml_rl.rl.advantages import to_batch
 from maml_rl.rl.baselines import NoFitError
 from maml_rl.rl.data import Batch, Trajectory
+from maml_rl.rl.learner import Learner
 from maml_rl.rl.policies import Policy
 
 
+class Draw(NamedTuple):
+    """Tasks, and what the noise of their episodes follows from."""
+
+    axis: TaskAxis
+    tasks: Tensor  # (K S, *task_shape): as many of each seed, one seed's after the other's
+    keys: Tensor  # (S,) int64
+    episodes: int  # B, of each task before and after each inner step
+
+
+class Outcome(NamedTuple):
+    """What came of a task's episodes."""
+
+    returns: Tensor  # (K S, B) undiscounted
+    success: Tensor | None  # (K S, B) bool: solved in some live step; None where the environment reports none
+    steps: Tensor  # (K S, B) live steps
+
+
 class Exploration(NamedTuple):
-    """What one meta-iteration sampled, for K tasks (of all runs together) and S inner steps."""
+    """What one meta-iteration sampled, for K tasks of each of S seeds and n inner steps."""
 
-    chain: list[Params]  # S + 1 stacked parameters: before each inner step, and adapted
-    trajectories: list[Trajectory]  # S + 1
-    batches: list[Batch]  # S + 1: one for each inner step, the last of the adapted policies
+    axis: TaskAxis
+    params_by_step: list[Params]  # n + 1 stacked parameters: before each inner step, and adapted
+    batches: list[Batch]  # n + 1: one for each inner step, the last of the adapted policies
+    outcomes: list[Outcome]  # n + 1
     sampling_seconds: float  # spent in rollouts
-    runs: Runs = ()  # the axes of runs that theta had
-    rows: TaskRows = ONE_RUN
 
 
-def explore(
-    sample: Callable[[Params, int], Trajectory],
-    prepare: Callable[[Trajectory], Batch],
-    loss: Loss[Batch],
-    start: Params,
-    rates: Sequence[Rate],
-    rows: TaskRows,
-) -> Exploration:
+def explore(learner: Learner, theta: Params, draw: Draw, factors: Sequence[float]) -> Exploration:
     """Sample and adapt in turn, with fresh episodes for every inner step (MAML paper, algorithm 3).
 
     Args:
-        sample: Episodes for stacked parameters before inner step k.
-        prepare: Advantages for those.
-        loss: The inner loss.
-        start: Stacked parameters: where each task starts.
-        rates: The rate of each inner step, in order, with a row for each task.
-        rows: Which tasks these are.
+        learner: What samples and adapts.
+        theta: (S, ...).
+        draw: Tasks and noise.
+        factors: One inner step for each, at theta's rate times this.
 
     Raises:
-        FloatingPointError: A baseline has no fit, or an inner step gives NaN or infinity.
+        FloatingPointError: Something sampled is not finite, a baseline has no fit, or an inner step gives NaN or
+            infinity.
     """
-    found, seconds = Exploration([start], [], [], 0.0), 0.0
-    for k in range(len(rates) + 1):
+    params, lr = learner.inner.rates.split(draw.axis.spread(theta))
+    exploration = Exploration(draw.axis, [params], [], [], 0.0)
+    seconds = 0.0
+    for k in range(len(factors) + 1):
         began = time.perf_counter()
-        try:
-            found.trajectories.append(sample(found.chain[-1], k))
-        except FloatingPointError as error:
-            where = f"before inner step {k} (counted from 0)" if k < len(rates) else "of the adapted policies"
-            raise FloatingPointError(f"{error}; in the episodes {where}") from error
+        with _in_episodes(k, len(factors)):
+            trajectory = sample_at(learner, params, draw, k)
         seconds += time.perf_counter() - began
-        try:
-            found.batches.append(prepare(found.trajectories[-1]))
-        except NoFitError as error:
-            raise FloatingPointError(error.naming(rows.called)) from error
-        if k < len(rates):
-            found.chain.append(adapt_stacked(loss, found.chain[-1], found.batches[-1:], rates[k]))
-            _refuse_diverged(found.chain[-1], k, rows)
-    return found._replace(sampling_seconds=seconds, rows=rows)
+        batch = _advantages(learner, trajectory, draw.axis)
+        exploration.outcomes.append(Outcome(trajectory.returns(), trajectory.success, trajectory.mask.sum(-1)))
+        exploration.batches.append(batch)
+        if k < len(factors):
+            params = adapt(learner, params, batch, scaled(lr, factors[k]), draw.axis)
+            _refuse_diverged(params, k, draw.axis)
+            exploration.params_by_step.append(params)
+    return exploration._replace(sampling_seconds=seconds)
 
 
-def _refuse_diverged(adapted: Params, k: int, rows: TaskRows) -> None:
-    finite = torch.stack([value.isfinite().flatten(1).all(-1) for value in adapted.values()]).all(0)
-    if not finite.all():
-        raise FloatingPointError(
-            f"inner step {k} (counted from 0) takes parameters of {rows.called(int(finite.int().argmin()))} to NaN or "
-            "infinity: look for huge rewards, or lower inner.lr"
-        )
+def sample_at(learner: Learner, params: Params, draw: Draw, k: int) -> Trajectory:
+    """Sample the episodes before inner step k, with stacked parameters."""
+    return learner.sampler.sample(params, draw.tasks, draw.episodes, keys_at(draw, k), draw.axis)
 
 
-def adapt_stacked(loss: Loss[Batch], params: Params, batches: Sequence[Batch], lr: Rate) -> Params:
-    """The inner loop for all tasks at once, from stacked parameters; no gradient flows through the result.
+def keys_at(draw: Draw, k: int) -> Tensor:
+    """Return the keys (S,) of the episodes before inner step k."""
+    return random.fold(draw.keys, k)
+
+
+def adapt(learner: Learner, params: Params, batch: Batch, lr: Rate, axis: TaskAxis) -> Params:
+    """Take an inner step for all tasks at once, from stacked parameters; no gradient flows through the result.
 
     The rate is a number, or has a row for each task.
     """
 
-    @torch.no_grad()
-    def adapt_slice(rows: slice) -> Params:
-        own, data, rates = map_tensors(lambda x: x[rows], (params, list(batches), lr if isinstance(lr, dict) else {}))
-        return vmap(lambda p, b, r: adapt(loss, p, b, r or lr))(own, data, rates)
+    def of_task(batch: Batch, params: Params, rates: Params) -> Params:
+        return learner.inner.step(params, batch, rates or lr)
 
-    pieces = side_by_side(adapt_slice, task_slices(batches[0].weights))
-    adapted: Params = map_tensors(lambda *parts: torch.cat(parts), *pieces)
+    adapted: Params = axis.map(of_task, batch, params, lr if isinstance(lr, dict) else {})
     return adapted
 
 
 def inner_kl(policy: Policy, exploration: Exploration) -> Tensor:
-    """KL(before || after adaptation), mean over live steps of the first batch, of each task."""
-    first, adapted = exploration.batches[0], exploration.chain[-1]
+    """KL(before || after adaptation), mean over live steps of the first batch, of each task, (K S,)."""
 
-    @torch.no_grad()
-    def kl(rows: slice) -> Tensor:
-        params, batch = map_tensors(lambda x: x[rows], (adapted, first))
-        after = policy(params, batch.observations)
-        mean: Tensor = (batch.behaviour.kl(after) * batch.weights).sum((-2, -1))
+    def of_task(batch: Batch, params: Params) -> Tensor:
+        mean: Tensor = (batch.behaviour.kl(policy(params, batch.observations)) * batch.weights).sum()
         return mean
 
-    return torch.cat(side_by_side(kl, task_slices(first.weights)))
+    kl: Tensor = exploration.axis.map(of_task, exploration.batches[0], exploration.params_by_step[-1])
+    return kl
+
+
+@contextmanager
+def _in_episodes(k: int, steps: int) -> Iterator[None]:
+    """Say of what is not finite in which episodes it was."""
+    try:
+        yield
+    except FloatingPointError as error:
+        where = f"before inner step {k} (counted from 0)" if k < steps else "of the adapted policies"
+        raise FloatingPointError(f"{error}; in the episodes {where}") from error
+
+
+def _advantages(learner: Learner, trajectory: Trajectory, axis: TaskAxis) -> Batch:
+    try:
+        return to_batch(trajectory, learner.config, len(axis.names))
+    except NoFitError as error:
+        raise FloatingPointError(error.naming(axis.name)) from error
+
+
+def _refuse_diverged(adapted: Params, k: int, axis: TaskAxis) -> None:
+    finite = torch.stack([value.isfinite().flatten(1).all(-1) for value in adapted.values()]).all(0)
+    if not finite.all():
+        raise FloatingPointError(
+            f"inner step {k} (counted from 0) takes parameters of {axis.name(int(finite.int().argmin()))} to NaN or "
+            "infinity: look for huge rewards, or lower inner.lr"
+        )

@@ -7,21 +7,17 @@ H_j the Hessian of the inner loss at phi_j; a learned rate adds the columns -dia
 No third derivatives are needed, and the graphs of H_j and F are built once for all products.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch.func import vmap
 
-from maml_rl.core.adapt import PREFIX, Loss
-from maml_rl.core.task_axis import Part, Runs, add_up, mean_over_ranks, parts, stack, sum_tasks
+from maml_rl.core.adapt import PREFIX, InnerLoop, Loss
+from maml_rl.core.task_axis import LinearMap, TaskAxis
 from maml_rl.core.tree import Params, Rate, map_tensors
-from maml_rl.machine.threads import side_by_side
 from maml_rl.rl.data import Batch
 from maml_rl.rl.policies import Policy
-
-LinearMap = Callable[[Params], Params]
 
 
 def _leaves(params: Params) -> Params:
@@ -29,14 +25,14 @@ def _leaves(params: Params) -> Params:
 
 
 class InnerStep(NamedTuple):
-    """What one inner step contributes to J."""
+    """One inner step's contribution to J."""
 
     gradient: Params  # stacked
     hessian: LinearMap | None  # of the inner loss; None at first order
 
 
 def linearise(loss: Loss[Batch], params: Params, batch: Batch, first_order: bool) -> InnerStep:
-    """Gradient of each task's loss and the map v -> H v; the gradient's graph is kept for all products."""
+    """Return each task's gradient and the map v -> H v; the gradient's graph is kept for all products."""
     leaves = _leaves(params)
     with torch.enable_grad():
         total = vmap(loss)(leaves, batch).sum()
@@ -53,7 +49,7 @@ def linearise(loss: Loss[Batch], params: Params, batch: Batch, first_order: bool
 
 
 def fisher_matrix(policy: Policy, params: Params, batch: Batch) -> LinearMap:
-    """The map v -> G v, G = mean over live steps of the policy's Fisher matrix in its parameters, for each task."""
+    """Build v -> G v, G = mean over live steps of the policy's Fisher matrix in its parameters, for each task."""
     leaves = _leaves(params)
     inputs = list(leaves.values())
     with torch.enable_grad():
@@ -75,22 +71,24 @@ def fisher_matrix(policy: Policy, params: Params, batch: Batch) -> LinearMap:
 
 
 def chain_product(
-    policy: Policy,
-    loss: Loss[Batch],
-    chain: Sequence[Params],
-    pre: Sequence[Batch],
-    post: Batch,
-    lr: Rate,
-    first_order: bool,
-    runs: Runs = (),
+    policy: Policy, inner: InnerLoop[Batch], batches: Sequence[Batch], params_by_step: Sequence[Params], lr: Rate
 ) -> LinearMap:
-    """The map v -> sum over each run's tasks of J'GJ v, for some tasks; no ``pre`` takes J = I.
+    """Build the map v -> J'GJ v of each of some tasks; no batch before the last takes J = I.
 
-    The rate is a number, or has a row for each task.
+    Args:
+        policy: The policy.
+        inner: The inner loop.
+        batches: The data of each inner step, then of the adapted policies.
+        params_by_step: Stacked parameters that sampled each.
+        lr: A number, or a tree with a row for each task.
     """
-    steps = [linearise(loss, params, batch, first_order) for params, batch in zip(chain[:-1], pre, strict=True)]
-    metric = fisher_matrix(policy, chain[-1], post)
-    rates = lr if isinstance(lr, dict) else dict.fromkeys(chain[-1], lr)
+    steps = [
+        linearise(inner.loss, params, batch, inner.first_order)
+        for params, batch in zip(params_by_step[:-1], batches[:-1], strict=True)
+    ]
+    metric = fisher_matrix(policy, params_by_step[-1], batches[-1])
+    names = list(params_by_step[-1])
+    rates = lr if isinstance(lr, dict) else dict.fromkeys(names, lr)
 
     def times(a: Params | dict[str, float], b: Params) -> Params:
         return {name: a[name] * value for name, value in b.items()}
@@ -99,9 +97,8 @@ def chain_product(
         return {name: value - b[name] if name in b else value for name, value in a.items()}
 
     def product(vector: Params) -> Params:
-        spread = stack(vector, len(post.weights), runs)
-        learned = {name: spread[f"{PREFIX}{name}"] for name in chain[-1] if f"{PREFIX}{name}" in spread}
-        image = {name: spread[name] for name in chain[-1]}
+        learned = {name: vector[f"{PREFIX}{name}"] for name in names if f"{PREFIX}{name}" in vector}
+        image = {name: vector[name] for name in names}
         for step in steps:
             moved = minus(image, times(rates, step.hessian(image))) if step.hessian else image
             image = minus(moved, {name: value * step.gradient[name] for name, value in learned.items()})
@@ -110,49 +107,32 @@ def chain_product(
         for step in reversed(steps):
             pulled = minus(pulled, {name: step.gradient[name] * image[name] for name in learned})
             image = minus(image, step.hessian(times(rates, image))) if step.hessian else image
-        each = image | {f"{PREFIX}{name}": value for name, value in pulled.items()}
-        return {name: sum_tasks(value, runs) for name, value in each.items()}
+        return image | {f"{PREFIX}{name}": value for name, value in pulled.items()}
 
     return product
 
 
 def fisher_vector_product(
     policy: Policy,
-    loss: Loss[Batch],
-    chain: Sequence[Params],
+    inner: InnerLoop[Batch],
+    axis: TaskAxis,
+    theta: Params,
     batches: Sequence[Batch],
-    lr: Rate,
-    first_order: bool,
-    runs: Runs = (),
+    params_by_step: Sequence[Params],
 ) -> LinearMap:
-    """Build v -> mean over tasks of J'GJ v, for a vector shaped like theta; of several runs each its own.
+    """Build v -> mean over each seed's tasks of J'GJ v, for a vector shaped like theta, (S, ...).
 
     Args:
         policy: The policy.
-        loss: The inner loss.
-        chain: Stacked parameters before each inner step and after the last.
-        batches: The data of each of them: of the inner steps, then of the adapted policies.
-        lr: Inner rate, as ``Rates.split`` has it of theta.
-        first_order: The inner gradients are constants, as first-order MAML takes them.
-        runs: The axes of runs that theta has.
+        inner: The inner loop.
+        axis: Which tasks the data is of.
+        theta: Where J is taken; what sampled the first batch.
+        batches: The data of each inner step, then of the adapted policies.
+        params_by_step: Stacked parameters that sampled each.
     """
-    tasks = len(batches[-1].weights) // math.prod(runs)
+    _, lr = inner.rates.split(axis.spread(theta))
 
-    def build(part: Part) -> LinearMap:
-        params, (*pre, post) = map_tensors(lambda x: x[part.tasks], (list(chain), list(batches)))
-        rates = stack(part.own(lr), len(post.weights), part.runs) if isinstance(lr, dict) else lr
-        return chain_product(policy, loss, params, pre, post, rates, first_order, part.runs)
+    def build(batches: Sequence[Batch], params_by_step: Sequence[Params], rates: Params) -> LinearMap:
+        return chain_product(policy, inner, batches, params_by_step, rates or lr)
 
-    pieces = parts(batches[-1].weights, runs)
-    products = side_by_side(build, pieces)
-
-    def product(vector: Params) -> Params:
-        def of_part(each: tuple[Part, LinearMap]) -> Params:
-            part, times = each
-            return times(part.own(vector))
-
-        sums = side_by_side(of_part, list(zip(pieces, products, strict=True)))
-        pooled: Params = mean_over_ranks(map_tensors(lambda x: x / tasks, add_up(pieces, sums, runs)), tasks)
-        return pooled
-
-    return product
+    return axis.linear(build, list(batches), list(params_by_step), lr if isinstance(lr, dict) else {})

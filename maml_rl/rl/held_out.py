@@ -1,46 +1,62 @@
 """Adaptation to held-out tasks."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from maml_rl.config.rl import Config
 from maml_rl.core.adapt import PREFIX
 from maml_rl.core.streams import Purpose
-from maml_rl.core.tree import Params
-from maml_rl.rl.explore import Exploration
+from maml_rl.core.task_axis import TaskAxis
+from maml_rl.core.tree import Params, of_one_seed
+from maml_rl.rl.explore import Draw, Exploration, explore
 from maml_rl.rl.learner import Learner
 
 RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""What ``tune`` multiplies the configuration's inner rate with."""
+"""Factors on the configuration's inner rate that ``tune`` tries."""
+
+
+class HeldOut(NamedTuple):
+    """Adaptation to the fixed held-out tasks."""
+
+    draw: Draw
+    exploration: Exploration
+    lr: list[float]  # of each step; where it is learned, the mean over the numbers that adapt
 
 
 def rate_factors(config: Config, steps: int) -> list[float]:
-    """What each step at test multiplies the inner rate with: 1, and less after the first, or after those trained."""
+    """Return the factor on the inner rate of each step at test: 1, and less after the first, or after those trained."""
     trained = max(1, config.trained_steps)
     return [1.0 if step < trained else config.evaluation.lr_after_first_step for step in range(steps)]
 
 
-def explore_held_out(
-    learner: Learner, theta: Params, tasks: int, episodes: int, steps: int, split: str
-) -> tuple[Exploration, Tensor, list[float]]:
-    """Adapt to the fixed held-out tasks: everything that was sampled, the tasks, and the rates."""
-    held_out = learner.envs[0].held_out_tasks(tasks, split).to(learner.device)
+def draw_for(learner: Learner, tasks: Tensor, episodes: int, purpose: Purpose, number: int = 0) -> Draw:
+    """Draw episodes of given tasks for one run."""
+    key = learner.key(purpose, number).unsqueeze(0)
+    return Draw(TaskAxis(len(tasks)), tasks.to(learner.device), key, episodes)
+
+
+def explore_held_out(learner: Learner, theta: Params, tasks: int, episodes: int, steps: int, split: str) -> HeldOut:
+    """Adapt the parameters of one run to the fixed held-out tasks of a split."""
+    draw = draw_for(learner, learner.env.held_out_tasks(tasks, split), episodes, Purpose.EVALUATION)
     factors = rate_factors(learner.config, steps)
-    exploration = learner.explore(theta, held_out, episodes, learner.key(Purpose.EVALUATION), factors)
+    exploration = explore(learner, of_one_seed(theta), draw, factors)
     learned = [value.flatten() for name, value in theta.items() if name.startswith(PREFIX)]
-    lr = float(torch.cat(learned).mean()) if learned else learner.rates.lr
-    return exploration, held_out, [lr * factor for factor in factors]
+    lr = float(torch.cat(learned).mean()) if learned else learner.inner.rates.lr
+    return HeldOut(draw, exploration, [lr * factor for factor in factors])
 
 
 def tune(learner: Learner, theta: Params, tasks: int, episodes: int) -> float:
-    """The inner rate whose first step gives the highest mean return on tasks of the training distribution.
+    """Find the inner rate whose first step gives the highest mean return on tasks of the training distribution.
 
-    Of the configuration's rate times each of ``RATE_FACTORS``; what a baseline that was not trained for any rate is
-    granted.
+    Of the configuration's rate times each of ``RATE_FACTORS``; a baseline that was not trained for any rate is granted
+    this.
     """
-    drawn = learner.envs[0].sample_tasks(tasks, learner.generator(Purpose.TUNING)).to(learner.device)
+    drawn = learner.env.sample_tasks(tasks, learner.generator(Purpose.TUNING))
+    draw = draw_for(learner, drawn, episodes, Purpose.TUNING)
     reached = {}
     for rate in (learner.config.inner.lr * factor for factor in RATE_FACTORS):
-        found = learner.with_rate(rate).explore(theta, drawn, episodes, learner.key(Purpose.TUNING), [1.0])
-        reached[rate] = float(found.trajectories[-1].returns().mean())
+        exploration = explore(learner.with_rate(rate), of_one_seed(theta), draw, [1.0])
+        reached[rate] = float(exploration.outcomes[-1].returns.mean())
     return max(reached, key=lambda rate: reached[rate])

@@ -1,30 +1,24 @@
-"""A configuration made real: its environments, policy and losses; how they sample, adapt and are seeded."""
+"""A configuration made real: its environments, policy and inner loop, and how it is seeded."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor
 
 import maml_envs
-from maml_envs import InputError, TaskEnv, ToldTask, random
+from maml_envs import InputError, TaskEnv
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import with_seed
-from maml_rl.core.adapt import Loss, Rates, scaled
+from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.streams import Purpose, key
-from maml_rl.core.task_axis import ONE_RUN, TaskRows, stack
 from maml_rl.core.tree import Params
-from maml_rl.machine import ranks
-from maml_rl.machine.device import set_up
-from maml_rl.rl.advantages import to_batch
-from maml_rl.rl.data import Batch, Trajectory
-from maml_rl.rl.explore import Exploration, explore
+from maml_rl.machine.device import choose_device
+from maml_rl.rl.data import Batch
 from maml_rl.rl.losses import inner_loss
-from maml_rl.rl.objective import MetaObjective
+from maml_rl.rl.outer import OUTER
 from maml_rl.rl.policies import CONTEXT, CategoricalPolicy, GaussianPolicy, Policy
-from maml_rl.rl.rollout import sample
+from maml_rl.rl.rollout import Sampler
 
 
 @dataclass(frozen=True)
@@ -32,154 +26,70 @@ class Learner:
     """Everything that a configuration names, ready to sample and adapt."""
 
     config: Config
-    envs: Sequence[TaskEnv]
-    policy: Policy
-    loss: Loss[Batch]
-    rates: Rates
+    sampler: Sampler
+    inner: InnerLoop[Batch]
     device: torch.device
 
+    @property
+    def policy(self) -> Policy:
+        """The policy."""
+        return self.sampler.policy
+
+    @property
+    def env(self) -> TaskEnv:
+        """One of the copies of the environment."""
+        return self.sampler.envs[0]
+
     def key(self, purpose: Purpose, iteration: int = 0) -> Tensor:
-        """The seed of a purpose in an iteration."""
+        """Return the seed of a purpose in an iteration."""
         return key(self.config.seed, purpose, iteration).to(self.device)
 
     def generator(self, purpose: Purpose, iteration: int = 0) -> torch.Generator:
-        """A torch generator (CPU) with that seed."""
+        """Return a torch generator (CPU) with that seed."""
         return torch.Generator().manual_seed(int(self.key(purpose, iteration)))
 
     def initial_params(self) -> Params:
-        """Theta before training."""
-        params = self.rates.init(self.policy.init(self.generator(Purpose.INITIALISATION)))
+        """Return theta before training."""
+        params = self.inner.rates.init(self.policy.init(self.generator(Purpose.INITIALISATION)))
         return {name: value.to(self.device) for name, value in params.items()}
 
     def training_tasks(self, iteration: int) -> Tensor:
-        """The tasks of an iteration."""
-        tasks = self.envs[0].sample_tasks(self.config.tasks, self.generator(Purpose.TASKS, iteration))
+        """Draw the tasks of an iteration."""
+        tasks = self.env.sample_tasks(self.config.tasks, self.generator(Purpose.TASKS, iteration))
         return tasks.to(self.device)
 
     def with_seed(self, seed: int) -> Self:
-        """The same with another seed; both share the environments."""
+        """Return the same with another seed; both share the environments."""
         return replace(self, config=with_seed(self.config, seed))
 
-    def with_rate(self, lr: float) -> "Learner":
-        """The same, with another inner rate for what adapts."""
-        return replace(self, rates=replace(self.rates, lr=lr))
-
-    def sample(self, params: Params, tasks: Tensor, episodes: int, key: Tensor, first: int = 0) -> Trajectory:
-        """Episodes of each task with its own parameters; task k's noise follows from the key and first + k alone."""
-        return sample(self.envs, self.policy, params, tasks, episodes, key, TaskRows(first))
-
-    def explore(
-        self,
-        theta: Params,
-        tasks: Tensor,
-        episodes: int,
-        key: Tensor,
-        factors: Sequence[float],
-        rows: TaskRows = ONE_RUN,
-    ) -> Exploration:
-        """Sample and adapt in turn, one inner step for each factor on theta's rate; see ``meta.explore``.
-
-        Args:
-            theta: Of one run, or of several (R, ...).
-            tasks: (K, *task_shape): as many of each run, one run's after the other's.
-            episodes: Of each task before and after each inner step.
-            key: Of all noise, (), or (R,).
-            factors: On theta's rate.
-            rows: Which tasks these are.
-        """
-        config, runs = self.config, tuple(key.shape)
-        prepare = partial(
-            to_batch,
-            baseline=config.baseline.name,
-            discount=config.discount,
-            gae_lambda=config.gae_lambda,
-            bootstrap_on_truncation=config.bootstrap_on_truncation,
-            normalise_advantages=config.normalise_advantages,
-            runs=runs,
-        )
-
-        def sample_at(params: Params, k: int) -> Trajectory:
-            return sample(self.envs, self.policy, params, tasks, episodes, random.fold(key, k), rows)
-
-        start, lr = self.rates.split(stack(theta, len(tasks), runs))
-        rates = [scaled(lr, factor) for factor in factors]
-        return explore(sample_at, prepare, self.loss, start, rates, rows)._replace(runs=runs)
-
-    def explore_training(self, theta: Params, iteration: int) -> Exploration:
-        """Sample and adapt to this rank's tasks of an iteration, with the rate as it is."""
-        alone = {name: value.unsqueeze(0) for name, value in theta.items()}
-        return explore_training([self], alone, iteration)._replace(runs=())
-
-    def objective(self, exploration: Exploration) -> MetaObjective:
-        """The meta-objective on what was explored."""
-        config = self.config
-        credit = None
-        if config.outer.exploration:
-            reached = exploration.trajectories[-1].returns().mean(-1).unflatten(0, (*exploration.runs, -1))
-            every = ranks.gather(reached.movedim(-1, 0), config.tasks).movedim(0, -1)
-            mean, std = every.mean(-1, keepdim=True), every.std(-1, correction=0, keepdim=True)
-            credit = (config.outer.exploration * (reached - mean) / (std + 1e-8)).flatten()
-        return MetaObjective(
-            self.policy,
-            self.loss,
-            exploration.batches,
-            self.rates,
-            config.inner.first_order,
-            whole_episodes=config.inner.estimator == "dice",
-            credit=credit,
-            runs=exploration.runs,
-            rows=exploration.rows,
-        )
+    def with_rate(self, lr: float) -> Self:
+        """Return the same with another inner rate for what adapts."""
+        return replace(self, inner=replace(self.inner, rates=replace(self.inner.rates, lr=lr)))
 
     def close(self) -> None:
         """Release the environments."""
-        for env in self.envs:
+        for env in self.sampler.envs:
             env.close()
 
 
-def explore_training(
-    learners: Sequence[Learner], theta: Params, iteration: int, names: Sequence[str] = ()
-) -> Exploration:
-    """What ``Learner.explore_training`` does, for several learners that differ in the seed alone, as one batch.
-
-    Args:
-        learners: Of each run.
-        theta: Theirs, (R, ...).
-        iteration: Which one.
-        names: What errors call the runs, where there are several.
-    """
-    config = learners[0].config
-    own = ranks.share(config.tasks)
-    tasks = torch.cat([learner.training_tasks(iteration)[own] for learner in learners])
-    keys = torch.stack([learner.key(Purpose.TRAINING, iteration) for learner in learners])
-    rows = TaskRows(own.start, own.stop - own.start, tuple(names))
-    return learners[0].explore(theta, tasks, config.trained_episodes, keys, [1.0] * config.trained_steps, rows)
-
-
-def _policy(config: Config, env: TaskEnv) -> Policy:
+def _policy(config: Config, env: TaskEnv, observed: int) -> Policy:
     settings = config.policy
-    shared = (
-        env.observation_space.shape[0],
-        env.action_width,
-        settings.hidden,
-        settings.activation,
-        settings.context,
-    )
-    if env.discrete:
-        for key in ("init_std", "min_std"):
-            if getattr(settings, key) != type(settings).model_fields[key].default:
-                raise InputError(
-                    f"policy.{key} = {getattr(settings, key)!r} with env = {config.env!r}: its actions are discrete, "
-                    "which have no standard deviation; leave it out"
-                )
-        return CategoricalPolicy(*shared)
-    return GaussianPolicy(*shared, settings.init_std, settings.min_std)
+    shared = (observed, env.action_width, settings.hidden, settings.activation, settings.context)
+    if not env.discrete:
+        return GaussianPolicy(*shared, settings.init_std, settings.min_std)
+    for name in ("init_std", "min_std"):
+        if getattr(settings, name) != type(settings).model_fields[name].default:
+            raise InputError(
+                f"policy.{name} = {getattr(settings, name)!r} with env = {config.env!r}: its actions are discrete, "
+                "which have no standard deviation; leave it out"
+            )
+    return CategoricalPolicy(*shared)
 
 
 def environments(
     config: Config, copies: int | None = None, drawn: bool = False, device: torch.device | None = None
 ) -> list[TaskEnv]:
-    """The environment that a configuration names, in copies as ``maml_envs.make`` gives them; for the oracle it tells.
+    """Make the environment that a configuration names, in copies as ``maml_envs.make`` gives them.
 
     One that is ``drawn`` is made so that it can draw itself, in this process. Without a device it is on the CPU.
     """
@@ -187,27 +97,28 @@ def environments(
     if not drawn:
         vector = vector._replace(workers=config.workers, worker_timeout=config.worker_timeout)
     mode = "rgb_array" if drawn else None
-    made = maml_envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges, mode, device)
-    return [ToldTask(env) for env in made] if config.method == "oracle" else made
+    return maml_envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges, mode, device)
 
 
 def build(config: Config) -> Learner:
-    """Make the environments, policy and losses that a configuration names, and give torch its threads.
+    """Make the environments, policy and inner loop that a configuration names.
 
     The learner's configuration has the preset and horizon that were left to the environment.
 
     Raises:
         InputError: Something it names does not exist or breaks its contract.
     """
-    device = set_up(config.device, config.threads)
+    device = choose_device(config.device)
     # A GPU that was asked for simulates too, or says what to install; one that was found does what it can.
     where = maml_envs.device_of(config.env, device) if config.device == "auto" else device
-    made = environments(config, device=where)
-    policy = _policy(config, made[0])
+    envs = environments(config, device=where)
+    observe_task = config.method == "oracle"
+    task_width = envs[0].held_out_tasks(1)[0].numel() if observe_task else 0
+    policy = _policy(config, envs[0], envs[0].observation_space.shape[0] + task_width)
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
-    # A clipped step moves theta several times: its ratios are to the policy that sampled (ProMP, section 6).
-    loss = inner_loss(policy, config.inner.estimator, recorded=config.outer.name == "promp")
+    loss = inner_loss(policy, config.inner.estimator, OUTER[config.outer.name].importance_weighted)
     preset = config.preset or next(iter(maml_envs.family(config.env).presets), None)
-    config = config.model_copy(update={"preset": preset, "horizon": made[0].horizon})
-    return Learner(config, made, policy, loss, rates, device)
+    config = config.model_copy(update={"preset": preset, "horizon": envs[0].horizon})
+    inner = InnerLoop(loss, rates, config.inner.first_order)
+    return Learner(config, Sampler(envs, policy, observe_task), inner, device)

@@ -9,7 +9,9 @@ The inner estimators have the same first gradient, -mean(grad log pi * A), and d
 | "dice"     | unbiased, larger variance (Foerster et al. 2018; Farquhar et al. 2019)      |
 """
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +21,16 @@ from maml_rl.core.tree import Params
 from maml_rl.rl.data import Batch
 from maml_rl.rl.policies import Policy
 
-Estimator = Callable[[Tensor, Tensor, Batch], Tensor]
+Estimate = Callable[[Tensor, Tensor, Batch], Tensor]
 """Log probabilities, what they are compared with, and the data, to the loss."""
+
+
+class Estimator(NamedTuple):
+    """A way to write the inner loss."""
+
+    estimate: Estimate
+    exact_up_to: float  # steps of the longest episodes for which its Hessian is unbiased
+    couples_steps: bool = False  # a step's term depends on other steps of its episode
 
 
 def _log_ratio(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
@@ -49,26 +59,30 @@ def dice(log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
     return -((until.exp() - (until - own).exp()) * batch.advantages * batch.weights).sum()
 
 
-ESTIMATORS: dict[str, Estimator] = {"log_prob": log_prob, "lvc": lvc, "dice": dice}
+ESTIMATORS = {
+    "log_prob": Estimator(log_prob, 0),
+    "lvc": Estimator(lvc, 1),
+    "dice": Estimator(dice, math.inf, couples_steps=True),
+}
 
 
-def inner_loss(policy: Policy, estimator: str, recorded: bool = False) -> Loss[Batch]:
-    """The inner loop's loss for a policy and the name of an estimator.
+def inner_loss(policy: Policy, estimator: str, importance_weighted: bool = False) -> Loss[Batch]:
+    """Return the inner loop's loss for a policy and the name of an estimator.
 
     Args:
         policy: The policy.
         estimator: A name in ``ESTIMATORS``.
-        recorded: The reference of ratios is the policy that sampled the batch, which weights its data by importance
-            where the parameters have moved since (ProMP, section 6), and makes the loss an ordinary function with
-            finite differences. Otherwise it is log pi of the very evaluation, stopped. At the parameters that
+        importance_weighted: The reference of ratios is the policy that sampled the batch, which weights its data by
+            importance where the parameters have moved since (ProMP, section 6), and makes the loss an ordinary function
+            with finite differences. Otherwise it is log pi of the very evaluation, stopped. At the parameters that
             sampled, both have the same derivatives. "log_prob" has no ratio: as in the MAML paper's code, it does not
             correct for parameters that have moved.
     """
-    estimate = ESTIMATORS[estimator]
+    estimate = ESTIMATORS[estimator].estimate
 
     def loss(params: Params, batch: Batch) -> Tensor:
         log_probs = policy(params, batch.observations).log_prob(batch.actions)
-        reference = batch.behaviour.log_prob(batch.actions) if recorded else log_probs.detach()
+        reference = batch.behaviour.log_prob(batch.actions) if importance_weighted else log_probs.detach()
         return estimate(log_probs, reference, batch)
 
     return loss
@@ -81,8 +95,8 @@ def _against_behaviour(policy: Policy, params: Params, batch: Batch) -> tuple[Te
     return ratio, (batch.behaviour.kl(new) * batch.weights).sum()
 
 
-def before_step(policy: Policy, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
-    """How far a policy is from the one that sampled a task's pre-adaptation batch.
+def drift(policy: Policy, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Measure how far a policy is from the one that sampled a task's pre-adaptation batch.
 
     Returns:
         mean(exp(log pi - log pi_old)), whose gradient at the old policy is that of log p(data) / steps, and mean

@@ -2,69 +2,116 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from maml_envs import InputError
-from maml_rl.core.task_axis import run_names
-from maml_rl.core.tree import Params, map_tensors
-from maml_rl.machine import ranks
+from maml_rl.core.streams import Purpose
+from maml_rl.core.task_axis import TaskAxis, to_rows
+from maml_rl.core.tree import Params
 from maml_rl.rl.diagnostics import compare_gradients
-from maml_rl.rl.learner import Learner, explore_training
-from maml_rl.rl.metrics import describe, logs
+from maml_rl.rl.explore import Draw, Exploration, explore
+from maml_rl.rl.learner import Learner
+from maml_rl.rl.losses import ESTIMATORS
+from maml_rl.rl.metrics import COUNTS, describe
+from maml_rl.rl.objective import MetaObjective
 from maml_rl.rl.outer import OUTER
 
 
-def _joined(each: Sequence[Params]) -> Params:
-    """What each run has, with a leading axis of runs, where the first run has it.
+@dataclass(frozen=True)
+class MetaRL:
+    """Meta-reinforcement learning of several seeds as one batch.
 
-    Raises:
-        InputError: One has what another has not.
+    Attributes:
+        learners: Of each seed; they share the environments.
+        names: What errors call them.
     """
-    if any(one.keys() != each[0].keys() for one in each):
-        raise InputError("the checkpoints of the runs hold different states of the optimiser: continue them one by one")
-    joined: Params = map_tensors(lambda first, *others: torch.stack([first, *(x.to(first) for x in others)]), *each)
-    return joined
+
+    learners: Sequence[Learner]
+    names: Sequence[str] = ("",)
+    iterations_per_call = 1
+
+    @property
+    def title(self) -> str:
+        """The environment's name, for the progress line."""
+        return self.learners[0].config.env
+
+    def iterate(
+        self, theta: Params, state: Params, iteration: int, seeds: Sequence[int] | None = None
+    ) -> tuple[Params, Params, list[dict[str, float]]]:
+        """Sample tasks, adapt to each, and step theta: one turn of algorithm 3.
+
+        Args:
+            theta: The initial parameters, (S, ...).
+            state: The outer optimiser's state, (S, ...); empty at first.
+            iteration: Its number, which its random numbers follow from.
+            seeds: Which of the learners take part; None for all.
+
+        Returns:
+            The next theta and state, and a row of metrics for each seed, whose seconds are those of all seeds.
+        """
+        began = time.perf_counter()
+        learner, config = self.learners[0], self.learners[0].config
+        draw = self.draw(iteration, range(len(self.learners)) if seeds is None else seeds)
+        data = draw.axis.everywhere(lambda: explore(learner, theta, draw, [1.0] * config.trained_steps))
+        explored = time.perf_counter()
+        rows = draw.axis.average(describe(learner.policy, data), COUNTS)
+        objective = meta_objective(learner, data)
+        moved, state, metrics = OUTER[config.outer.name].step(theta, state, objective, config.outer)
+        seconds = {
+            "seconds/sampling": data.sampling_seconds,
+            "seconds/inner": explored - began - data.sampling_seconds,
+            "seconds/outer": time.perf_counter() - explored,
+        }
+        more = to_rows(metrics)
+        if config.compare_gradients and (iteration + 1) % config.compare_gradients == 0:
+            more = [row | other for row, other in zip(more, to_rows(compare_gradients(objective, theta)), strict=True)]
+        return moved, state, [row | other | seconds for row, other in zip(rows, more, strict=True)]
+
+    def draw(self, iteration: int, seeds: Sequence[int]) -> Draw:
+        """Draw this rank's tasks of an iteration."""
+        learners, config = [self.learners[seed] for seed in seeds], self.learners[0].config
+        axis = TaskAxis.of_this_rank(config.tasks, [self.names[seed] for seed in seeds])
+        tasks = torch.cat([learner.training_tasks(iteration)[axis.own] for learner in learners])
+        keys = torch.stack([learner.key(Purpose.TRAINING, iteration) for learner in learners])
+        return Draw(axis, tasks, keys, config.trained_episodes)
+
+    def score(self, row: dict[str, float]) -> float:
+        """Score the theta that the iteration began with: the training return after adaptation."""
+        return row[f"return/{self.learners[0].config.trained_steps}"]
+
+    def message(self, row: dict[str, float]) -> str:
+        """Say for the progress line how the return changed."""
+        steps, score = self.learners[0].config.trained_steps, self.score(row)
+        return f"return {row['return/0']:.1f} -> {score:.1f}" if steps else f"return {score:.1f}"
 
 
-def meta_iteration(
-    learners: Sequence[Learner],
-    starts: Sequence[tuple[Params, Params]],
-    iteration: int,
-    names: Sequence[str] = (),
-) -> list[tuple[Params, Params, dict[str, float]]]:
-    """Sample tasks, adapt to each, and step theta: one turn of algorithm 3, of several runs as one batch.
+def meta_objective(learner: Learner, data: Exploration) -> MetaObjective:
+    """Return the meta-objective on what was explored."""
+    config = learner.config
+    return MetaObjective(
+        learner.policy,
+        learner.inner,
+        data.axis,
+        data.batches,
+        data.params_by_step,
+        couples_steps=ESTIMATORS[config.inner.estimator].couples_steps,
+        credit=exploration_credit(data, config.outer.exploration, config.tasks),
+    )
+
+
+def exploration_credit(data: Exploration, weight: float, tasks: int) -> Tensor | None:
+    """Credit each task's exploration, (K S,), with its return after adaptation, standardised over a seed's tasks.
 
     Args:
-        learners: What each run samples and adapts with; they differ in the seed alone.
-        starts: Of each run, the initial parameters and the outer optimiser's state, which is empty at first.
-        iteration: Its number, which its random numbers follow from.
-        names: What errors call the runs; by default their seeds, where there are several.
-
-    Returns:
-        Of each run, the next theta and state, and the iteration's metrics, whose seconds are those of all runs.
+        data: What was sampled.
+        weight: What one standard deviation is worth; 0 for no credit.
+        tasks: Of each seed, on all ranks.
     """
-    began = time.perf_counter()
-    names = names or run_names([learner.config.seed for learner in learners])
-    config, theta, state = learners[0].config, *map(_joined, zip(*starts, strict=True))
-    exploration = ranks.agreed(lambda: explore_training(learners, theta, iteration, names))
-    sampled = time.perf_counter()
-    tasks = len(exploration.batches[0].weights) // len(learners)
-    rows = ranks.mean_rows(logs(describe(learners[0], exploration)), tasks, sums=("env_steps",))
-    objective = learners[0].objective(exploration)
-    moved, after, measures = OUTER[config.outer.name](theta, state, exploration, objective, config.outer)
-    outer = logs(measures)
-    seconds = {
-        "seconds/sampling": exploration.sampling_seconds,
-        "seconds/inner": sampled - began - exploration.sampling_seconds,
-        "seconds/outer": time.perf_counter() - sampled,
-    }
-    compared: list[dict[str, float]] = [{} for _ in learners]
-    if config.compare_gradients and (iteration + 1) % config.compare_gradients == 0:
-        compared = logs(compare_gradients(learners[0], theta, exploration))
-    results = []
-    for run in range(len(learners)):
-        # A copy: a view would keep, and a checkpoint hold, the memory of all runs.
-        own = map_tensors(lambda x, run=run: x[run].clone(), [moved, after])
-        results.append((*own, rows[run] | outer[run] | seconds | compared[run]))
-    return results
+    if not weight:
+        return None
+    returns = data.outcomes[-1].returns.mean(-1)
+    everywhere = data.axis.gather(returns, tasks)
+    mean, std = everywhere.mean(-1, keepdim=True), everywhere.std(-1, correction=0, keepdim=True)
+    return (weight * (data.axis.by_seed(returns) - mean) / (std + 1e-8)).flatten()

@@ -3,47 +3,38 @@
 import torch
 from torch import Tensor
 
-from maml_rl.core.task_axis import sum_tasks
 from maml_rl.rl.distributions import Normal
 from maml_rl.rl.explore import Exploration, inner_kl
-from maml_rl.rl.learner import Learner
-from maml_rl.rl.outer import Measures
+from maml_rl.rl.outer import Metrics
+from maml_rl.rl.policies import Policy
+
+COUNTS = ("env_steps",)
+"""Metrics that add up over tasks; the others are means."""
 
 
-def describe(learner: Learner, exploration: Exploration) -> Measures:
-    """What an exploration shows of each run, (*runs): returns, successes, the policy's spread, how adaptation moved it.
+def describe(policy: Policy, exploration: Exploration) -> Metrics:
+    """Measure an exploration for each seed, (S,): returns, successes, the policy's spread, how adaptation moved it.
 
     Means over tasks, and the environment steps.
     """
+    axis = exploration.axis
 
     def mean(per_task: Tensor) -> Tensor:
-        each: Tensor = per_task.unflatten(0, (*exploration.runs, -1)).mean(-1)
-        return each
+        return axis.by_seed(per_task).mean(-1)
 
-    row: Measures = {}
-    reached: list[Tensor] = []
-    for k, trajectory in enumerate(exploration.trajectories):
-        reached.append(trajectory.returns().mean(-1))
-        row[f"return/{k}"] = mean(reached[k])
+    metrics: Metrics = {}
+    returns = [outcome.returns.mean(-1) for outcome in exploration.outcomes]
+    for k, (outcome, batch) in enumerate(zip(exploration.outcomes, exploration.batches, strict=True)):
+        metrics[f"return/{k}"] = mean(returns[k])
         if k > 0:
-            row[f"gain/{k}"] = mean(reached[k] - reached[k - 1])
-        if trajectory.success is not None:
-            row[f"success/{k}"] = mean(trajectory.success.float().mean(-1))
-        row[f"entropy/{k}"] = mean((trajectory.behaviour.entropy() * exploration.batches[k].weights).sum((-2, -1)))
-        if isinstance(trajectory.behaviour, Normal):
-            row[f"std/{k}"] = mean(trajectory.behaviour.std()[:, 0, 0].mean(-1))
-    row["share_worse"] = mean((reached[-1] < reached[0]).float())
-    row["kl/inner"] = mean(inner_kl(learner.policy, exploration))
-    live = torch.stack([trajectory.mask.sum((-2, -1)) for trajectory in exploration.trajectories], -1).sum(-1)
-    row["env_steps"] = sum_tasks(live, exploration.runs)
-    return row
-
-
-def logs(measures: Measures) -> list[dict[str, float]]:
-    """A row for each run of what each of R runs has measured, (R,); read at once from each device that it is on."""
-    found: dict[str, list[float]] = {}
-    for device in {values.device for values in measures.values()}:
-        there = {name: values.double() for name, values in measures.items() if values.device == device}
-        found |= zip(there, torch.stack(list(there.values())).tolist(), strict=True)
-    columns = zip(*(found[name] for name in measures), strict=True)
-    return [dict(zip(measures, column, strict=True)) for column in columns]
+            metrics[f"gain/{k}"] = mean(returns[k] - returns[k - 1])
+        if outcome.success is not None:
+            metrics[f"success/{k}"] = mean(outcome.success.float().mean(-1))
+        metrics[f"entropy/{k}"] = mean((batch.behaviour.entropy() * batch.weights).sum((-2, -1)))
+        if isinstance(batch.behaviour, Normal):
+            metrics[f"std/{k}"] = mean(batch.behaviour.std()[:, 0, 0].mean(-1))
+    metrics["share_worse"] = mean((returns[-1] < returns[0]).float())
+    metrics["kl/inner"] = mean(inner_kl(policy, exploration))
+    steps = torch.stack([outcome.steps.sum(-1) for outcome in exploration.outcomes], -1).sum(-1)
+    metrics["env_steps"] = axis.by_seed(steps).sum(-1)
+    return metrics

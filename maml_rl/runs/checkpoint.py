@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maml_envs import InputError
 from maml_rl.core import adam
-from maml_rl.core.tree import Params
+from maml_rl.core.tree import Params, of_one_seed
 from maml_rl.machine.files import write
 from maml_rl.runs import payload
 
@@ -120,7 +120,8 @@ def refuse_another_model(path: Path, checkpoint: Checkpoint, model: Params) -> N
     Raises:
         InputError: A parameter, or a moment that Adam has of it, is missing or of another shape or type.
     """
-    moments, outer = adam.initial_state(model), checkpoint.outer
+    moments = {name: value[0] for name, value in adam.initial_state(of_one_seed(model)).items()}
+    outer = checkpoint.outer
     of_adam = {name: outer[name] for name in moments if name in outer}
     differ = [*_differences(checkpoint.theta, model), *(_differences(of_adam, moments) if outer else ())]
     if differ:
@@ -130,8 +131,8 @@ def refuse_another_model(path: Path, checkpoint: Checkpoint, model: Params) -> N
         )
 
 
-def meant(path: Path, checkpoint: Checkpoint, which: str, initial: Params) -> tuple[Params, int]:
-    """The parameters that ``which`` says, where the initial ones are, and the iterations that they come from.
+def select_parameters(path: Path, checkpoint: Checkpoint, which: str, initial: Params) -> tuple[Params, int]:
+    """Select parameters by ``which``; return them on the initial ones' device, and the iterations behind them.
 
     Args:
         path: Where it was read.

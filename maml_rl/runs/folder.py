@@ -139,26 +139,6 @@ def refuse_unusable(path: Path, resume: bool) -> None:
         raise InputError(f"{path} is not empty and not a run folder: give another --out")
 
 
-class Elsewhere:
-    """The run folder where another rank writes it."""
-
-    checkpoint: Checkpoint | None = None
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def record(
-        self, row: dict[str, float], pictures: Mapping[str, bytes], state: Checkpoint, best: Checkpoint | None
-    ) -> None:
-        """Leave it to the other."""
-
-    def save(self, name: str, state: Checkpoint) -> None:
-        """Leave it to the other."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 class RunFolder:
     """An open run folder: locked, and from ``begin`` on with its metrics and TensorBoard events.
 

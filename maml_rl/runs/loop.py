@@ -1,240 +1,129 @@
-"""The loop of every training run: iterate, log, save, stop when asked to, and keep the state before a failure."""
+"""The loop of every training run: iterate, record, and stop when asked to."""
 
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from maml_envs import InputError, WorkerError
-from maml_rl.config.toml import AnyConfig, to_toml
-from maml_rl.core.tree import Params, map_tensors
+from maml_envs import InputError
+from maml_rl.core.tree import Params, map_tensors, stack
 from maml_rl.machine import launch, ranks
 from maml_rl.machine.progress import ProgressLine
 from maml_rl.runs.checkpoint import Checkpoint
-from maml_rl.runs.folder import Elsewhere, RunFolder, refuse_unusable
+from maml_rl.runs.folders import Evaluate, Folders, Learns, Result, Row
 from maml_rl.runs.provenance import made_with
 
-Log = dict[str, float]
-Pictures = dict[str, bytes]
-"""A png or gif by its name."""
 
-
-class Learns(Protocol):
-    """What a configuration makes, as far as every training run needs it."""
+class Method(Protocol):
+    """What is trained: several seeds of one configuration."""
 
     @property
-    def config(self) -> AnyConfig:
-        """Where it comes from, with everything that was left to a default of the environment."""
+    def title(self) -> str:
+        """Its name in the progress line."""
 
     @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-
-    def with_seed(self, seed: int) -> Self:
-        """The same with another seed; both share what they hold."""
-
-    def initial_params(self) -> Params:
-        """Theta before training."""
-
-    def close(self) -> None:
-        """Release what it holds."""
-
-
-Learner = TypeVar("Learner", bound=Learns)
-
-
-class Trainee(Protocol):
-    """What is trained: runs that differ in the seed alone, and what an iteration of them does and shows."""
-
-    @property
-    def learners(self) -> Sequence[Learns]:
-        """Of each run, meta-reinforcement learning's or few-shot learning's; they share what they hold."""
-
-    @property
-    def label(self) -> str:
-        """What the progress line calls it."""
-
-    @property
-    def stride(self) -> int:
+    def iterations_per_call(self) -> int:
         """Iterations in one call of ``iterate``."""
 
     def iterate(
-        self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
-    ) -> list[tuple[Params, Params, Log]]:
-        """Of each of these runs theta, the outer optimiser's state and a row of metrics after ``stride`` iterations.
+        self, theta: Params, state: Params, iteration: int, seeds: Sequence[int]
+    ) -> tuple[Params, Params, list[Row]]:
+        """Advance theta and the outer optimiser's state, (S, ...), of some seeds; return them and a row of each."""
 
-        Args:
-            runs: Their numbers.
-            starts: Of each, theta and the outer optimiser's state before.
-            iteration: The first of the iterations.
-        """
+    def score(self, row: Row) -> float:
+        """Score the theta that the iteration began with, the higher the better."""
 
-    def evaluate(self, run: int, theta: Params) -> tuple[Log, Pictures]:
-        """Metrics on held-out tasks, and pictures of them for TensorBoard."""
+    def message(self, row: Row) -> str:
+        """Say how it goes, for the progress line."""
 
-    def progress(self, row: Log) -> tuple[float, str]:
-        """A score of the theta that the iteration began with, the higher the better, and a message."""
+
+class Training(NamedTuple):
+    """What to train, and what to look at meanwhile."""
+
+    make_learner: Callable[[], Learns]
+    make_method: Callable[[Any, list[str]], Method]  # of a learner for each seed, and what errors call them
+    evaluate: Evaluate  # while it trains
 
 
 class Stopped(Exception):  # noqa: N818  a request that was met, and not an error
     """Training was asked to stop by a signal; the run is saved and can be resumed."""
 
-    def __init__(self, signum: int, go_on: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with {go_on}")
+    def __init__(self, signum: int, resume_flags: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; continue with {resume_flags}")
         self.signum = signum
 
 
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying from them; a second one interrupts at once.
+class _StopRequests:
+    """SIGINT and SIGTERM, collected instead of dying from them; a second one interrupts at once.
 
     Not so under torchrun, which passes on what a scheduler may have sent to its ranks as well.
     """
-    received: list[int] = []
 
-    def handler(signum: int, frame: FrameType | None) -> None:
+    def __init__(self) -> None:
+        self._received: list[int] = []
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         alone = ranks.size() == 1
-        if received and alone:
+        if self._received and alone:
             raise KeyboardInterrupt(signum)
-        if not received and ranks.is_main():
+        if not self._received and ranks.is_main():
             name, more = signal.Signals(signum).name, "; once more stops at once" if alone else ""
             os.write(2, f"\n{name}: stopping after this iteration{more}\n".encode())
-        received.append(signum)
+        self._received.append(signum)
 
-    try:
-        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are not ours to handle
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Handle the signals while this lasts."""
+        try:
+            before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: signals are not ours to handle
+            before = {}
+        try:
+            yield
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
 
-
-@dataclass
-class _Run:
-    folder: RunFolder | Elsewhere
-    state: Checkpoint
-
-    def advance(self, theta: Params, outer: Params, row: Log, pictures: Pictures, score: float, stride: int) -> None:
-        """Take and record the state after some iterations; the best theta is the one that they began with."""
-        before, done = self.state, self.state.iteration + stride
-        env_steps = before.env_steps + int(row.get("env_steps", 0))
-        self.state = Checkpoint(theta, done, env_steps, max(score, before.best_return), before.config, outer)
-        logged = {"iteration": before.iteration} | row | ({"env_steps": env_steps} if "env_steps" in row else {})
-        best = before if score > before.best_return else None
-        ranks.on_main(partial(self.folder.record, logged, pictures, self.state, best), None)
+    def signum(self) -> int:
+        """Return the signal that asked any rank to stop, or 0."""
+        return ranks.any_rank(self._received[0] if self._received else 0)
 
 
-@contextmanager
-def _keeping(runs: Sequence[_Run], stride: int, go_on: str) -> Iterator[None]:
-    """Say of a failure in which iterations it was, and where the states before them are."""
-    first = runs[0].state.iteration
-    where = f"iteration {first}" if stride == 1 else f"iterations {first} to {first + stride - 1}"
-    saved = f"what came before is saved; continue with {go_on}"
-    try:
-        yield
-    except FloatingPointError as error:
-        for run in runs:
-            run.folder.save("failed.pt", run.state)
-        kept = ", ".join(str(run.folder.path / "failed.pt") for run in runs)
-        raise FloatingPointError(f"{where}: {error}; the state before iteration {first} is in {kept}") from error
-    except WorkerError as error:
-        raise WorkerError(f"{where}: {error}\n{saved}") from error
-    except Exception as error:  # such as one of a user's environment
-        if ranks.is_main():
-            error.add_note(f"in {where}; {saved}")
-        raise
+class Stage(NamedTuple):
+    """Iterations that some runs make together."""
+
+    seeds: list[int]
+    first: int
+    last: int  # one past it
 
 
-def _start(learner: Learns, folder: RunFolder | Elsewhere, first: Params) -> Checkpoint:
-    """The state to go on from, the same on every rank."""
-    found = ranks.from_main(lambda: folder.checkpoint)
-    state = found or Checkpoint(first, 0, 0, -float("inf"), "", {})
-    theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
-    return state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
-
-
-def _of_seeds(build: Callable[[], Learner], outs: Mapping[int, Path]) -> list[Learner]:
-    """A learner of each seed, where each has a run folder of its own."""
-    if not outs or len({out.resolve() for out in outs.values()}) < len(outs):
-        raise InputError(f"the run folders of the seeds are {list(map(str, outs.values()))}: give each seed its own")
-    built = build()
-    return [built.with_seed(seed) for seed in outs]
-
-
-def _open(
-    stack: ExitStack,
-    learners: Sequence[Learns],
-    outs: Sequence[Path],
-    resume: bool,
-    first: Sequence[Params],
-    iterations: int,
-) -> list[RunFolder | Elsewhere]:
-    """The run folders, all looked at before one is written, and closed with the stack."""
-    about = made_with(torch.get_num_threads(), learners[0].device)
-
-    def open_all() -> list[RunFolder | Elsewhere]:
-        for out in outs:
-            refuse_unusable(out, resume)
-        with ExitStack() as opened:
-            folders = [
-                opened.enter_context(closing(RunFolder(out, learner.config, resume, about, params)))
-                for out, learner, params in zip(outs, learners, first, strict=True)
-            ]
-            for folder in folders:
-                if folder.checkpoint is None or folder.checkpoint.iteration < iterations:  # else it stays as it is
-                    folder.begin()
-            stack.enter_context(opened.pop_all())
-        return [*folders]
-
-    return ranks.on_main(open_all, [Elsewhere(out) for out in outs])
-
-
-def _iterate(
-    trainee: Trainee, runs: Mapping[int, _Run], iteration: int, evaluates: bool
-) -> list[tuple[Params, Params, Log, Pictures]]:
-    """Of each of these runs what it comes to: theta, the outer optimiser's state, a row of metrics and pictures."""
-    found = trainee.iterate(list(runs), [(run.state.theta, run.state.outer) for run in runs.values()], iteration)
-    results = []
-    for number, (theta, outer, row) in zip(runs, found, strict=True):
-        more: tuple[Log, Pictures] = ({}, {})
-        if evaluates:
-            more = ranks.on_main(partial(trainee.evaluate, number, theta), more)
-        results.append((theta, outer, row | more[0], more[1]))
-    return results
-
-
-def _mean(rows: Sequence[Log]) -> Log:
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+def stages(starts: Sequence[int], iterations: int) -> list[Stage]:
+    """Divide the iterations so that runs that are behind catch up first: [5, 7, 7] to 10 is 0 from 5, all from 7."""
+    edges = [*sorted({start for start in starts if start < iterations}), iterations]
+    return [
+        Stage([seed for seed, start in enumerate(starts) if start <= first], first, last)
+        for first, last in pairwise(edges)
+    ]
 
 
 @launch.joined()
 def train(
-    build: Callable[[], Learner],
-    kind: Callable[[list[Learner]], Trainee],
-    outs: Mapping[int, Path | str],
-    resume: bool,
-    quiet: bool,
-    go_on: str,
+    training: Training, out_by_seed: Mapping[int, Path | str], resume: bool, quiet: bool, flags: str
 ) -> list[Path]:
     """Train, and write the run folders; the learners are closed at the end.
 
     Args:
-        build: Makes a learner.
-        kind: Makes what is trained of the learners of all seeds.
-        outs: The run folder of each seed.
+        training: What to train.
+        out_by_seed: The run folder of each seed.
         resume: Continue from their checkpoints, where they have one. Runs that are behind go first.
         quiet: Show no progress.
-        go_on: The flags that continue all of them.
+        flags: The flags that continue all of them.
 
     Returns:
         The run folders.
@@ -246,34 +135,60 @@ def train(
         Stopped: By SIGINT or SIGTERM; everything is saved.
         Echo: Under torchrun, on ranks other than 0, where rank 0 raises one of these.
     """
-    folders_of = {seed: Path(out) for seed, out in outs.items()}
-    trainee = kind(ranks.agreed(lambda: _of_seeds(build, folders_of)))
-    learners, stride = trainee.learners, trainee.stride
-    config, every = learners[0].config, learners[0].config.evaluation.every
-    iterations = 0 if config.method == "random" else config.iterations
+    paths = [Path(out) for out in out_by_seed.values()]
+    learners = ranks.agreed(lambda: _learners(training.make_learner, list(out_by_seed), paths))
+    config = learners[0].config
+    method = training.make_method(learners, [f"seed {seed}" for seed in out_by_seed] if len(paths) > 1 else [""])
+    iterations, stride = 0 if config.method == "random" else config.iterations, method.iterations_per_call
     ranks.refuse_idle(config.tasks)
-    first = [learner.initial_params() for learner in learners]
-    with closing(learners[0]), ExitStack() as stack, _stop_requests() as stop:
-        folders = _open(stack, learners, list(folders_of.values()), resume, first, iterations)
-        runs = [
-            _Run(folder, _start(learner, folder, params))
-            for learner, folder, params in zip(learners, folders, first, strict=True)
-        ]
-        for run in runs:
-            if not iterations and run.folder.checkpoint is None:
-                ranks.on_main(partial(run.folder.save, "checkpoint.pt", run.state), None)
-        silent = quiet or not ranks.is_main()
-        start = min(run.state.iteration for run in runs)
-        with ProgressLine(trainee.label, iterations, start, silent) as progress:
-            for iteration in range(start, iterations, stride):
-                behind = {number: run for number, run in enumerate(runs) if run.state.iteration == iteration}
-                with _keeping(list(behind.values()), stride, go_on):
-                    evaluates = every > 0 and (iteration + stride) % every == 0
-                    results = _iterate(trainee, behind, iteration, evaluates)
-                for run, (theta, outer, row, pictures) in zip(behind.values(), results, strict=True):
-                    run.advance(theta, outer, row, pictures, trainee.progress(row)[0], stride)
-                progress.advance(trainee.progress(_mean([row for _, _, row, _ in results]))[1], stride)
-                signum = ranks.any_rank(stop[0] if stop else 0)
-                if signum and iteration + stride < iterations:
-                    raise Stopped(signum, go_on)
-    return [run.folder.path for run in runs]
+    about, stop = made_with(torch.get_num_threads(), learners[0].device), _StopRequests()
+    with (
+        closing(learners[0]),
+        stop.collected(),
+        closing(Folders(paths, learners, resume, about, iterations, flags)) as folders,
+    ):
+        starts = [state.iteration for state in folders.states]
+        with ProgressLine(method.title, iterations, min(starts), quiet or not ranks.is_main()) as progress:
+            for seeds, first, last in stages(starts, iterations):
+                theta, state = _joined([folders.states[seed] for seed in seeds])
+                for iteration in range(first, last, stride):
+                    with folders.keep(seeds, stride):
+                        theta, state, rows = method.iterate(theta, state, iteration, seeds)
+                        after = _taken_apart(theta, state, len(seeds))
+                        results = [Result(*own, row, method.score(row)) for own, row in zip(after, rows, strict=True)]
+                        if config.evaluation.every and (iteration + stride) % config.evaluation.every == 0:
+                            results = folders.evaluated(training.evaluate, seeds, results)
+                    folders.record(seeds, results, stride)
+                    progress.advance(method.message(_mean(rows)), stride)
+                    signum = stop.signum()
+                    if signum and iteration + stride < iterations:
+                        raise Stopped(signum, flags)
+    return paths
+
+
+def _learners(make_learner: Callable[[], Learns], seeds: Sequence[int], paths: Sequence[Path]) -> list[Learns]:
+    """Make a learner of each seed, where each has a run folder of its own."""
+    if not paths or len({path.resolve() for path in paths}) < len(paths):
+        raise InputError(f"the run folders of the seeds are {list(map(str, paths))}: give each seed its own")
+    learner = make_learner()
+    return [learner.with_seed(seed) for seed in seeds]
+
+
+def _joined(states: Sequence[Checkpoint]) -> tuple[Params, Params]:
+    """Stack theta and the outer optimiser's state of several runs, (S, ...).
+
+    Raises:
+        InputError: One has what another has not.
+    """
+    if any(state.outer.keys() != states[0].outer.keys() for state in states):
+        raise InputError("the checkpoints of the runs hold different states of the optimiser: continue them one by one")
+    return stack([state.theta for state in states]), stack([state.outer for state in states])
+
+
+def _taken_apart(theta: Params, state: Params, seeds: int) -> list[tuple[Params, Params]]:
+    """Copy what each seed has: a view would keep, and a checkpoint hold, the memory of all."""
+    return [map_tensors(lambda x, seed=seed: x[seed].clone(), (theta, state)) for seed in range(seeds)]
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}

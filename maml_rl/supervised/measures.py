@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, map_tensors
-from maml_rl.machine.threads import side_by_side
 from maml_rl.supervised import models
 from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.tasks import TaskBatch
@@ -66,7 +66,7 @@ def adapted_errors(
         split: "test", or "validation".
         lr: A rate instead of the configuration's, for what adapts.
     """
-    rates = learner.rates if lr is None else replace(learner.rates, lr=lr)
+    rates = learner.inner.rates if lr is None else replace(learner.inner.rates, lr=lr)
     params, rate = rates.split(learner.start(theta))
     held_out: TaskBatch = map_tensors(lambda x: x.to(learner.device), learner.data.held_out_tasks(tasks, split))
 
@@ -74,8 +74,8 @@ def adapted_errors(
         seen = [measures(learner, own, task) for own in learner.adaptation(params, task.support, rate, steps)]
         return {name: torch.stack([each[name] for each in seen]) for name in seen[0]}
 
-    parts = side_by_side(lambda piece: learner.each(one, piece), learner.slices(held_out))
-    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    found = TaskAxis(tasks, loop=learner.loop).map(one, held_out)
+    return {name: values.cpu().numpy() for name, values in found.items()}
 
 
 def trimmed_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Meta-training of few-shot regression and classification (MAML paper, algorithm 2)."""
+"""Few-shot regression and classification (MAML paper, algorithm 2)."""
 
 import time
 from collections.abc import Sequence
@@ -6,79 +6,83 @@ from dataclasses import dataclass
 
 import torch
 
-from maml_rl.core.adam import adam_step
-from maml_rl.core.task_axis import run_names
 from maml_rl.core.tree import Params, flatten
 from maml_rl.supervised.learner import FewShotLearner
-from maml_rl.supervised.measures import adapted_errors
+from maml_rl.supervised.outer import OUTER, gradient
 
 
 @dataclass(frozen=True)
 class FewShot:
-    """Few-shot learning, as the training loop takes it."""
+    """Few-shot learning of several seeds, one after the other.
+
+    Attributes:
+        learners: Of each seed.
+        names: What errors call them.
+    """
 
     learners: Sequence[FewShotLearner]
+    names: Sequence[str] = ("",)
 
     @property
-    def label(self) -> str:
-        """The data."""
+    def title(self) -> str:
+        """The data's name, for the progress line."""
         return self.learners[0].config.data
 
     @property
-    def stride(self) -> int:
+    def iterations_per_call(self) -> int:
         """The iterations of a row."""
         return self.learners[0].config.log_every
 
     def iterate(
-        self, runs: Sequence[int], starts: Sequence[tuple[Params, Params]], iteration: int
-    ) -> list[tuple[Params, Params, dict[str, float]]]:
-        """A row's worth of iterations of each of these runs."""
-        results, names = [], run_names([learner.config.seed for learner in self.learners])
-        for run, start in zip(runs, starts, strict=True):
-            try:
-                results.append(self._iterate(self.learners[run], *start, iteration))
-            except FloatingPointError as error:
-                if not names:
-                    raise
-                raise FloatingPointError(f"{names[run]}: {error}") from error
-        return results
+        self, theta: Params, state: Params, iteration: int, seeds: Sequence[int]
+    ) -> tuple[Params, Params, list[dict[str, float]]]:
+        """Take a row's worth of iterations of some seeds.
+
+        Args:
+            theta: The initial parameters, (S, ...).
+            state: Adam's state, (S, ...); empty at first, and for Reptile.
+            iteration: The first of the iterations.
+            seeds: Which of the learners take part.
+
+        Returns:
+            The next theta and state, and a row of metrics for each seed.
+        """
+        results = []
+        for number, seed in enumerate(seeds):
+            own, own_state = ({name: x[number : number + 1] for name, x in each.items()} for each in (theta, state))
+            results.append(self._iterate(self.learners[seed], self.names[seed], own, own_state, iteration))
+        thetas, states, rows = zip(*results, strict=True)
+        return _joined(thetas), _joined(states), list(rows)
 
     def _iterate(
-        self, learner: FewShotLearner, theta: Params, state: Params, iteration: int
+        self, learner: FewShotLearner, name: str, theta: Params, state: Params, iteration: int
     ) -> tuple[Params, Params, dict[str, float]]:
-        """Draw tasks, adapt to each, and step theta on their query loss."""
+        """Draw tasks of one seed, adapt to each, and step theta, (1, ...), on their query loss."""
         outer, began = learner.config.outer, time.perf_counter()
         total = torch.zeros((), device=learner.device)
-        gradient: Params = {}
-        for at in range(iteration, iteration + self.stride):
+        slope: Params = {}
+        for at in range(iteration, iteration + self.iterations_per_call):
             try:
-                loss, gradient = learner.gradient(theta, learner.training_tasks(at))
+                loss, slope = gradient(learner, theta, learner.training_tasks(at), name)
             except FloatingPointError as error:
                 raise FloatingPointError(f"in iteration {at}, {error}") from error
-            total += loss
-            if outer.name == "adam":
-                theta, state = adam_step(theta, state, gradient, outer.lr, maximise=False)
-            else:
-                theta = {name: value - outer.lr * gradient[name] for name, value in theta.items()}
+            total += loss[0]
+            theta, state = OUTER[outer.name].step(theta, state, slope, outer.lr)
         row = {
-            "loss": float(total) / self.stride,
-            "grad/norm": float(flatten(gradient).norm()),
+            "loss": float(total) / self.iterations_per_call,
+            "grad/norm": float(flatten(slope).norm()),
             "seconds": time.perf_counter() - began,
         }
         return theta, state, row
 
-    def evaluate(self, run: int, theta: Params) -> tuple[dict[str, float], dict[str, bytes]]:
-        """Error or accuracy on validation tasks after each gradient step."""
-        learner = self.learners[run]
-        chosen = learner.config.evaluation
-        found = adapted_errors(learner, theta, chosen.tasks, chosen.steps, "validation")
-        row = {
-            f"validation/{name}/{k}": float(values[:, k].mean())
-            for name, values in found.items()
-            for k in range(chosen.steps + 1)
-        }
-        return row, {}
+    def score(self, row: dict[str, float]) -> float:
+        """Score the theta that the iterations began with: minus the query loss after adaptation."""
+        return -row["loss"]
 
-    def progress(self, row: dict[str, float]) -> tuple[float, str]:
-        """Minus the query loss after adaptation."""
-        return -row["loss"], f"loss {row['loss']:.4f}"
+    def message(self, row: dict[str, float]) -> str:
+        """Say the loss, for the progress line."""
+        return f"loss {row['loss']:.4f}"
+
+
+def _joined(parts: Sequence[Params]) -> Params:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,166 @@
+"""The run folders of several seeds, written by rank 0 alone; an error there ends every rank."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import torch
+
+from maml_envs import WorkerError
+from maml_rl.config.toml import AnyConfig, to_toml
+from maml_rl.core.tree import Params, map_tensors
+from maml_rl.machine import ranks
+from maml_rl.runs.checkpoint import Checkpoint
+from maml_rl.runs.folder import RunFolder, refuse_unusable
+
+Row = dict[str, float]
+Pictures = dict[str, bytes]
+"""Pictures, png or gif, by name."""
+
+
+class Learns(Protocol):
+    """What a configuration makes, as far as every training run needs it."""
+
+    @property
+    def config(self) -> AnyConfig:
+        """Where it comes from, with everything that was left to a default of the environment."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same with another seed; both share what they hold."""
+
+    def initial_params(self) -> Params:
+        """Return theta before training."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+
+
+class Result(NamedTuple):
+    """What some iterations made of a run."""
+
+    theta: Params
+    outer: Params  # the outer optimiser's state
+    row: Row  # metrics
+    score: float  # of the theta that they began with, the higher the better
+    pictures: Pictures = {}  # noqa: RUF012  for TensorBoard; never changed
+
+
+Evaluate = Callable[[Any, Params], tuple[Row, Pictures]]
+"""A learner and its theta to metrics on held-out tasks, and pictures of them."""
+
+
+class Folders:
+    """Open run folders, and the state of each run after what they hold.
+
+    Args:
+        paths: The folder of each seed.
+        learners: Of each seed.
+        resume: Continue from their checkpoints where they have one.
+        about: Written into config.toml beside the configuration.
+        iterations: Of each run when it is complete; one that is complete stays as it is.
+        resume_flags: The flags that continue all of them, for errors.
+
+    Raises:
+        InputError: A folder cannot be used; nothing has been written.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        learners: Sequence[Learns],
+        resume: bool,
+        about: dict[str, Any],
+        iterations: int,
+        resume_flags: str,
+    ) -> None:
+        self.paths, self._learners, self._resume_flags = list(paths), learners, resume_flags
+        first = [learner.initial_params() for learner in learners]
+        self._opened = ExitStack()
+        self._folders: list[RunFolder] = []
+
+        def open_all() -> None:
+            for path in paths:
+                refuse_unusable(path, resume)
+            with ExitStack() as opened:
+                folders = [
+                    opened.enter_context(closing(RunFolder(path, learner.config, resume, about, params)))
+                    for path, learner, params in zip(paths, learners, first, strict=True)
+                ]
+                for folder in folders:
+                    if folder.checkpoint is None or folder.checkpoint.iteration < iterations:
+                        folder.begin()
+                self._opened, self._folders = opened.pop_all(), folders
+
+        ranks.on_main(open_all, None)
+        saved = ranks.from_main(lambda: [folder.checkpoint for folder in self._folders])
+        self.states = [
+            _on_device(checkpoint or Checkpoint(params, 0, 0, -float("inf"), "", {}), learner)
+            for checkpoint, params, learner in zip(saved, first, learners, strict=True)
+        ]
+        if not iterations:
+            new = [seed for seed, checkpoint in enumerate(saved) if checkpoint is None]
+            ranks.on_main(partial(self._save, "checkpoint.pt", new), None)
+
+    def evaluated(self, evaluate: Evaluate, seeds: Sequence[int], results: Sequence[Result]) -> list[Result]:
+        """Add metrics on held-out tasks, and pictures of them, to the results of some runs."""
+
+        def of_run(seed: int, result: Result) -> Result:
+            row, pictures = evaluate(self._learners[seed], result.theta)
+            return result._replace(row=result.row | row, pictures=pictures)
+
+        return [
+            ranks.on_main(partial(of_run, seed, result), result) for seed, result in zip(seeds, results, strict=True)
+        ]
+
+    def record(self, seeds: Sequence[int], results: Sequence[Result], iterations: int) -> None:
+        """Take and record the state of some runs after some iterations; the best theta is the one they began with."""
+        for seed, (theta, outer, row, score, pictures) in zip(seeds, results, strict=True):
+            before = self.states[seed]
+            env_steps = before.env_steps + int(row.get("env_steps", 0))
+            best = max(score, before.best_return)
+            state = Checkpoint(theta, before.iteration + iterations, env_steps, best, before.config, outer)
+            logged = {"iteration": before.iteration} | row | ({"env_steps": env_steps} if "env_steps" in row else {})
+            new_best = before if score > before.best_return else None
+            self.states[seed] = state
+            ranks.on_main(partial(self._record, seed, logged, pictures, state, new_best), None)
+
+    def _record(self, seed: int, row: Row, pictures: Pictures, state: Checkpoint, best: Checkpoint | None) -> None:
+        self._folders[seed].record(row, pictures, state, best)
+
+    @contextmanager
+    def keep(self, seeds: Sequence[int], iterations: int) -> Iterator[None]:
+        """Say of a failure in which iterations it was; if something was not finite, keep the states before them."""
+        first = self.states[seeds[0]].iteration
+        where = f"iteration {first}" if iterations == 1 else f"iterations {first} to {first + iterations - 1}"
+        saved = f"what came before is saved; continue with {self._resume_flags}"
+        try:
+            yield
+        except FloatingPointError as error:
+            self._save("failed.pt", seeds)
+            kept = ", ".join(str(self.paths[seed] / "failed.pt") for seed in seeds)
+            raise FloatingPointError(f"{where}: {error}; the state before iteration {first} is in {kept}") from error
+        except WorkerError as error:
+            raise WorkerError(f"{where}: {error}\n{saved}") from error
+        except Exception as error:  # such as one of a user's environment
+            if ranks.is_main():
+                error.add_note(f"in {where}; {saved}")
+            raise
+
+    def _save(self, name: str, seeds: Sequence[int]) -> None:
+        for seed in seeds if self._folders else ():
+            self._folders[seed].save(name, self.states[seed])
+
+    def close(self) -> None:
+        """Flush everything and let others in."""
+        self._opened.close()
+
+
+def _on_device(state: Checkpoint, learner: Learns) -> Checkpoint:
+    theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
+    return state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
