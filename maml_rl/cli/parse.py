@@ -20,7 +20,7 @@ from maml_rl.config.toml import AnyConfig
 AnyCommand = TypeVar("AnyCommand", bound="Command")
 T = TypeVar("T")
 
-ConfigName = Annotated[Positional[str], tyro.conf.Suppress, arg(metavar="CONFIG")]
+ConfigName = Annotated[Positional[str], tyro.conf.Suppress]
 """A configuration's TOML file or name, which ``with_config`` takes off the arguments before tyro sees them."""
 
 Keys = Annotated[T, arg(name=""), tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands]
