@@ -1,12 +1,13 @@
-"""The commands that check an environment, or the mathematics."""
+"""The commands that list and check environments, or check the mathematics."""
 
 import sys
 from collections.abc import Sequence
+from dataclasses import field
 
 from rich.console import Console
 from rich.table import Table
 
-from maml_rl.cli.parse import CheckEnv, CheckEstimators, CheckGradients, parse, with_config
+from maml_rl.cli.parse import Command, ConfigName, Keys, Positional, with_config
 from maml_rl.config import toml
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import AnyConfig
@@ -14,64 +15,114 @@ from maml_rl.config.toml import AnyConfig
 EXIT_CANNOT_TELL = 3
 
 
-def check_env(arguments: Sequence[str]) -> None:
-    """``maml-rl check-env ENV``; exits with 1 where training would break."""
-    from maml_envs.check_env import examine
-    from maml_rl.rl.learner import environments
+class Envs(Command):
+    """List the environments."""
 
-    chosen = parse(CheckEnv, arguments, "check-env")
-    named = toml.load(chosen.env) if chosen.env.endswith(".toml") else Config(env=chosen.env)
-    config = toml.of_kind(named, Config, chosen.env)
-    config = config.model_copy(update={"preset": chosen.preset or config.preset})
-    broken = False
-    for found in examine(lambda: environments(config, copies=1)[0]):
-        broken |= found.level == "error"
-        print(f"{found.level:<8} {found.subject}: {found.said}{f'. {found.fix}' if found.fix else ''}", flush=True)
-    sys.exit(int(broken))
+    def run(self) -> None:
+        from maml_envs.catalogue import Row, catalogue
+
+        table = Table(*Row._fields, box=None, padding=(0, 1, 0, 0))
+        for row in catalogue():
+            table.add_row(*row)
+        Console().print(table)
 
 
-def check_gradients(arguments: Sequence[str]) -> None:
-    """``maml-rl check-gradients CONFIG ...``; exits with 1 where they disagree."""
-    from maml_rl.checks.gradients import TOLERANCE, check_gradients
+class CheckEnv(Command):
+    """Look for what would break or spoil training: each fault, with its fix. Exits with 1 if one would break it."""
 
-    def few(config: AnyConfig) -> CheckGradients:
-        mine = toml.of_kind(config, Config, arguments[0])
-        return CheckGradients(mine.model_copy(update={"tasks": 2, "episodes": 4}))
+    env: Positional[str]
+    """A name, module:Class, gymnasium:ID, or a TOML file that has one with its other keys."""
+    preset: str | None = None
+    """Definition of the task family; None: the family's first."""
 
-    chosen = with_config(few, arguments, "check-gradients")
-    rows = check_gradients(chosen.config)
-    table = Table(title=f"{chosen.config.env}: derivatives along random directions")
-    for column in ("quantity", "direction", "computed", "finite difference", "relative difference"):
-        table.add_column(column, justify="left" if column in ("quantity", "direction") else "right")
-    for row in rows:
-        mark = "" if row.agrees else "  <- differs"
-        numbers = (f"{row.computed:.6g}", f"{row.difference:.6g}", f"{row.relative:.1e}{mark}")
-        table.add_row(row.quantity, row.direction, *numbers)
-    Console().print(table)
-    bad = [f"{row.quantity} along {row.direction}" for row in rows if not row.agrees]
-    if bad:
-        print(f"more than {TOLERANCE:g} apart: {', '.join(bad)}", file=sys.stderr)
-        sys.exit(1)
+    def run(self) -> None:
+        from maml_envs.check_env import examine
+        from maml_rl.rl.learner import environments
+
+        named = toml.load(self.env) if self.env.endswith(".toml") else Config(env=self.env)
+        config = toml.of_kind(named, Config, self.env)
+        config = config.model_copy(update={"preset": self.preset or config.preset})
+        broken = False
+        for finding in examine(lambda: environments(config, copies=1)[0]):
+            broken |= finding.level == "error"
+            fix = f". {finding.fix}" if finding.fix else ""
+            print(f"{finding.level:<8} {finding.subject}: {finding.said}{fix}", flush=True)
+        sys.exit(int(broken))
 
 
-def check_estimators(arguments: Sequence[str]) -> None:
-    """``maml-rl check-estimators ...``; exits with 1 where a gradient is not what it should be, 3 if too noisy."""
-    from maml_rl.checks.estimators import check_estimators, problem
+class CheckGradients(Command):
+    """Check the meta-gradient by finite differences: also the Fisher product; in float64. Exits with 1 if they differ.
 
-    chosen = parse(CheckEstimators, arguments, "check-estimators")
-    random_task = problem(chosen.seed, chosen.states, chosen.actions, chosen.horizon, chosen.lr)
-    rows = check_estimators(random_task, chosen.episodes, chosen.repetitions, chosen.seed)
-    table = Table(title=f"meta-gradient, {chosen.states} states, {chosen.actions} actions, {chosen.horizon} steps")
-    for column in ("estimator", "own value off the exact one", "sampled off its own value", "noise of one", "verdict"):
-        table.add_column(column, justify="left" if column == "estimator" else "right")
-    for row in rows:
-        sampled = f"{100 * row.error:.1f} % ± {100 * row.standard_error:.1f} %"
-        table.add_row(row.name, f"{100 * row.bias:.2f} %", sampled, f"{100 * row.noise:.0f} %", row.verdict)
-    Console().print(table)
-    bad, noisy = ([row.name for row in rows if row.verdict == verdict] for verdict in ("differs", "too noisy"))
-    if bad:
-        print(f"sampled gradients are not near their own value: {', '.join(bad)}", file=sys.stderr)
-    if noisy:
-        print(f"too noisy to tell: {', '.join(noisy)}; more --repetitions or --episodes", file=sys.stderr)
-    if bad or noisy:
-        sys.exit(1 if bad else EXIT_CANNOT_TELL)
+    It samples 2 tasks and 4 episodes, whatever the file says, unless --tasks and --episodes are given. Flags replace
+    the file's keys.
+    """
+
+    config: ConfigName
+    keys: Keys[Config] = field(kw_only=True)
+
+    @classmethod
+    def read(cls, arguments: Sequence[str]) -> "CheckGradients":
+        def few(config: AnyConfig) -> Config:
+            return toml.of_kind(config, Config, arguments[0]).model_copy(update={"tasks": 2, "episodes": 4})
+
+        return with_config(cls, arguments, few)
+
+    def run(self) -> None:
+        from maml_rl.checks.gradients import TOLERANCE, check_gradients
+
+        rows = check_gradients(self.keys)
+        table = Table(title=f"{self.keys.env}: derivatives along random directions")
+        for column in ("quantity", "direction", "computed", "finite difference", "relative difference"):
+            table.add_column(column, justify="left" if column in ("quantity", "direction") else "right")
+        for row in rows:
+            mark = "" if row.agrees else "  <- differs"
+            numbers = (f"{row.computed:.6g}", f"{row.difference:.6g}", f"{row.relative:.1e}{mark}")
+            table.add_row(row.quantity, row.direction, *numbers)
+        Console().print(table)
+        bad = [f"{row.quantity} along {row.direction}" for row in rows if not row.agrees]
+        if bad:
+            print(f"more than {TOLERANCE:g} apart: {', '.join(bad)}", file=sys.stderr)
+            sys.exit(1)
+
+
+class CheckEstimators(Command):
+    """Hold every estimator against exact meta-gradients: sample them on a random Markov decision process.
+
+    Exits with 1 if a gradient is not what it should be, with 3 if it is too noisy to tell.
+    """
+
+    seed: int = 0
+    """Of the task, the policy and the episodes."""
+    states: int = 2
+    """States of the process, the first being where episodes start."""
+    actions: int = 2
+    """Actions in each state."""
+    horizon: int = 4
+    """Steps in an episode."""
+    lr: float = 2.0
+    """Inner rate."""
+    episodes: int = 1000
+    """Episodes for each gradient and step."""
+    repetitions: int = 200
+    """Gradients to sample."""
+
+    def run(self) -> None:
+        from maml_rl.checks.estimators import check_estimators, problem
+
+        random_task = problem(self.seed, self.states, self.actions, self.horizon, self.lr)
+        rows = check_estimators(random_task, self.episodes, self.repetitions, self.seed)
+        table = Table(title=f"meta-gradient, {self.states} states, {self.actions} actions, {self.horizon} steps")
+        columns = ("estimator", "own value off the exact one", "sampled off its own value", "noise of one", "verdict")
+        for column in columns:
+            table.add_column(column, justify="left" if column == "estimator" else "right")
+        for row in rows:
+            sampled = f"{100 * row.error:.1f} % ± {100 * row.standard_error:.1f} %"
+            table.add_row(row.name, f"{100 * row.bias:.2f} %", sampled, f"{100 * row.noise:.0f} %", row.verdict)
+        Console().print(table)
+        bad, noisy = ([row.name for row in rows if row.verdict == verdict] for verdict in ("differs", "too noisy"))
+        if bad:
+            print(f"sampled gradients are not near their own value: {', '.join(bad)}", file=sys.stderr)
+        if noisy:
+            print(f"too noisy to tell: {', '.join(noisy)}; more --repetitions or --episodes", file=sys.stderr)
+        if bad or noisy:
+            sys.exit(1 if bad else EXIT_CANNOT_TELL)

@@ -1,202 +1,103 @@
-"""The flags of every command, and how they are read."""
+"""A command as a class, and how its fields are read from the command line."""
 
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_type_hints
 
 import tyro
 from pydantic import ValidationError
+from tyro.conf import Positional as Positional
+from tyro.conf import arg
 
 from maml_envs import InputError
 from maml_rl.config import toml
-from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import AnyConfig
 
+AnyCommand = TypeVar("AnyCommand", bound="Command")
 T = TypeVar("T")
 
-Settings = Annotated[Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+ConfigName = Annotated[Positional[str], tyro.conf.Suppress]
+"""A configuration's TOML file or name, which ``with_config`` takes off the arguments before tyro sees them."""
+
+Keys = Annotated[T, arg(name=""), tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands]
 """The keys of a configuration as flags; one that is true or false takes true or false."""
 
-
-@dataclass(frozen=True)
-class Run:
-    """Where runs go."""
-
-    out: Path | None = None
-    """Run folder, by default runs/<configuration>-s<seed>; with --seeds the folder of theirs: s1, s2 and so on."""
-    seeds: tuple[int, ...] | None = None
-    """Train a run of each of these seeds at once: --seeds 1 2 3."""
-    resume: bool = False
-    """Continue the runs there, if there are any."""
-
-
-@dataclass(frozen=True)
-class Train(Run):
-    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
-
-    config: Settings = field(kw_only=True)
+Runs = Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help="Run folders.")]
+RunOrCheckpoint = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder, or a checkpoint file.")]
+Which = Annotated[
+    Literal["checkpoint", "best", "initial"],
+    arg(
+        help="The last parameters, those with the best training return (few-shot learning: the lowest training loss), "
+        "or those before training."
+    ),
+]
+Split = Annotated[Literal["in", "out"], arg(help="Held-out tasks of the training distribution, or beyond it.")]
 
 
-@dataclass(frozen=True)
-class TrainFewShot(Run):
-    """Meta-train and write a run folder. Flags replace the keys of the configuration file."""
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class Command(ABC):
+    """A command: each class of one is a frozen dataclass, whose fields are its flags and whose docstring is its help.
 
-    config: Annotated[FewShotConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(kw_only=True)
-
-
-@dataclass(frozen=True)
-class EvaluateFewShot:
-    """Adapt to held-out tasks and print the error or accuracy after each gradient step; several runs are compared."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
-    tasks: int | None = None
-    """Held-out tasks; None: the configuration's number."""
-    steps: int | None = None
-    """Gradient steps; None: the configuration's number."""
-    shots: int | None = None
-    """Support examples, of each class where there are classes; None: the configuration's number."""
-    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
-    """The last parameters, those with the lowest training loss, or those before training."""
-    tune_lr: bool | None = None
-    """Adapt at the step size that serves validation tasks best, true or false; None: where method = "pretrained"."""
-
-
-@dataclass(frozen=True)
-class DownloadOmniglot:
-    """Fetch the two zips of Omniglot as published, 15 MB, and check them."""
-
-    folder: tyro.conf.Positional[Path]
-    """Where they go."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Adapt to held-out tasks and print the return after each gradient step; several runs are compared."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
-    tasks: int | None = None
-    """Held-out tasks; None: the configuration's number."""
-    steps: int | None = None
-    """Gradient steps; None: the configuration's number."""
-    episodes: int | None = None
-    """Episodes for each task and step; None: the configuration's number."""
-    split: Literal["in", "out"] = "in"
-    """Held-out tasks of the training distribution, or beyond it."""
-    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
-    """The last parameters, those with the best training return, or those before training."""
-    tune_lr: bool | None = None
-    """Adapt at the inner rate that serves training tasks best, true or false; None: where method = "pretrained"."""
-
-
-@dataclass(frozen=True)
-class Render:
-    """Film held-out tasks before adaptation and after each gradient step, side by side: mp4, gif and a picture."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder, or a checkpoint file."""
-    steps: int | None = None
-    """Gradient steps; None: the configuration's number."""
-    tasks: int = 2
-    """Held-out tasks, a row for each."""
-    episodes: int | None = None
-    """Episodes to adapt with, for each task and step; None: the configuration's number."""
-    split: Literal["in", "out"] = "in"
-    """Held-out tasks of the training distribution, or beyond it."""
-    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
-    """The last parameters, those with the best training return, or those before training."""
-    out: Path | None = None
-    """Folder for the video; None: videos/ in the run folder."""
-    fps: int = 20
-    """Frames a second, one for each control step."""
-
-
-@dataclass(frozen=True)
-class CheckEnv:
-    """Look for what would break or spoil training with an environment, and say how to mend it."""
-
-    env: tyro.conf.Positional[str]
-    """A name, module:Class, gymnasium:ID, or a TOML file that has one with its other keys."""
-    preset: str | None = None
-    """Definition of the task family; None: the family's first."""
-
-
-@dataclass(frozen=True)
-class CheckGradients:
-    """Finite differences of the meta-gradient and the Fisher product, in float64. Flags replace the file's keys.
-
-    It samples 2 tasks and 4 episodes, whatever the file says, unless --tasks and --episodes are given.
+    The list shows the docstring up to its first stop. A class derived from a command is the same command with more
+    flags, which its ``read`` may choose.
     """
 
-    config: Settings
+    def __init_subclass__(cls) -> None:
+        """Make it a dataclass."""
+        dataclass(frozen=True)(cls)
+
+    @classmethod
+    def start(cls, arguments: Sequence[str]) -> None:
+        """Run the command with these arguments."""
+        cls.read(arguments).run()
+
+    @classmethod
+    def read(cls, arguments: Sequence[str]) -> "Command":
+        """Return the command with these arguments."""
+        return parse(cls, arguments)
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do it."""
 
 
-@dataclass(frozen=True)
-class CheckEstimators:
-    """Sample every estimator of the meta-gradient on a random Markov decision process and hold it against the truth."""
-
-    seed: int = 0
-    """Of the task, the policy and the episodes."""
-    states: int = 2
-    """States of the process, the first being where episodes start."""
-    actions: int = 2
-    """Actions in each state."""
-    horizon: int = 4
-    """Steps in an episode."""
-    lr: float = 2.0
-    """Inner rate."""
-    episodes: int = 1000
-    """Episodes for each gradient and step."""
-    repetitions: int = 200
-    """Gradients to sample."""
+def is_command(thing: object) -> bool:
+    """Return whether it is a class of a command, and not of one with more flags."""
+    return isinstance(thing, type) and Command in thing.__bases__
 
 
-@dataclass(frozen=True)
-class Compare:
-    """Put evaluated runs of one environment side by side: methods, seeds, what adaptation is worth."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
-    which: Literal["checkpoint", "best", "initial"] = "checkpoint"
-    """Evaluations of the last parameters, of those with the best training return, or of those before training."""
-    split: Literal["in", "out"] = "in"
-    """Evaluations on held-out tasks of the training distribution, or beyond it."""
-    markdown: bool = False
-    """Print the table alone, in Markdown."""
+def name_of(kind: type[Command]) -> str:
+    """Return the name of a command, such as check-env for the class CheckEnv and for those derived from it."""
+    words = next(base.__name__ for base in kind.__mro__ if is_command(base))
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", words).lower()
 
 
-@dataclass(frozen=True)
-class Report:
-    """Write one HTML page of runs, to open anywhere: words, tables, figures, films, configurations, commands."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
-    out: Path | None = None
-    """The page; None: report.html in the first run, numbered if it is there already."""
-    films: bool = True
-    """Also film meta-trained runs that were not filmed yet."""
+def summary_of(kind: type[Command]) -> str:
+    """Return a command's docstring up to the first stop: a full stop, colon or semicolon, or the line's end."""
+    return re.split(r"[.:;\n]", kind.__doc__ or "")[0]
 
 
-@dataclass(frozen=True)
-class Plot:
-    """Draw curves of learning and of adaptation, tasks before and after, the optimisation, and paths for navigation."""
+def usage_of(kind: type[Command]) -> str:
+    """Return a command's name and positional arguments, such as "evaluate RUN [RUN ...]"."""
+    words = [name_of(kind)]
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        marks = getattr(hint, "__metadata__", ())
+        if Positional in marks:
+            words.append(next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), name.upper()))
+    return " ".join(words)
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders."""
-    out: Path | None = None
-    """Folder for the pictures; None: figures/ in the first run."""
 
-
-def parse(kind: type[T], arguments: Sequence[str], command: str) -> T:
-    """Options of a command."""
-    return tyro.cli(kind, prog=f"maml-rl {command}", args=_spell_truths(arguments))
+def parse(kind: type[AnyCommand], arguments: Sequence[str]) -> AnyCommand:
+    """Return a command with the fields that the arguments give it."""
+    return tyro.cli(kind, prog=f"maml-rl {name_of(kind)}", args=_spell_truths(arguments))
 
 
 def _spell_truths(flags: Sequence[str]) -> list[str]:
-    """The flags with true and false, also after "=", as tyro spells them."""
+    """Return the flags with true and false, also after "=", as tyro spells them."""
     words = [part for flag in flags for part in (flag.split("=", 1) if flag.startswith("--") else [flag])]
     return [
         word.capitalize() if before.startswith("--") and word.lower() in ("true", "false") else word
@@ -204,14 +105,19 @@ def _spell_truths(flags: Sequence[str]) -> list[str]:
     ]
 
 
-def with_config(options: Callable[[AnyConfig], T], arguments: Sequence[str], command: str) -> T:
-    """Options of a command whose first argument is a configuration, and whose flags replace its keys."""
+def with_config(
+    kind: type[AnyCommand], arguments: Sequence[str], prepare: Callable[[AnyConfig], AnyConfig] = lambda config: config
+) -> AnyCommand:
+    """Return a command whose first argument, ``config``, names a configuration, and whose flags replace its keys.
+
+    Its field ``keys`` is the configuration, as ``prepare`` made it from what the file says.
+    """
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not {"-h", "--help"} & set(arguments):
         raise InputError(f"which configuration? A TOML file, or one of: {', '.join(toml.experiments())}")
-    config: AnyConfig = toml.load(arguments[0]) if named else Config(env="...")
-    flags, default = _spell_truths(arguments[1 if named else 0 :]), options(config)
+    name, *flags = arguments if named else ["", *arguments]
+    values: dict[str, Any] = {"config": name, "keys": prepare(toml.load(name) if named else Config(env="..."))}
     try:
-        return tyro.cli(type(default), prog=f"maml-rl {command} CONFIG", args=flags, default=default)
+        return tyro.cli(kind, prog=f"maml-rl {usage_of(kind)}", args=_spell_truths(flags), default=kind(**values))
     except ValidationError as error:
         raise toml.explain(error, "the command line") from None

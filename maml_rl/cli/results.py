@@ -1,69 +1,91 @@
-"""The commands that look at run folders: evaluate, compare, plot, render, report."""
+"""The commands that look at run folders."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from maml_envs import InputError
-from maml_rl.cli.parse import Compare, Evaluate, Plot, Render, Report, parse
+from maml_rl.cli.parse import Command, RunOrCheckpoint, Runs, Split, Which, name_of, parse
 from maml_rl.config import toml
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 
 
 def _few_shot(arguments: Sequence[str | Path]) -> bool:
-    """Whether the first run folder among the arguments, which flags may come before, is of few-shot learning."""
+    """Return whether the first run folder among the arguments, which flags may come before, is of few-shot learning."""
     from maml_rl.runs.folder import read_config
 
     runs = [Path(argument) for argument in arguments if (Path(argument) / "config.toml").is_file()]
     return bool(runs) and isinstance(read_config(runs[0]), FewShotConfig)
 
 
-def _refuse_none(runs: Sequence[Path], command: str) -> None:
-    if not runs:
-        raise InputError(f"which run? maml-rl {command} RUN [RUN ...], the folders that training wrote")
+def _require_runs(command: "Evaluate | Compare | Report") -> None:
+    if not command.runs:
+        name = name_of(type(command))
+        raise InputError(f"which run? maml-rl {name} RUN [RUN ...], the folders that training wrote")
 
 
-def evaluate(arguments: Sequence[str]) -> None:
-    """``maml-rl evaluate RUN ...``."""
-    if _few_shot(arguments):
-        from maml_rl.cli.few_shot import evaluate as evaluate_few_shot
+class Evaluate(Command):
+    """Print what runs gain from adapting to held-out tasks."""
 
-        evaluate_few_shot(arguments)
-        return
-    chosen = parse(Evaluate, arguments, "evaluate")
-    _refuse_none(chosen.runs, "evaluate")
-    for run in chosen.runs:
-        _evaluate(run, chosen)
-    if len(chosen.runs) > 1:
-        _print_comparison(chosen.runs, chosen.which, chosen.split)
+    runs: Runs
+    tasks: int | None = None
+    """Held-out tasks; None: the configuration's number."""
+    steps: int | None = None
+    """Gradient steps; None: the configuration's number."""
+    which: Which = "checkpoint"
+    tune_lr: bool | None = None
+    """Adapt at the step size that serves training tasks best (few-shot learning: validation tasks), true or false;
+    None: where method = "pretrained"."""
+
+    @classmethod
+    def read(cls, arguments: Sequence[str]) -> "Evaluate":
+        return parse(EvaluateFewShot if _few_shot(arguments) else EvaluateRL, arguments)
+
+    def run(self) -> None:
+        _require_runs(self)
+        flags = {key: value for key, value in vars(self).items() if key != "runs"}
+        for run in self.runs:
+            (_show_measures if isinstance(self, EvaluateFewShot) else _show_returns)(run, flags)
+        if len(self.runs) > 1:
+            Compare(self.runs, self.which, flags.get("split", "in")).run()
 
 
-def _evaluate(run: Path, chosen: Evaluate) -> None:
-    from maml_rl.evaluate import evaluate as run_evaluation
+class EvaluateRL(Evaluate):
+    """Adapt to held-out tasks and print the return after each gradient step; several runs are compared."""
+
+    episodes: int | None = None
+    """Episodes for each task and step; None: the configuration's number."""
+    split: Split = "in"
+
+
+class EvaluateFewShot(Evaluate):
+    """Adapt to held-out tasks and print the error or accuracy after each gradient step; several runs are compared."""
+
+    shots: int | None = None
+    """Support examples, of each class where there are classes; None: the configuration's number."""
+
+
+def _show_returns(run: Path, flags: dict[str, Any]) -> None:
+    from maml_rl.evaluate import evaluate
     from maml_rl.results.published import adaptation
     from maml_rl.runs.folder import read_config
 
-    result = run_evaluation(
-        run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which, chosen.tune_lr
-    )
+    result = evaluate(run, **flags)
     config = toml.of_kind(read_config(run), Config, str(run))
-    found = adaptation(config.env, config.preset, config.horizon) if chosen.split == "in" else None
-    known = found.of(config.method) if found else ()
-    table = Table(title=f"{run}: return on {len(result.tasks)} held-out tasks")
-    success = result.mean_success()
-    more = [*([found.source] if found and known else []), *([] if success is None else ["success"])]
-    for column in ("gradient steps", "mean return", "95 % interval", *more):
-        table.add_column(column, justify="right")
-    for k, mean in enumerate(result.mean):
-        half = "" if result.ci95 is None else f"± {result.ci95[k]:.2f}"
-        published = [f"{known[k]:.2f}" if k < len(known) else ""] if known else []
-        solved = [] if success is None else [f"{100 * success[k]:.0f} %"]
-        table.add_row(str(k), f"{mean:.2f}", half, *published, *solved)
-    Console().print(table)
+    paper = adaptation(config.env, config.preset, config.horizon) if result.split == "in" else None
+    steps, success = range(len(result.mean)), result.mean_success()
+    columns = [("mean return", [f"{mean:.2f}" for mean in result.mean])]
+    columns += [("95 % interval", [f"± {result.ci95[k]:.2f}" if result.ci95 is not None else "" for k in steps])]
+    if paper and (theirs := paper.of(config.method)):
+        columns += [(paper.source, [f"{theirs[k]:.2f}" if k < len(theirs) else "" for k in steps])]
+    if success is not None:
+        columns += [("success", [f"{100 * share:.0f} %" for share in success])]
+    _print_by_step(f"{run}: return on {len(result.tasks)} held-out tasks", columns)
     if result.best is not None:
         print(f"best possible, knowing the task: {result.best:.2f}")
     if result.tuned:
@@ -71,81 +93,137 @@ def _evaluate(run: Path, chosen: Evaluate) -> None:
     print(f"written: {result.file}")
 
 
-def _print_comparison(runs: Sequence[Path], which: str, split: str, markdown: bool = False) -> None:
-    from maml_rl.results.comparison import compare_groups
-    from maml_rl.results.runs import grouped, read_runs
-    from maml_rl.results.sentences import sentences
-    from maml_rl.results.table import listed, tabulate
+def _show_measures(run: Path, flags: dict[str, Any]) -> None:
+    from maml_rl.evaluate_few_shot import evaluate
+    from maml_rl.results.few_shot_table import shown
+    from maml_rl.supervised.measures import MEASURES
 
-    groups = grouped(read_runs(runs, Config, which, split))
-    comparison = compare_groups(groups)
-    if markdown:
-        print(tabulate(comparison).markdown())
-        return
-    of = {"checkpoint": "", "best": ", best parameters", "initial": ", before training"}[which]
-    beyond = " beyond the training distribution" if split == "out" else ""
-    title = f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks{beyond}{of}, 95 % intervals"
-    listed(comparison).show(title)
-    for sentence in sentences(comparison, groups):
-        print(f"- {sentence}")
+    result = evaluate(run, **flags)
+    regression = "error" in result.mean
+    columns = []
+    for name, mean in result.mean.items():
+        halves = [f"± {shown(half, name)}" for half in result.ci95[name]] if result.ci95 else [""] * len(mean)
+        columns += [(MEASURES[name], [shown(value, name) for value in mean]), ("95 % interval", halves)]
+        robust = {"median": result.median, "trimmed mean": result.trimmed_mean} if regression else {}
+        columns += [(header, [shown(value, name) for value in values[name]]) for header, values in robust.items()]
+    count = len(next(iter(result.values.values())))
+    shots = "" if result.shots is None else f" shots {result.shots},"
+    _print_by_step(f"{run}: {count} held-out tasks,{shots} rate {result.lr:g}", columns)
+    if regression:
+        print(f"share of tasks that diverged: {100 * result.diverged:.2f} %")
+    for name, value in result.references.items():
+        print(f"{name}: {value:.3f}" if regression else f"{name}: {100 * value:.2f} %")
+    print(f"written: {result.file}")
 
 
-def compare(arguments: Sequence[str]) -> None:
-    """``maml-rl compare RUN ...``."""
-    chosen = parse(Compare, arguments, "compare")
-    _refuse_none(chosen.runs, "compare")
-    if _few_shot(chosen.runs):
+def _print_by_step(title: str, columns: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Print a table with a row for each number of gradient steps; a column is its header and its cells."""
+    table = Table(title=title)
+    for header in ("gradient steps", *(header for header, _ in columns)):
+        table.add_column(header, justify="right")
+    for step, cells in enumerate(zip(*(cells for _, cells in columns), strict=True)):
+        table.add_row(str(step), *cells)
+    Console().print(table)
+
+
+class Compare(Command):
+    """Compare evaluated runs in a table and in words: methods, seeds, what adaptation is worth."""
+
+    runs: Runs
+    which: Which = "checkpoint"
+    split: Split = "in"
+    markdown: bool = False
+    """Print the table alone, in Markdown."""
+
+    def run(self) -> None:
+        _require_runs(self)
+        if not _few_shot(self.runs):
+            self._returns()
+            return
         from maml_rl.results.few_shot_table import tabulate
 
-        found = tabulate(chosen.runs)
-        if chosen.markdown:
-            print(found.markdown())
+        table = tabulate(self.runs)
+        if self.markdown:
+            print(table.markdown())
         else:
-            found.show("few-shot learning on held-out tasks, 95 % intervals")
-        return
-    _print_comparison(chosen.runs, chosen.which, chosen.split, chosen.markdown)
+            table.show("few-shot learning on held-out tasks, 95 % intervals")
+
+    def _returns(self) -> None:
+        from maml_rl.results.comparison import compare_groups
+        from maml_rl.results.runs import grouped, read_runs
+        from maml_rl.results.sentences import sentences
+        from maml_rl.results.table import listed, tabulate
+
+        groups = grouped(read_runs(self.runs, Config, self.which, self.split))
+        comparison = compare_groups(groups)
+        if self.markdown:
+            print(tabulate(comparison).markdown())
+            return
+        of = {"checkpoint": "", "best": ", best parameters", "initial": ", before training"}[self.which]
+        beyond = " beyond the training distribution" if self.split == "out" else ""
+        title = f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks{beyond}{of}, 95 % intervals"
+        listed(comparison).show(title)
+        for sentence in sentences(comparison, groups):
+            print(f"- {sentence}")
 
 
-def plot(arguments: Sequence[str]) -> None:
-    """``maml-rl plot RUN ...``."""
-    chosen = parse(Plot, arguments, "plot")
-    if _few_shot(chosen.runs):
-        from maml_rl.results.few_shot import plot as draw
-    else:
-        from maml_rl.results.plot import plot as draw
-    drawn = draw(chosen.runs, chosen.out)
-    print(*drawn.files, sep="\n")
-    if drawn.missing:
-        print(*drawn.missing, sep="\n", file=sys.stderr)
+class Plot(Command):
+    """Draw learning, adaptation, tasks and paths: tasks before and after, paths for navigation, the optimisation."""
+
+    runs: Runs
+    out: Path | None = None
+    """Folder for the pictures; None: figures/ in the first run."""
+
+    def run(self) -> None:
+        if _few_shot(self.runs):
+            from maml_rl.results.few_shot import plot
+        else:
+            from maml_rl.results.plot import plot
+        pictures = plot(self.runs, self.out)
+        print(*pictures.files, sep="\n")
+        if pictures.missing:
+            print(*pictures.missing, sep="\n", file=sys.stderr)
 
 
-def render(arguments: Sequence[str]) -> None:
-    """``maml-rl render RUN ...``."""
-    from maml_rl.results.film import render as film
+class Render(Command):
+    """Film held-out tasks before and after adaptation: each gradient step, side by side, as mp4, gif and a picture."""
 
-    chosen = parse(Render, arguments, "render")
-    if _few_shot([chosen.run]):
-        raise InputError(f"{chosen.run} is few-shot learning, which has no episodes to film: use maml-rl plot")
-    paths = film(
-        chosen.run,
-        chosen.steps,
-        chosen.tasks,
-        chosen.episodes,
-        chosen.split,
-        chosen.which,
-        chosen.out,
-        chosen.fps,
-    )
-    for path in paths:
-        print(path)
+    folder: RunOrCheckpoint
+    steps: int | None = None
+    """Gradient steps; None: the configuration's number."""
+    tasks: int = 2
+    """Held-out tasks, a row for each."""
+    episodes: int | None = None
+    """Episodes to adapt with, for each task and step; None: the configuration's number."""
+    split: Split = "in"
+    which: Which = "checkpoint"
+    out: Path | None = None
+    """Folder for the video; None: videos/ in the run folder."""
+    fps: int = 20
+    """Frames a second, one for each control step."""
+
+    def run(self) -> None:
+        from maml_rl.results.film import render
+
+        if _few_shot([self.folder]):
+            raise InputError(f"{self.folder} is few-shot learning, which has no episodes to film: use maml-rl plot")
+        flags = {key: value for key, value in vars(self).items() if key != "folder"}
+        print(*render(self.folder, **flags), sep="\n")
 
 
-def report(arguments: Sequence[str]) -> None:
-    """``maml-rl report RUN ...``."""
-    from maml_rl.results.report import report as write
+class Report(Command):
+    """Write one HTML page of runs, to open anywhere: words, tables, figures, films, configurations, commands."""
 
-    chosen = parse(Report, arguments, "report")
-    _refuse_none(chosen.runs, "report")
-    if _few_shot(chosen.runs):
-        raise InputError(f"{chosen.runs[0]} is few-shot learning, which has no report yet: use maml-rl plot")
-    print(write(chosen.runs, chosen.out, chosen.films))
+    runs: Runs
+    out: Path | None = None
+    """The page; None: report.html in the first run, numbered if it is there already."""
+    films: bool = True
+    """Also film meta-trained runs that were not filmed yet."""
+
+    def run(self) -> None:
+        from maml_rl.results.report import report
+
+        _require_runs(self)
+        if _few_shot(self.runs):
+            raise InputError(f"{self.runs[0]} is few-shot learning, which has no report yet: use maml-rl plot")
+        print(report(self.runs, self.out, self.films))

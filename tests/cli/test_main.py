@@ -163,6 +163,8 @@ def test_an_environment_that_diverges(folder: Path) -> None:
         (["train", "wrong.toml"], r"wrong\.toml is not a valid configuration:\ntasks: .*greater than or equal to 1"),
         (["train", "torn.toml"], r"torn\.toml is not a TOML file: Invalid value \(at "),
         (["train", "small.toml", "--inner.lrr", "1"], r"--inner\.lrr[\s\S]*--inner\.lr FLOAT"),
+        (["train", "small.toml", "navigation"], "Unrecognized options: navigation"),
+        (["envs", "navigation"], "Unrecognized options: navigation"),
         (["train", "small.toml", "--tasks", "many"], "Error parsing --tasks"),
         (["train", "small.toml", "--inner.lr", "-1"], r"inner[\s\S]*lr\n.*greater than 0[\s\S]*-1\.0"),
         (
