@@ -14,7 +14,7 @@ import torch
 import tyro
 
 from common import report, seconds
-from maml_envs import GymnasiumTaskEnv, TaskEnv, Vector, random
+from maml_envs import GymnasiumTaskEnv, TaskEnv, VectorOptions, random
 from maml_envs.robots.half_cheetah import HalfCheetahDirection
 from maml_rl.core.task_axis import stack
 from maml_rl.rl.policies import GaussianPolicy
@@ -90,8 +90,8 @@ def main() -> None:
     """Interleave them, so that a noisy machine disturbs all alike; medians over the repeats."""
     chosen = tyro.cli(Arguments, description=__doc__)
     torch.set_num_threads(1)
-    route = GymnasiumTaskEnv(Directional, Vector(chosen.workers, 60.0, chosen.environments))
-    alone = GymnasiumTaskEnv(Directional, Vector(0, 60.0, chosen.environments))
+    route = GymnasiumTaskEnv(Directional, VectorOptions(chosen.workers, 60.0, chosen.environments))
+    alone = GymnasiumTaskEnv(Directional, VectorOptions(0, 60.0, chosen.environments))
     batched = [HalfCheetahDirection(horizon=chosen.steps) for _ in range(HalfCheetahDirection.copies)]
     vector = gymnasium.vector.AsyncVectorEnv([Directional] * chosen.workers, context="spawn")
     ways = {

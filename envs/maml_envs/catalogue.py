@@ -56,7 +56,7 @@ def catalogue() -> list[Row]:
     rows = []
     for name in FAMILIES:
         for preset in FAMILIES[name].presets:
-            with closing(make(name, preset, copies=1)[0]) as env:
+            with closing(make(name, preset)) as env:
                 task = " x ".join(map(str, env.held_out_tasks(1).shape[1:]))
                 action = f"one of {env.action_width}" if env.discrete else str(env.action_width)
                 beyond = "yes" if _has_tasks_beyond(env) else "no"

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 
 from maml_envs.adapters.attribute_tasks import Ranges, by_class, by_spec
-from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, Vector
+from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.adapters.metaworld import BY_METAWORLD, metaworld_maker
 from maml_envs.adapters.sync_envs import MakeEnv
 from maml_envs.errors import InputError
@@ -92,7 +92,9 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
 def _maker(name: str, horizon: int | None, ranges: Ranges, render_mode: str | None) -> MakeEnv:
     if name.startswith(BY_METAWORLD):
         if ranges:
-            raise InputError(f"task_ranges does nothing for env = {name!r}, which has tasks of its own: leave it out")
+            raise InputError(
+                f"vector.task_ranges does nothing for env = {name!r}, which has tasks of its own: leave it out"
+            )
         return metaworld_maker(name.removeprefix(BY_METAWORLD))
     if not name.startswith(BY_ID):
         found = own_class(name)
@@ -107,7 +109,7 @@ def _maker(name: str, horizon: int | None, ranges: Ranges, render_mode: str | No
 
 
 def gymnasium_batch(
-    name: str, vector: Vector, horizon: int | None, ranges: Ranges, render_mode: str | None = None
+    name: str, vector: VectorOptions, horizon: int | None, render_mode: str | None = None
 ) -> GymnasiumTaskEnv:
     """The environments of "gymnasium:ID", "metaworld:NAME", or of a gymnasium.Env class by "module:Class".
 
@@ -115,24 +117,7 @@ def gymnasium_batch(
         InputError: There is no such environment, or it cannot be used.
     """
     try:
-        return GymnasiumTaskEnv(_maker(name, horizon, ranges, render_mode), vector, horizon, where=f"env = {name!r}")
+        make_one = _maker(name, horizon, vector.task_ranges or {}, render_mode)
+        return GymnasiumTaskEnv(make_one, vector, horizon, where=f"env = {name!r}")
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise InputError(f"env = {name!r}: {error}") from error
-
-
-def refuse_vector(name: str, vector: Vector, ranges: Ranges) -> None:
-    """Refuse keys that do nothing for a TaskEnv.
-
-    Raises:
-        InputError: One of them was given.
-    """
-    for key, value in vector._asdict().items():
-        if value != Vector._field_defaults[key]:
-            raise InputError(
-                f"{key} = {value} does nothing for env = {name!r}, which steps its whole batch at once: leave it out"
-            )
-    if ranges:
-        raise InputError(
-            f"task_ranges does nothing for env = {name!r}, which draws its own tasks: leave it out, or use "
-            "env = 'gymnasium:ID'"
-        )

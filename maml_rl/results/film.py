@@ -99,8 +99,8 @@ def check(env: TaskEnv, chosen: Evaluation, split: str) -> None:
     panels = chosen.tasks * (chosen.steps + 1) * (EPISODES_ON_A_MAP if env.map_only else 1)
     if env.max_batch is not None and panels > env.max_batch:
         raise InputError(
-            f"{chosen.tasks} tasks after 0 to {chosen.steps} steps are {panels} environments, more than vector_size = "
-            f"{env.max_batch}: draw fewer tasks or steps"
+            f"{chosen.tasks} tasks after 0 to {chosen.steps} steps are {panels} environments, more than the "
+            f"{env.max_batch} that step at once: draw fewer tasks or steps"
         )
     env.reset(env.held_out_tasks(1, split).to(env.device), torch.zeros(1, dtype=torch.int64, device=env.device))
     places = env.places()

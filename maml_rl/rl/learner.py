@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import maml_envs
-from maml_envs import InputError, TaskEnv, ToldTask, random
+from maml_envs import InputError, TaskEnv, ToldTask, VectorOptions, random
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import with_seed
 from maml_rl.core.adapt import Loss, Rates, scaled
@@ -179,15 +179,16 @@ def _policy(config: Config, env: TaskEnv) -> Policy:
 def environments(
     config: Config, copies: int | None = None, drawn: bool = False, device: torch.device | None = None
 ) -> list[TaskEnv]:
-    """The environment that a configuration names, in copies as ``maml_envs.make`` gives them; for the oracle it tells.
+    """Make the copies of the environment that a configuration names; for the oracle they tell the task.
 
     One that is ``drawn`` is made so that it can draw itself, in this process. Without a device it is on the CPU.
     """
-    vector = maml_envs.Vector(vector_size=config.vector_size)
-    if not drawn:
-        vector = vector._replace(workers=config.workers, worker_timeout=config.worker_timeout)
-    mode = "rgb_array" if drawn else None
-    made = maml_envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges, mode, device)
+    vector = VectorOptions(**config.vector.model_dump())
+    mode = None
+    if drawn:
+        vector, mode = vector._replace(workers=None, worker_timeout=None), "rgb_array"
+    make = partial(maml_envs.make, config.env, config.preset, config.horizon, vector, mode, device)
+    made = maml_envs.make_copies(make, copies)
     return [ToldTask(env) for env in made] if config.method == "oracle" else made
 
 

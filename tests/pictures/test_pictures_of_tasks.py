@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import maml_envs
-from maml_envs import GymnasiumTaskEnv, InputError, Step, TaskEnv
+from maml_envs import GymnasiumTaskEnv, InputError, Step, TaskEnv, VectorOptions
 from maml_envs.registry import make
 from maml_envs.robots.half_cheetah import HalfCheetahDirection
 from maml_envs.robots.mujoco_task import MujocoTask
@@ -36,7 +36,7 @@ PRESETS = [(name, preset) for name in maml_envs.names() for preset in maml_envs.
 
 
 def first(name: str, preset: str | None = None) -> TaskEnv:
-    return make(name, preset, copies=1)[0]
+    return make(name, preset)
 
 
 def begun(env: TaskEnv, batch: int = 2) -> Tensor:
@@ -209,5 +209,5 @@ class Worded(gym_probes.Counted):
 
 def test_words_of_a_gymnasium_environment_and_of_ranges() -> None:
     assert GymnasiumTaskEnv(Worded).describe(torch.tensor([4.0])) == "for 4 steps"
-    (env,) = make("gymnasium:Pendulum-v1", copies=1, task_ranges={"g": (5.0, 15.0), "m": (0.5, 2.0)})
+    env = make("gymnasium:Pendulum-v1", vector=VectorOptions(task_ranges={"g": (5.0, 15.0), "m": (0.5, 2.0)}))
     assert env.describe(torch.tensor([12.0, 0.75])) == "g 12, m 0.75"

@@ -202,7 +202,7 @@ def test_an_environment_may_reuse_its_tensors() -> None:
 
 
 def half_cheetah(threads: int) -> Trajectory:
-    made = maml_envs.make("half-cheetah-dir", copies=2)
+    made = [maml_envs.make("half-cheetah-dir") for _ in range(2)]
     for env in made:
         env._threads = threads
     policy = GaussianPolicy(17, 6)

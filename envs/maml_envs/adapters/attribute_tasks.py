@@ -38,10 +38,10 @@ def mujoco_model(env: gymnasium.Env[Any, Any]) -> Any:  # noqa: ANN401  MuJoCo i
 
 def _element(key: str, array: NDArray[Any], index: str | None) -> Callable[[float], None]:
     if index is None and array.size != 1:
-        raise InputError(f"task_ranges: {key!r} has {array.size} numbers: name one, such as '{key}.0'")
+        raise InputError(f"vector.task_ranges: {key!r} has {array.size} numbers: name one, such as '{key}.0'")
     number = int(index or 0) if (index or "0").isdigit() else array.size
     if number >= array.size:
-        raise InputError(f"task_ranges: {key!r} has no number {index!r}: give 0 to {array.size - 1}")
+        raise InputError(f"vector.task_ranges: {key!r} has no number {index!r}: give 0 to {array.size - 1}")
     return partial(array.reshape(-1).__setitem__, number)
 
 
@@ -55,12 +55,14 @@ def _of_model(key: str, model: Any) -> Callable[[float], None] | None:  # noqa: 
         return None
     fields = [name for name in dir(model) if name.partition("_")[0] in _KINDS]
     if not isinstance(getattr(model, field, None), np.ndarray):
-        raise InputError(f"task_ranges: {key!r}: a MuJoCo model has no {field!r}; {_near(field, fields)}")
+        raise InputError(f"vector.task_ranges: {key!r}: a MuJoCo model has no {field!r}; {_near(field, fields)}")
     named = getattr(model, {"dof": "jnt"}.get(kind, kind))
     count = model.njnt if kind == "dof" else len(getattr(model, field))
     names = [named(i).name or str(i) for i in range(count)]
     if rest[0] not in names:
-        raise InputError(f"task_ranges: {key!r}: no {kind} of the model is named {rest[0]!r}; {_near(rest[0], names)}")
+        raise InputError(
+            f"vector.task_ranges: {key!r}: no {kind} of the model is named {rest[0]!r}; {_near(rest[0], names)}"
+        )
     return _element(key, getattr(named(names.index(rest[0])), quantity), rest[1] if len(rest) == 2 else None)
 
 
@@ -79,16 +81,18 @@ def _of_attributes(key: str, root: Any) -> Callable[[float], None]:  # noqa: ANN
     if not _is_number(found) or index:
         known = [other for other in dir(owner) if not other.startswith("_") and _is_number(getattr(owner, other, None))]
         what = f"is a {type(found).__name__} and not a number" if found is not None else "is not an attribute"
-        raise InputError(f"task_ranges: {key!r} {what} of {type(root).__name__}; {_near(name, known)}")
+        raise InputError(f"vector.task_ranges: {key!r} {what} of {type(root).__name__}; {_near(name, known)}")
     return partial(setattr, owner, name)
 
 
 def _check(ranges: Ranges) -> None:
     if not ranges:
-        raise InputError("task_ranges is empty: give an attribute and its range, such as g = [5, 15]")
+        raise InputError("vector.task_ranges is empty: give an attribute and its range, such as g = [5, 15]")
     for key, (low, high) in ranges.items():
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-            raise InputError(f"task_ranges: {key} = [{low:g}, {high:g}] is no range: give [low, high] with low <= high")
+            raise InputError(
+                f"vector.task_ranges: {key} = [{low:g}, {high:g}] is no range: give [low, high] with low <= high"
+            )
 
 
 class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -112,7 +116,7 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         _check(ranges)
         if env.has_wrapper_attr("sample_tasks"):
-            raise InputError(f"task_ranges: {type(env.unwrapped).__name__} draws its own tasks: leave task_ranges out")
+            raise InputError(f"vector.task_ranges: {type(env.unwrapped).__name__} draws its own tasks: leave them out")
         self._keys = sorted(ranges)
         self._low, self._high = np.array([ranges[key] for key in self._keys], np.float64).T
         model = mujoco_model(env)
@@ -155,7 +159,7 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             try:
                 setter(float(value))
             except (AttributeError, TypeError, ValueError) as error:
-                raise InputError(f"task_ranges: {key} = {float(value):g} cannot be set: {error}") from error
+                raise InputError(f"vector.task_ranges: {key} = {float(value):g} cannot be set: {error}") from error
         if self._derive is not None:
             self._derive()
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from maml_envs.adapters.async_envs import Workers
-from maml_envs.adapters.attribute_tasks import mujoco_model
+from maml_envs.adapters.attribute_tasks import Ranges, mujoco_model
 from maml_envs.adapters.spaces import Actions, observation_box
 from maml_envs.adapters.sync_envs import MakeEnv, Stepper, five, number
 from maml_envs.errors import InputError, WorkerError
@@ -50,12 +50,34 @@ def _with_traceback(call: Callable[[], T]) -> T:
         raise WorkerError(f"the environment raised an error. Its own traceback:\n{traceback.format_exc()}") from error
 
 
-class Vector(NamedTuple):
-    """How gymnasium environments are stepped. What is sampled depends on none of it but for the policy's rounding."""
+class VectorOptions(NamedTuple):
+    """How gymnasium environments are stepped, and attributes that make the task; None where it was not given.
 
-    workers: int = 0  # processes; 0: in this one
-    worker_timeout: float = 60.0  # seconds for a worker's answer
-    vector_size: int = 64  # most environments at once
+    What is sampled does not depend on how they are stepped, but for the policy's rounding.
+    """
+
+    workers: int | None = None  # processes that step them; None or 0: this one
+    worker_timeout: float | None = None  # seconds for a worker's answer; None: 60
+    vector_size: int | None = None  # most environments at once; None: 64
+    task_ranges: Ranges | None = None  # (low, high) by attribute; none: the environment draws its own tasks
+
+    def refuse(self, name: str) -> None:
+        """Refuse them for an environment that steps its whole batch at once.
+
+        Raises:
+            InputError: One of them was given.
+        """
+        if self.task_ranges:
+            raise InputError(
+                f"vector.task_ranges does nothing for env = {name!r}, which draws its own tasks: leave it out, or use "
+                "env = 'gymnasium:ID'"
+            )
+        for key, value in self._replace(task_ranges=None)._asdict().items():
+            if value is not None:
+                raise InputError(
+                    f"vector.{key} = {value} does nothing for env = {name!r}, which steps its whole batch at once: "
+                    "leave it out"
+                )
 
 
 class GymnasiumTaskEnv(TaskEnv):
@@ -71,7 +93,7 @@ class GymnasiumTaskEnv(TaskEnv):
 
     Args:
         make: Makes one environment.
-        vector: Workers, and how many environments there are at once.
+        vector: Workers, and how many environments there are at once. Its ranges of attributes are for ``make``.
         horizon: Most steps in an episode; None for the environment's own ``horizon`` or time limit.
         where: Names the environment in errors.
 
@@ -80,21 +102,23 @@ class GymnasiumTaskEnv(TaskEnv):
     """
 
     def __init__(
-        self, make: MakeEnv, vector: Vector | None = None, horizon: int | None = None, where: str | None = None
+        self, make: MakeEnv, vector: VectorOptions | None = None, horizon: int | None = None, where: str | None = None
     ) -> None:
-        vector = vector or Vector()
+        vector = vector or VectorOptions()
+        self._workers, self._timeout = vector.workers or 0, vector.worker_timeout or 60.0
+        self.max_batch: int = vector.vector_size or 64
         self._env = make()
         where = where or type(self._env.unwrapped).__name__
         missing = [name for name in ("sample_tasks", "set_task") if not callable(self._reach(name))]
         if missing:
             raise InputError(
                 f"{where}: the environment has no {' and no '.join(missing)}. Give ranges of its attributes in "
-                f"[task_ranges], or write methods like\n{METHODS}"
+                f"[vector.task_ranges], or write methods like\n{METHODS}"
             )
-        if vector.vector_size < max(1, vector.workers):
+        if self.max_batch < max(1, self._workers):
             raise InputError(
-                f"vector_size = {vector.vector_size} with workers = {vector.workers}: some workers would have no "
-                "environment; use a vector_size that is a multiple of workers"
+                f"vector.vector_size = {self.max_batch} with vector.workers = {self._workers}: some workers would have "
+                "no environment; use a multiple of the workers"
             )
         limit = self._env.spec.max_episode_steps if self._env.spec is not None else None
         own = self._reach("horizon")
@@ -102,11 +126,10 @@ class GymnasiumTaskEnv(TaskEnv):
         if steps is None:
             raise InputError(f"{where}: nothing says how long an episode is; give horizon = 200, or another number")
         self.horizon = steps
-        self.max_batch = vector.vector_size
         self.observation_space = observation_box(self._env.observation_space, where)
         self._actions = Actions.of(self._env.action_space, where)
         self.action_space = self._actions.policy_space()
-        self._where, self._vector, self._make = where, vector, make
+        self._where, self._make = where, make
         self._flat = True  # a task is one number, and not a row
         self._names = self._info_names()
         self._batch: Stepper | Workers | None = None
@@ -156,8 +179,8 @@ class GymnasiumTaskEnv(TaskEnv):
         if self._batch is None or (isinstance(self._batch, Workers) and not self._batch.close.alive):
             mujoco = mujoco_model(self._env) is not None
             arguments = (self._make, self.observation_space.shape[0], self._names, mujoco)
-            workers = self._vector.workers
-            self._batch = Workers(*arguments, workers, self._vector.worker_timeout) if workers else Stepper(*arguments)
+            workers = self._workers
+            self._batch = Workers(*arguments, workers, self._timeout) if workers else Stepper(*arguments)
         starts = (seeds & 0x7FFFFFFF).tolist()
         batch, rows = self._batch, self._own(tasks.to(torch.float32).numpy())
         return torch.from_numpy(_with_traceback(lambda: batch.reset(rows, starts)))

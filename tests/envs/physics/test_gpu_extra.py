@@ -1,5 +1,6 @@
 """Which device an environment gets, and what is said where nothing simulates on a GPU."""
 
+from functools import partial
 from importlib import util
 
 import pytest
@@ -38,26 +39,27 @@ def test_a_gpu_needs_the_extra(name: str) -> None:
 @pytest.mark.usefixtures("no_extra")
 def test_a_gpu_that_was_found_and_not_asked_for_leaves_mujoco_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(learner.maml_envs, "make", lambda *args: asked.append(args[-1]) or [HalfCheetahDirection()])
+    monkeypatch.setattr(learner.maml_envs, "make", lambda *args: asked.append(args[-1]) or HalfCheetahDirection())
     built = learner.build(tiny(env="half-cheetah-dir", device="auto"))
     assert built.device == CUDA
     learner.build(tiny(env="navigation", device="auto"))
     monkeypatch.setattr(physics, "find_spec", lambda _: util.find_spec("os"))
     learner.build(tiny(env="half-cheetah-dir", device="auto"))
-    assert asked == [torch.device("cpu"), CUDA, CUDA]
+    assert asked == [torch.device("cpu")] * 2 + [CUDA] * 4
 
 
 def test_the_device_reaches_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [env.device.type for env in maml_envs.make("half-cheetah-dir")] == ["cpu", "cpu"]
+    make = partial(maml_envs.make, "half-cheetah-dir")
+    assert [env.device.type for env in maml_envs.make_copies(make)] == ["cpu", "cpu"]
     monkeypatch.setattr(physics, "find_spec", lambda _: util.find_spec("os"))
     made = []
     monkeypatch.setattr(
         HalfCheetahDirection, "__init__", lambda self, **options: (made.append(options), vars(self).update(options))[0]
     )
-    maml_envs.make("half-cheetah-dir", "finn2017", device=CUDA)
+    maml_envs.make_copies(partial(make, "finn2017", device=CUDA))
     # One copy: there is nothing that two could do side by side.
     assert made == [{"preset": "finn2017", "device": CUDA}]
-    (env,) = maml_envs.make("navigation", device=torch.device("meta"))
+    env = maml_envs.make("navigation", device=torch.device("meta"))
     assert (type(env), env.device.type) == (Navigation, "meta")
 
 
