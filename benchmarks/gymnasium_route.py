@@ -65,7 +65,7 @@ def rollout_of(made: list[TaskEnv], chosen: Arguments) -> None:
     """The same episodes with a policy for each of 8 tasks."""
     policy = GaussianPolicy(made[0].observation_space.shape[0], made[0].action_width, hidden=(100, 100))
     params = stack(policy.init(torch.Generator().manual_seed(0)), 8)
-    seeds = random.fold(torch.arange(8).unsqueeze(-1), torch.arange(chosen.environments // 8))
+    seeds = random.fold_in(torch.arange(8).unsqueeze(-1), torch.arange(chosen.environments // 8))
     noise = random.normal(seeds, (chosen.steps, policy.actions)).float()
     rollout(made, policy, params, made[0].sample_tasks(8, torch.Generator().manual_seed(0)), noise, seeds)
 

@@ -5,14 +5,14 @@ from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.contract import check_contract
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.registry import device_of, family, make, make_copies, names, register
-from maml_envs.task_env import SUCCESS, Memory, Step, TaskEnv
+from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
 from maml_envs.told_task import ToldTask
 
 __all__ = [
     "SUCCESS",
+    "GraphKey",
     "GymnasiumTaskEnv",
     "InputError",
-    "Memory",
     "Step",
     "TaskEnv",
     "ToldTask",

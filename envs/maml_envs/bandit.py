@@ -59,7 +59,7 @@ class Bandit(TaskEnv):
     def step(self, action: Tensor) -> Step:
         """Pull one arm."""
         mean = (self._means * action).sum(-1)
-        seeds = random.fold(self._seeds, self._pulls)
+        seeds = random.fold_in(self._seeds, self._pulls)
         self._pulls += 1
         if self.preset == "bernoulli":
             reward = (random.uniform(seeds, (1,))[:, 0] < mean).float()

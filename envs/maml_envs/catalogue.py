@@ -31,7 +31,7 @@ GENERAL = {"maml_envs.task_env", "maml_envs.robots.mujoco_task"}
 """Classes of these modules say how an environment is written, and not what it is."""
 
 
-class Row(NamedTuple):
+class Preset(NamedTuple):
     """A preset of a family in words, read off its class."""
 
     name: str
@@ -51,7 +51,7 @@ def _has_tasks_beyond(env: TaskEnv) -> bool:
     return True
 
 
-def catalogue() -> list[Row]:
+def catalogue() -> list[Preset]:
     """All presets of all families."""
     rows = []
     for name in FAMILIES:
@@ -61,7 +61,7 @@ def catalogue() -> list[Row]:
                 action = f"one of {env.action_width}" if env.discrete else str(env.action_width)
                 beyond = "yes" if _has_tasks_beyond(env) else "no"
                 observation = str(env.observation_space.shape[0])
-                rows.append(Row(name, preset, task, observation, action, str(env.horizon), beyond))
+                rows.append(Preset(name, preset, task, observation, action, str(env.horizon), beyond))
     return rows
 
 

@@ -42,7 +42,7 @@ class Episodes(NamedTuple):
 
 def actions(env: TaskEnv, steps: int, batch: int) -> Tensor:
     """What a policy before training does, (steps, batch, act): standard normal numbers, or one-hot rows."""
-    drawn = random.normal(random.fold(torch.arange(batch), 7), (steps, env.action_width)).float().transpose(0, 1)
+    drawn = random.normal(random.fold_in(torch.arange(batch), 7), (steps, env.action_width)).float().transpose(0, 1)
     if env.discrete:
         drawn = torch.nn.functional.one_hot(drawn.argmax(-1), env.action_width).float()
     return drawn.to(env.device)
@@ -96,7 +96,7 @@ def _row(episodes: Episodes, i: int) -> Episodes:
 
 def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, chosen: Tensor) -> Iterator[Finding]:
     """Same seed and task, same episode: in another copy, after other tasks, and beside other neighbours."""
-    seeds = random.fold(torch.arange(len(tasks)), 1)
+    seeds = random.fold_in(torch.arange(len(tasks)), 1)
     with closing(make()) as copy:
         first = play(copy, tasks, seeds, chosen)
     with closing(make()) as fresh:
@@ -110,7 +110,7 @@ def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, chosen: Tensor) -> I
         )
         if parts:
             return
-        play(fresh, tasks.flip(0), random.fold(seeds, 2), chosen[:3])
+        play(fresh, tasks.flip(0), random.fold_in(seeds, 2), chosen[:3])
         parts = _first_difference(first, play(fresh, tasks, seeds, chosen))
         fix = "Set everything that an episode changes in reset, and all of the task in set_task"
         yield (
@@ -213,7 +213,7 @@ def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
         chosen = actions(env, min(env.horizon, MOST_STEPS), batch)
         yield from _repeatable(make, tasks, chosen[: 10 * COMPARED])
         yield from _tasks(env, tasks, chosen[: 10 * COMPARED])
-        seen = play(env, tasks, random.fold(torch.arange(batch), 1), chosen)
+        seen = play(env, tasks, random.fold_in(torch.arange(batch), 1), chosen)
         yield from _numbers(env, seen)
         yield from _endings(env, seen)
         each = seen.seconds / int(seen.live.sum())

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from maml_envs.errors import InputError
-from maml_envs.task_env import SUCCESS, Memory, Step, TaskEnv
+from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
 
 
 class ContractError(InputError):
@@ -91,7 +91,7 @@ def check_contract(env: TaskEnv) -> None:
         (2, obs),
         "floating point",
     )
-    memory = env.step_memory
-    _require(env, memory is None or isinstance(memory, Memory), f"step_memory is {memory!r:.200}",
-             "Give a maml_envs.Memory() that you keep, or None")  # fmt: skip
+    key = env.graph_key
+    _require(env, key is None or isinstance(key, GraphKey), f"graph_key is {key!r:.200}",
+             "Give a maml_envs.GraphKey() that you keep, or None")  # fmt: skip
     _check_steps(env, action, obs)

@@ -70,11 +70,11 @@ class Navigation(TaskEnv):
         reward = -torch.linalg.vector_norm(offset, dim=-1)
         return Step(self._position, reward, terminated, torch.zeros_like(terminated), {"success": terminated})
 
-    def places(self) -> Tensor:
+    def positions(self) -> Tensor:
         """Positions."""
         return self._position
 
-    def goals(self, tasks: Tensor) -> Tensor:
+    def goal_positions(self, tasks: Tensor) -> Tensor:
         """The tasks."""
         return tasks
 

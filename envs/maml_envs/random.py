@@ -31,7 +31,7 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ _shift_right(value, 31)
 
 
-def fold(seeds: Tensor, data: int | Tensor) -> Tensor:
+def fold_in(seeds: Tensor, data: int | Tensor) -> Tensor:
     """Derive new seeds from seeds and a number, such as a purpose, an iteration or a task index.
 
     Args:

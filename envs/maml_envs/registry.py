@@ -15,7 +15,7 @@ from maml_envs.bandit import Bandit
 from maml_envs.contract import check_contract
 from maml_envs.errors import InputError
 from maml_envs.navigation import Navigation
-from maml_envs.physics import gpu_extra, require_gpu_extra
+from maml_envs.physics import SIMULATORS, simulator_on
 from maml_envs.robots.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from maml_envs.robots.hopper import HopperRandomDynamics
@@ -68,9 +68,9 @@ def family(name: str) -> type[TaskEnv]:
 
 
 def device_of(name: str, device: torch.device) -> torch.device:
-    """Where an environment runs best beside a policy on ``device``: MuJoCo without the extra ``gpu`` on the CPU."""
-    on_cpu = issubclass(family(name), MujocoTask) and not gpu_extra()
-    return torch.device("cpu") if on_cpu else device
+    """Return where an environment runs best beside a policy on ``device``: MuJoCo without its extra on the CPU."""
+    simulates = not issubclass(family(name), MujocoTask) or SIMULATORS[simulator_on(device)].installed()
+    return device if simulates else torch.device("cpu")
 
 
 def _preset_options(name: str, kind: type[TaskEnv], preset: str | None) -> dict[str, Any]:
@@ -114,8 +114,6 @@ def make(
     else:
         vector.refuse(name)
         if device is not None and name in FAMILIES:
-            if issubclass(kind, MujocoTask):
-                require_gpu_extra(name, device)
             options["device"] = device
         env = kind(**options)
     if horizon is not None:

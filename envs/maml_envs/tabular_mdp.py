@@ -75,11 +75,11 @@ class TabularMDP(TaskEnv):
     def step(self, action: Tensor) -> Step:
         """Draw a reward and the next state."""
         row = self._tasks[torch.arange(len(action), device=self.device), self._state, action.argmax(-1)]
-        seeds = random.fold(self._seeds, self._steps)
+        seeds = random.fold_in(self._seeds, self._steps)
         self._steps += 1
         mean = row[:, -1].float()
-        reward = mean + random.normal(random.fold(seeds, 0), (1,))[:, 0].float()
+        reward = mean + random.normal(random.fold_in(seeds, 0), (1,))[:, 0].float()
         cumulated = row[:, :-1].double().cumsum(-1)
-        below = cumulated <= cumulated[:, -1:] * random.uniform(random.fold(seeds, 1), (1,))
+        below = cumulated <= cumulated[:, -1:] * random.uniform(random.fold_in(seeds, 1), (1,))
         self._state = below.sum(-1)
         return Step.ongoing(self._one_hot(), reward, {"mean_reward": mean})

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_envs.task_env import Memory, Step, TaskEnv
+from maml_envs.task_env import GraphKey, Step, TaskEnv
 
 
 class ToldTask(TaskEnv):
@@ -57,25 +57,25 @@ class ToldTask(TaskEnv):
         return step._replace(observation=self.told(step.observation, self._task))
 
     @property
-    def step_memory(self) -> Memory | None:
+    def graph_key(self) -> GraphKey | None:
         """The other environment's."""
-        return self.env.step_memory
+        return self.env.graph_key
 
-    def end_episodes(self) -> None:
+    def raise_deferred(self) -> None:
         """Look at the other environment's."""
-        self.env.end_episodes()
+        self.env.raise_deferred()
 
     def describe(self, task: Tensor) -> str:
         """The other environment's words."""
         return self.env.describe(task)
 
-    def places(self) -> Tensor | None:
+    def positions(self) -> Tensor | None:
         """The other environment's."""
-        return self.env.places()
+        return self.env.positions()
 
-    def goals(self, tasks: Tensor) -> Tensor | None:
+    def goal_positions(self, tasks: Tensor) -> Tensor | None:
         """The other environment's."""
-        return self.env.goals(tasks)
+        return self.env.goal_positions(tasks)
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
         """The other environment's picture."""

@@ -44,7 +44,7 @@ def import_own(module_name: str, where: str) -> ModuleType:
         ) from error
 
 
-def announce_import(name: str, source: Path) -> None:
+def warn_foreign_import(name: str, source: Path) -> None:
     """Say on standard error which module "module:Class" is about to run, and who names it.
 
     A configuration is a user's own; a run folder may be anybody's.

@@ -104,9 +104,9 @@ def sampled_gradients(
     """Independent repetitions of one meta-gradient, as training computes it: (repetitions, parameters)."""
     key = torch.tensor(seed)
     start = stack(chosen.theta, repetitions)
-    pre = sampled_batch(chosen, start, episodes, random.fold(key, 0))
+    pre = sampled_batch(chosen, start, episodes, random.fold_in(key, 0))
     adapted = adapt_stacked(inner_loss(chosen.policy, estimator), start, [pre], chosen.lr)
-    post = sampled_batch(chosen, adapted, episodes, random.fold(key, 1))
+    post = sampled_batch(chosen, adapted, episodes, random.fold_in(key, 1))
 
     def one(before: Batch, after: Batch) -> Params:
         return exact.sampled_meta_gradient(

@@ -58,7 +58,7 @@ class Story(NamedTuple):
 
 
 def _places(scene: Scene) -> Tensor | None:
-    places = scene.env.places()
+    places = scene.env.positions()
     if places is None:
         return None
     return places.to(scene.noise.device, torch.float64).reshape(*scene.seeds.shape, 1, -1)
@@ -103,14 +103,16 @@ def check(env: TaskEnv, chosen: Evaluation, split: str) -> None:
             f"{env.max_batch} that step at once: draw fewer tasks or steps"
         )
     env.reset(env.held_out_tasks(1, split).to(env.device), torch.zeros(1, dtype=torch.int64, device=env.device))
-    places = env.places()
+    places = env.positions()
     name = type(env).__name__
     if places is not None and (places.ndim != 2 or len(places) != 1 or places.shape[1] not in (1, 2)):
-        raise InputError(f"{name}.places() returned {tuple(places.shape)} for one environment: return (1, 1) or (1, 2)")
+        raise InputError(
+            f"{name}.positions() returned {tuple(places.shape)} for one environment: return (1, 1) or (1, 2)"
+        )
     if not env.map_only:
         env.render(0)
     elif places is None:
-        raise InputError(f"{name} has map_only = True and no places(): define it, or render(index)")
+        raise InputError(f"{name} has map_only = True and no positions(): define it, or render(index)")
 
 
 def adapt(learner: Learner, env: TaskEnv, theta: Params, chosen: Evaluation, split: str) -> Scene:
@@ -120,7 +122,7 @@ def adapt(learner: Learner, env: TaskEnv, theta: Params, chosen: Evaluation, spl
     """
     exploration, tasks, _ = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     columns, shown = chosen.steps + 1, EPISODES_ON_A_MAP if env.map_only else 1
-    key = random.fold(learner.key(Purpose.EVALUATION), 0)
+    key = random.fold_in(learner.key(Purpose.EVALUATION), 0)
     noise, seeds = draw(env, learner.policy, exploration.chain[0], chosen.tasks, shown, key)
     params = {name: [each[name] for each in exploration.chain] for name in exploration.chain[0]}
     return Scene(
@@ -145,7 +147,7 @@ def film(scene: Scene, path: Path, fps: int, quiet: bool = False) -> list[Path]:
     from maml_rl.pictures.video import Video
 
     (end,) = deque(play(scene), maxlen=1)
-    goals = scene.env.goals(scene.tasks.to(scene.env.device))
+    goals = scene.env.goal_positions(scene.tasks.to(scene.env.device))
     limits = None if end.paths is None else limits_of(end.paths.cpu(), None if goals is None else goals.cpu())
     with Video(path, fps) as video, ProgressLine("frame", int(end.lengths.max()) + 1, quiet=quiet) as line:
         for story in play(scene):

@@ -99,7 +99,7 @@ class Learner:
         )
 
         def sample_at(params: Params, k: int) -> Trajectory:
-            return sample(self.envs, self.policy, params, tasks, episodes, random.fold(key, k), rows)
+            return sample(self.envs, self.policy, params, tasks, episodes, random.fold_in(key, k), rows)
 
         start, lr = self.rates.split(stack(theta, len(tasks), runs))
         rates = [scaled(lr, factor) for factor in factors]

@@ -61,7 +61,7 @@ def rollout(
         for at in waves[copy :: len(envs)]:
             own = {name: value[at[0]] for name, value in params.items()}
             part = play(envs[copy], policy, own, tasks[at[0]], noise[at], seeds[at])
-            overwritten = len(waves) > len(envs) and envs[copy].step_memory is not None
+            overwritten = len(waves) > len(envs) and envs[copy].graph_key is not None
             share.append(map_tensors(torch.clone, part) if overwritten else part)
         return share
 
@@ -115,10 +115,10 @@ def draw(
 
     They follow from a run's key, the task's number and the episode's alone: a run samples what it would sample alone.
     """
-    seeds = random.fold(key.unsqueeze(-1), torch.arange(first, first + tasks, device=key.device)).reshape(-1, 1)
-    seeds = random.fold(seeds, torch.arange(episodes, device=key.device))
-    noise = random.normal(random.fold(seeds, 0), (env.horizon, policy.actions)).to(next(iter(params.values())))
-    return noise, random.fold(seeds, 1)
+    seeds = random.fold_in(key.unsqueeze(-1), torch.arange(first, first + tasks, device=key.device)).reshape(-1, 1)
+    seeds = random.fold_in(seeds, torch.arange(episodes, device=key.device))
+    noise = random.normal(random.fold_in(seeds, 0), (env.horizon, policy.actions)).to(next(iter(params.values())))
+    return noise, random.fold_in(seeds, 1)
 
 
 def _check_finite(trajectory: Trajectory, rows: TaskRows) -> None:

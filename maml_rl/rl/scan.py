@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from maml_envs import SUCCESS, InputError, Memory, TaskEnv
+from maml_envs import SUCCESS, GraphKey, InputError, TaskEnv
 from maml_envs.physics.cuda_graph import NewSegment, Recording, cuda_segments
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.rl.data import Trajectory
@@ -83,7 +83,7 @@ def act(env: TaskEnv, policy: Policy, params: Params, observation: Tensor, noise
         moment = control_step(env, policy, params, observation, noise[:, :, t], live)
         yield moment
         observation, live = moment.after, moment.goes_on()
-    env.end_episodes()
+    env.raise_deferred()
 
 
 class Sampled(NamedTuple):
@@ -142,7 +142,7 @@ class Episodes:
         self._begin(params, observation, noise)
         for number in range(len(self._noise)):
             self._advance(env, number)
-        env.end_episodes()
+        env.raise_deferred()
         if self._sampled is None:
             raise ValueError(f"noise for {len(self._noise)} steps: an episode has one or more")
         observations, actions, rewards, mask, behaviour = map_tensors(lambda x: x.movedim(0, 2), self._sampled)
@@ -205,7 +205,7 @@ class Episodes:
             self._success |= self._live & moment.success
 
 
-_KEPT: WeakKeyDictionary[Memory, Episodes] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[GraphKey, Episodes] = WeakKeyDictionary()
 """The last episodes in each environment's memory."""
 
 
@@ -217,7 +217,7 @@ def recorder(device: torch.device) -> NewSegment | None:
 def play(env: TaskEnv, policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor) -> Trajectory:
     """One episode in each of (K, B) environments; the next call may overwrite what this one returns."""
     first = begin(env, params, tasks, seeds)
-    memory = env.step_memory
+    memory = env.graph_key
     if memory is None:
         return Episodes(policy, params, first, noise).play(env, params, first, noise)
     episodes = _KEPT.get(memory)

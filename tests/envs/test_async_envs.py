@@ -18,7 +18,7 @@ import torch
 from tiny import finish, rows, same_checkpoint, tiny
 
 from maml_envs import GymnasiumTaskEnv, InputError, VectorOptions, WorkerError
-from maml_envs.adapters.async_envs import Workers
+from maml_envs.adapters.async_envs import AsyncEnvs
 from maml_rl import meta_train
 from maml_rl.cli import main
 from maml_rl.config.toml import load
@@ -51,7 +51,7 @@ def started(make: type, timeout: float = 30.0, workers: int = 2) -> GymnasiumTas
 
 
 def pids(env: GymnasiumTaskEnv) -> list[int]:
-    assert isinstance(env._batch, Workers)
+    assert isinstance(env._batch, AsyncEnvs)
     return env._batch.pids
 
 

@@ -29,8 +29,8 @@ HOPPER = partial(by_spec, gymnasium.spec("Hopper-v5"), None, {"gravity": (-12, -
 def run(env: GymnasiumTaskEnv, tasks: Tensor, episodes: int = 4, steps: int = 6) -> Trajectory:
     policy = GaussianPolicy(env.observation_space.shape[0], env.action_width, hidden=(8,))
     params = stack(policy.init(torch.Generator().manual_seed(0)), len(tasks))
-    seeds = random.fold(torch.arange(len(tasks)).unsqueeze(-1), torch.arange(episodes))
-    noise = random.normal(random.fold(seeds, 0), (steps, env.action_width)).float()
+    seeds = random.fold_in(torch.arange(len(tasks)).unsqueeze(-1), torch.arange(episodes))
+    noise = random.normal(random.fold_in(seeds, 0), (steps, env.action_width)).float()
     try:
         return rollout([env], policy, params, tasks, noise, seeds)
     finally:
@@ -54,7 +54,7 @@ def by_hand(goal: float, seed: int, actions: list[float]) -> list[tuple[list[flo
 @pytest.mark.parametrize(("workers", "size"), [(0, 64), (0, 1), (0, 3), (2, 64), (3, 5)])
 def test_episodes_are_those_of_the_environment_alone(workers: int, size: int) -> None:
     found = run(GymnasiumTaskEnv(gym_probes.Counted, VectorOptions(workers, 60.0, size)), GOALS)
-    seeds = random.fold(torch.arange(5).unsqueeze(-1), torch.arange(4))
+    seeds = random.fold_in(torch.arange(5).unsqueeze(-1), torch.arange(4))
     for k in range(5):
         for b in range(4):
             steps = by_hand(GOALS[k].item(), int(seeds[k, b]), found.actions[k, b, :, 0].tolist())
@@ -70,7 +70,7 @@ def test_episodes_are_those_of_the_environment_alone(workers: int, size: int) ->
 def actions_of(env: GymnasiumTaskEnv, tasks: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """All observations and rewards of fixed actions, in waves of the environment's size."""
     drawn = random.normal(torch.arange(len(tasks)), (steps, env.action_width)).float()
-    seeds, waves = random.fold(torch.arange(len(tasks)), 1), range(0, len(tasks), env.max_batch or 1)
+    seeds, waves = random.fold_in(torch.arange(len(tasks)), 1), range(0, len(tasks), env.max_batch or 1)
     parts = []
     for rows in [slice(start, start + env.max_batch) for start in waves]:
         seen = [env.reset(tasks[rows], seeds[rows])]

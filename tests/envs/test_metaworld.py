@@ -16,7 +16,7 @@ from tiny import rows, tiny
 
 import maml_envs
 from maml_envs import InputError, VectorOptions
-from maml_envs.adapters.metaworld import SEED, WIDTH, Idle, MetaWorld, metaworld_maker
+from maml_envs.adapters.metaworld import SEED, WIDTH, MetaWorld, RobotPool, metaworld_maker
 from maml_rl import evaluate, meta_train
 
 
@@ -156,7 +156,7 @@ def test_each_row_plays_its_own_environment_whatever_came_before() -> None:
 
 
 def test_idle_robots_are_taken_again_and_stay_in_their_process() -> None:
-    idle = Idle()
+    idle = RobotPool()
     one = idle.take(Arm)
     idle.give_back(one)
     assert not cloudpickle.loads(cloudpickle.dumps(idle))._waiting

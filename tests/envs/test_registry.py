@@ -14,7 +14,7 @@ from probes import Good
 from torch import Tensor
 
 import maml_envs
-from maml_envs import InputError, Memory, Step, TaskEnv, check_contract
+from maml_envs import GraphKey, InputError, Step, TaskEnv, check_contract
 from maml_envs.bandit import Bandit
 from maml_envs.contract import ContractError
 from maml_envs.navigation import Navigation
@@ -351,16 +351,16 @@ def test_a_good_environment_passes() -> None:
 
 def test_what_stands_for_the_memory_of_steps_is_checked() -> None:
     class Remembers(Good):
-        given: object = Memory()
+        given: object = GraphKey()
 
         @property
-        def step_memory(self) -> object:
+        def graph_key(self) -> object:
             return self.given
 
     check_contract(Remembers())
     for wrong in (object(), 1, torch.zeros(2)):
         Remembers.given = wrong
-        with pytest.raises(InputError, match=r"step_memory is .*Give a maml_envs.Memory\(\) that you keep, or None"):
+        with pytest.raises(InputError, match=r"graph_key is .*Give a maml_envs.GraphKey\(\) that you keep, or None"):
             check_contract(Remembers())
 
 

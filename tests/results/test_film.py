@@ -194,17 +194,17 @@ class Odd(Navigation):
 
     wrong: torch.Tensor | None = None
 
-    def places(self) -> torch.Tensor | None:
+    def positions(self) -> torch.Tensor | None:
         return self.wrong
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (torch.zeros(1, 3), r"Odd.places\(\) returned \(1, 3\) for one environment: return \(1, 1\) or \(1, 2\)"),
-        (torch.zeros(1), r"Odd.places\(\) returned \(1,\)"),
-        (torch.zeros(2, 2), r"Odd.places\(\) returned \(2, 2\)"),
-        (None, r"Odd has map_only = True and no places\(\): define it, or render\(index\)"),
+        (torch.zeros(1, 3), r"Odd.positions\(\) returned \(1, 3\) for one environment: return \(1, 1\) or \(1, 2\)"),
+        (torch.zeros(1), r"Odd.positions\(\) returned \(1,\)"),
+        (torch.zeros(2, 2), r"Odd.positions\(\) returned \(2, 2\)"),
+        (None, r"Odd has map_only = True and no positions\(\): define it, or render\(index\)"),
     ],
 )
 def test_hooks_that_are_wrong_are_named(wrong: torch.Tensor | None, said: str) -> None:

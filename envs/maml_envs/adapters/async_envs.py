@@ -27,7 +27,7 @@ import numpy as np
 
 from maml_envs import errors
 from maml_envs.adapters import attribute_tasks, metaworld, sync_envs
-from maml_envs.adapters.sync_envs import Array, MakeEnv, Rows
+from maml_envs.adapters.sync_envs import Array, MakeEnv, StepRows
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.physics import warnings
 
@@ -116,8 +116,8 @@ def _stop(workers: list[_Worker], grace: float = GRACE_S) -> None:
         workers.pop().close(deadline)
 
 
-class Workers:
-    """A Stepper whose environments are dealt to processes; see ``Stepper`` for what the methods do.
+class AsyncEnvs:
+    """``SyncEnvs`` whose environments are dealt to processes; the methods do the same.
 
     Whatever goes wrong ends all workers: the next step needs them all.
 
@@ -125,7 +125,7 @@ class Workers:
         make: Makes one environment; pickled by cloudpickle, so a class of a script or a notebook will do.
         width: Numbers in a flattened observation.
         names: Numbers of the environment's info to report.
-        mujoco: See ``Stepper``.
+        mujoco: See ``SyncEnvs``.
         count: Processes.
         timeout: Seconds that a process may take for an answer.
     """
@@ -139,14 +139,14 @@ class Workers:
         self._workers: list[_Worker] = []
         self.close = weakref.finalize(self, _stop, self._workers)  # also at exit, and when collected
         try:
-            stepper_arguments = _dumps((make, width, tuple(names), mujoco))
+            arguments = _dumps((make, width, tuple(names), mujoco))
             start = _dumps(sync_envs.serve)
             for number in range(count):
                 self._workers.append(_Worker(number, timeout))
             for worker in self._workers:
                 worker.connection.send(sys.path)
                 worker.connection.send_bytes(start)
-                worker.connection.send_bytes(stepper_arguments)
+                worker.connection.send_bytes(arguments)
             self._answers(self._workers, "start")
         except BaseException:
             self.close()
@@ -164,10 +164,10 @@ class Workers:
         arguments = [(tasks[part], seeds[part], part.start) for part in self._parts]
         return np.concatenate(self._call("reset", arguments))
 
-    def step(self, actions: Array) -> Rows:
+    def step(self, actions: Array) -> StepRows:
         """Step the environments that live."""
         answers = self._call("step", [(actions[part],) for part in self._parts])
-        return Rows(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
+        return StepRows(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
 
     def _call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         asked = self._workers[: len(arguments)]
@@ -202,7 +202,7 @@ class Workers:
                     raise self._stalled(worker, method, timeout)
         return [answers[worker.number] for worker in asked]
 
-    def _receive(self, worker: _Worker, method: str) -> Any:  # noqa: ANN401  what the Stepper's method returns
+    def _receive(self, worker: _Worker, method: str) -> Any:  # noqa: ANN401  what the method of SyncEnvs returns
         try:
             succeeded, result = pickle.loads(worker.connection.recv_bytes())
         except BlockingIOError:

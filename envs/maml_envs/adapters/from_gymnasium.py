@@ -11,10 +11,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from maml_envs.adapters.async_envs import Workers
+from maml_envs.adapters.async_envs import AsyncEnvs
 from maml_envs.adapters.attribute_tasks import Ranges, mujoco_model
 from maml_envs.adapters.spaces import Actions, observation_box
-from maml_envs.adapters.sync_envs import MakeEnv, Stepper, five, number
+from maml_envs.adapters.sync_envs import MakeEnv, SyncEnvs, as_number, checked_step
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.task_env import Step, TaskEnv
 
@@ -132,7 +132,7 @@ class GymnasiumTaskEnv(TaskEnv):
         self._where, self._make = where, make
         self._flat = True  # a task is one number, and not a row
         self._names = self._info_names()
-        self._batch: Stepper | Workers | None = None
+        self._batch: SyncEnvs | AsyncEnvs | None = None
 
     def _reach(self, name: str) -> Any:  # noqa: ANN401  an attribute of the environment or of one inside its wrappers
         return self._env.get_wrapper_attr(name) if self._env.has_wrapper_attr(name) else None
@@ -143,8 +143,8 @@ class GymnasiumTaskEnv(TaskEnv):
         self._reach("set_task")(self._own(task[None])[0])
         self._env.reset(seed=0)
         middle = self._actions(np.zeros((1, self.action_width)))[0]
-        info = five(self._env.step(middle))[4]
-        return [name for name, value in info.items() if not np.isnan(number(value))]
+        info = checked_step(self._env.step(middle))[4]
+        return [name for name, value in info.items() if not np.isnan(as_number(value))]
 
     def _rows(self, tasks: ArrayLike, count: int) -> NDArray[np.float32]:
         try:
@@ -176,11 +176,11 @@ class GymnasiumTaskEnv(TaskEnv):
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Set the tasks, reset from the seeds' lower 31 bits, which is what the narrowest generators take."""
-        if self._batch is None or (isinstance(self._batch, Workers) and not self._batch.close.alive):
+        if self._batch is None or (isinstance(self._batch, AsyncEnvs) and not self._batch.close.alive):
             mujoco = mujoco_model(self._env) is not None
             arguments = (self._make, self.observation_space.shape[0], self._names, mujoco)
             workers = self._workers
-            self._batch = Workers(*arguments, workers, self._timeout) if workers else Stepper(*arguments)
+            self._batch = AsyncEnvs(*arguments, workers, self._timeout) if workers else SyncEnvs(*arguments)
         starts = (seeds & 0x7FFFFFFF).tolist()
         batch, rows = self._batch, self._own(tasks.to(torch.float32).numpy())
         return torch.from_numpy(_with_traceback(lambda: batch.reset(rows, starts)))
@@ -205,7 +205,7 @@ class GymnasiumTaskEnv(TaskEnv):
         Raises:
             InputError: It draws no RGB array.
         """
-        if not isinstance(self._batch, Stepper) or self._env.render_mode != "rgb_array":
+        if not isinstance(self._batch, SyncEnvs) or self._env.render_mode != "rgb_array":
             raise InputError(f"{self._where} draws no picture: {PICTURE}")
         if mujoco_model(self._env) is not None:
             from maml_envs.physics.renderer import choose_backend

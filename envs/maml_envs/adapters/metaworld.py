@@ -24,7 +24,7 @@ SEED = 0
 """Of the training goals, whatever the seed of training; held-out goals are those of the next seed, as in ML1."""
 
 
-class Idle:
+class RobotPool:
     """Robots that no episode needs now: loading one takes as long as some hundred steps. A pickled one is empty."""
 
     def __init__(self) -> None:
@@ -39,9 +39,9 @@ class Idle:
         """One that ``take`` gave."""
         self._waiting.setdefault(type(robot), []).append(robot)
 
-    def __reduce__(self) -> tuple[type["Idle"], tuple[()]]:
+    def __reduce__(self) -> tuple[type["RobotPool"], tuple[()]]:
         """Nothing of it goes to another process."""
-        return Idle, ()
+        return RobotPool, ()
 
 
 class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -62,23 +62,23 @@ class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Args:
         name: An environment of Meta-World's, which makes ML1; or ML10, ML25 or ML45.
-        idle: Where robots of other environments wait.
+        robots: Where those of other environments wait.
 
     Source: Yu et al. 2019, Meta-World (arXiv 1910.10897), and its package.
     """
 
     horizon = 500
 
-    def __init__(self, name: str, idle: Idle) -> None:
+    def __init__(self, name: str, robots: RobotPool) -> None:
         from metaworld import env_dict
 
         known = env_dict.ALL_V3_ENVIRONMENTS
         split = getattr(env_dict, f"{name}_V3") if name in BENCHMARKS else {"train": {name: known[name]}, "test": {}}
         self._train, self._test = list(split["train"]), list(split["test"])
         self._kinds = [*split["train"].values(), *split["test"].values()]
-        self._idle = idle
+        self._robots = robots
         self._goals: dict[tuple[bool, int], NDArray[np.float64]] = {}
-        self._robot = idle.take(self._kinds[0])
+        self._robot = robots.take(self._kinds[0])
         super().__init__(self._robot)
 
     def _tasks(self, test: bool, seed: int) -> NDArray[np.float64]:
@@ -124,8 +124,8 @@ class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
 
         kind = self._kinds[int(task[0])]
         if type(self._robot) is not kind:
-            self._idle.give_back(self._robot)
-            self.env = self._robot = self._idle.take(kind)
+            self._robots.give_back(self._robot)
+            self.env = self._robot = self._robots.take(kind)
         vector = task[1 : 1 + self._robot._random_reset_space.low.size].astype(np.float64)
         data = {"env_cls": kind, "rand_vec": vector, "partially_observable": True}
         self._robot.set_task(Task(kind.__name__, pickle.dumps(data)))
@@ -151,4 +151,4 @@ def metaworld_maker(name: str) -> MakeEnv:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
         raise InputError(f"env = '{BY_METAWORLD}{name}': Meta-World has no {name!r}; {hint}")
-    return partial(MetaWorld, name, Idle())
+    return partial(MetaWorld, name, RobotPool())

@@ -14,7 +14,7 @@ from mujoco_warp import GeomType, OverflowType
 from torch import Tensor
 
 from maml_envs.physics.cuda_graph import Recording
-from maml_envs.task_env import Memory
+from maml_envs.task_env import GraphKey
 
 wp.config.log_level = wp.LOG_WARNING
 wp.init()
@@ -103,7 +103,7 @@ class GpuPhysics:
     ``qpos`` and ``qvel`` are float32 torch views of warp's arrays. The physics of a control step is a graph, captured
     once for each ``frame_skip`` and replayed: nothing waits for the device before ``check``, and ``step`` can be part
     of a ``Recording``. Models that differ give warp arrays with a leading axis over worlds, of what differs only.
-    ``use`` copies them, and takes models that it had the last time for unchanged.
+    ``set_models`` copies them, and takes models that it had the last time for unchanged.
 
     ``mujoco_warp`` neither looks for diverged worlds nor resets them. A world turns to NaN here when the size of its
     state reaches MuJoCo's own limit, or when contacts or forces were lost because a buffer was full, which ``check``
@@ -145,7 +145,7 @@ class GpuPhysics:
         self._models: list[mujoco.MjModel] = []
         self._base = models[0]
         self._put(set())
-        self.use(models)
+        self.set_models(models)
         with _in_turn(self._torch_device):
             self._most = buffer_sizes(self._base, self._model.nxn_geom_pair_filtered.numpy())
             self._contacts = self._most[0] if contacts is None else contacts
@@ -179,9 +179,9 @@ class GpuPhysics:
         self._model.opt.graph_conditional = not self._device.is_cuda or wp.is_conditional_graph_supported()
         self._varied = varied
         self._graphs.clear()
-        self.memory: Memory | None = Memory()
+        self.graph_key: GraphKey | None = GraphKey()
 
-    def use(self, models: Sequence[mujoco.MjModel]) -> None:
+    def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
         """Give each world a model, of the same sizes and options as those before; compared on the host."""
         if len(models) != self._batch:
             raise ValueError(f"{len(models)} models for {self._batch} worlds: give one model, or one for each world")

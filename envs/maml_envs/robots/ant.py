@@ -32,11 +32,10 @@ FINN2017 = Definition(
     rllab_ant_model,
     1,
     1.0,
-    ResetNoise(qpos_normal=0.01),
+    ResetNoise(qpos_normal=0.01, around=LEGS_DOWN),
     control_cost=0.005,
     heights=(0.2, 1.0),
     center_of_mass=True,
-    start=LEGS_DOWN,
 )
 
 

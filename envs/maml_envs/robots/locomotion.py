@@ -30,7 +30,6 @@ class Definition(NamedTuple):
     weight: float = 1.0  # times the task's reward
     heights: tuple[float, float] = (-torch.inf, torch.inf)  # m: outside, the episode ends
     center_of_mass: bool = False  # position, velocity and observation of the robot's centre of mass, as in rllab
-    start: tuple[float, ...] | None = None  # qpos that the noise is added to; None: the model's own
 
 
 class Locomotion(MujocoTask):
@@ -52,9 +51,8 @@ class Locomotion(MujocoTask):
         device: torch.device | str = "cpu",
     ) -> None:
         self.preset = preset
-        self.definition = self.definitions[preset]
-        model, frame_skip, action_scale, noise = self.definition[:4]
-        super().__init__(model(), frame_skip, action_scale, noise, horizon, threads, self.definition.start, device)
+        self.definition = form = self.definitions[preset]
+        super().__init__(form.model(), form.frame_skip, form.action_scale, form.noise, horizon, threads, device)
 
     @abstractmethod
     def motion(self, before: State, after: State) -> Motion:
@@ -72,7 +70,7 @@ class Locomotion(MujocoTask):
             terms["reward_survive"] = torch.full_like(run, self.definition.survive)
         return terms
 
-    def places(self) -> Tensor:
+    def positions(self) -> Tensor:
         """Position, as the preset measures it, (batch, axes) in m."""
         return self.motion(self.state, self.state).position.clone()
 

@@ -124,7 +124,7 @@ class GoalPosition(Locomotion):
         """Minus the distance to the goal, along x plus along y."""
         return -(motion.position - task).abs().sum(-1)
 
-    def goals(self, tasks: Tensor) -> Tensor:
+    def goal_positions(self, tasks: Tensor) -> Tensor:
         """The tasks."""
         return tasks
 

@@ -26,13 +26,15 @@ def no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_extra")
 @pytest.mark.parametrize("name", [name for name in maml_envs.names() if "-" in name and name != "tabular-mdp"])
 def test_a_gpu_needs_the_extra(name: str) -> None:
-    message = rf"env = '{name}' with device = 'cuda' simulates on the GPU .*: pip install 'maml_rl\[gpu\]', or use"
+    family = maml_envs.family(name)
+    message = (
+        rf"device = 'cuda': {family.__name__} simulates there with mujoco_warp.*: pip install 'maml_rl\[gpu\]', or"
+    )
     with pytest.raises(InputError, match=message):
         maml_envs.make(name, device=CUDA)
     with pytest.raises(InputError, match=message):
         learner.build(tiny(env=name, device="cuda"))
-    family = maml_envs.family(name)
-    with pytest.raises(InputError, match=f"env = '{family.__name__}' with device = 'cuda'"):
+    with pytest.raises(InputError, match=message):
         family(device="cuda")
 
 
@@ -65,7 +67,7 @@ def test_the_device_reaches_the_environments(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_oracle_looks_at_its_environments_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    monkeypatch.setattr(Navigation, "end_episodes", lambda self: looked.append(self))
+    monkeypatch.setattr(Navigation, "raise_deferred", lambda self: looked.append(self))
     env = Navigation()
-    ToldTask(env).end_episodes()
+    ToldTask(env).raise_deferred()
     assert looked == [env]
