@@ -1,6 +1,5 @@
-"""Task distributions for meta-reinforcement learning: a name, or a user's own class, makes a batch of environments."""
+"""Task distributions for meta-reinforcement learning: batches of environments, by name or of a user's class."""
 
-from maml_envs import random
 from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.contract import check_contract
 from maml_envs.errors import InputError, WorkerError
@@ -24,7 +23,6 @@ __all__ = [
     "make",
     "make_copies",
     "names",
-    "random",
 ]
 
 register()

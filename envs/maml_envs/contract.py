@@ -1,4 +1,4 @@
-"""Does a TaskEnv keep its contract? Each finding says what is wrong and how to mend it."""
+"""Checks that a TaskEnv keeps its contract; errors say what is wrong and how to mend it."""
 
 import gymnasium
 import torch
@@ -9,7 +9,7 @@ from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
 
 
 class ContractError(InputError):
-    """A TaskEnv breaks its contract."""
+    """The error of a TaskEnv that breaks its contract."""
 
 
 def _require(env: TaskEnv, holds: bool, problem: str, fix: str) -> None:
@@ -28,7 +28,7 @@ def _check_tensor(env: TaskEnv, name: str, value: object, shape: tuple[int, ...]
 
 
 def _check_steps(env: TaskEnv, action: Tensor, obs: int) -> None:
-    """Two steps of two environments."""
+    """Take two steps of two environments and check what they return."""
     success = None
     for _ in range(2):
         step = env.step(action.to(env.device))

@@ -1,4 +1,4 @@
-"""Task distributions: a name, or a user's own class, makes a batch of environments."""
+"""Environments by name, and of a user's own class."""
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +15,10 @@ from maml_envs.bandit import Bandit
 from maml_envs.contract import check_contract
 from maml_envs.errors import InputError
 from maml_envs.navigation import Navigation
-from maml_envs.physics import SIMULATORS, simulator_on
 from maml_envs.robots.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from maml_envs.robots.hopper import HopperRandomDynamics
 from maml_envs.robots.humanoid import HumanoidDirection
-from maml_envs.robots.mujoco_task import MujocoTask
 from maml_envs.robots.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 from maml_envs.tabular_mdp import TabularMDP
 from maml_envs.task_env import TaskEnv
@@ -45,19 +43,19 @@ FAMILIES: dict[str, type[TaskEnv]] = {
 
 
 def names() -> list[str]:
-    """The names that ``make`` takes."""
+    """Return the names that ``make`` takes."""
     return list(FAMILIES)
 
 
 def family(name: str) -> type[TaskEnv]:
-    """The class behind a name or a "module:Class" path; that of any gymnasium environment is GymnasiumTaskEnv.
+    """Return the class of a name or a "module:Class" path; GymnasiumTaskEnv for any gymnasium environment.
 
     Raises:
         InputError: There is none; the message lists near names.
     """
     if ":" in name:
-        found = GymnasiumTaskEnv if name.startswith((BY_ID, BY_METAWORLD)) else own_class(name)
-        return found if issubclass(found, TaskEnv) else GymnasiumTaskEnv
+        kind = GymnasiumTaskEnv if name.startswith((BY_ID, BY_METAWORLD)) else own_class(name)
+        return kind if issubclass(kind, TaskEnv) else GymnasiumTaskEnv
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, FAMILIES, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(FAMILIES)}."
@@ -68,9 +66,8 @@ def family(name: str) -> type[TaskEnv]:
 
 
 def device_of(name: str, device: torch.device) -> torch.device:
-    """Return where an environment runs best beside a policy on ``device``: MuJoCo without its extra on the CPU."""
-    simulates = not issubclass(family(name), MujocoTask) or SIMULATORS[simulator_on(device)].installed()
-    return device if simulates else torch.device("cpu")
+    """Return where an environment runs best beside a policy on ``device``."""
+    return family(name).best_device(device)
 
 
 def _preset_options(name: str, kind: type[TaskEnv], preset: str | None) -> dict[str, Any]:
@@ -151,9 +148,9 @@ def closed_on_error(envs: Sequence[TaskEnv]) -> Iterator[None]:
 
 
 def register() -> None:
-    """Give every preset of every family an id of gymnasium's, such as maml_rl/navigation-finn2017-v0."""
-    for name, chosen in FAMILIES.items():
-        for preset in chosen.presets:
+    """Register every preset of every family with gymnasium, such as maml_rl/navigation-finn2017-v0."""
+    for name, kind in FAMILIES.items():
+        for preset in kind.presets:
             gymnasium.register(
                 id=f"maml_rl/{name}-{preset}-v0",
                 entry_point="maml_envs.registry:single",
@@ -165,5 +162,5 @@ def register() -> None:
 def single(
     name: str, preset: str | None = None, horizon: int | None = None, render_mode: str | None = None
 ) -> SingleEnv:
-    """Make what ``gymnasium.make("maml_envs:maml_rl/<name>-<preset>-v0")`` asks for."""
+    """Make the environment of ``gymnasium.make("maml_envs:maml_rl/<name>-<preset>-v0")``."""
     return SingleEnv(make(name, preset, horizon), render_mode)

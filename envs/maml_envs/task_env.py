@@ -1,4 +1,4 @@
-"""TaskEnv, the contract that every environment keeps: a batch of environments of one task distribution."""
+"""TaskEnv, the interface of every environment: a batch of environments of one task distribution."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -23,7 +23,7 @@ SUCCESS = "success"
 
 
 def goal_in_words(goal: Tensor) -> str:
-    """A place that a task asks for: "goal (0.31, -0.20)"."""
+    """Name a goal position: "goal (0.31, -0.20)"."""
     return f"goal ({', '.join(f'{value:.2f}' for value in goal.tolist())})"
 
 
@@ -32,7 +32,7 @@ class GraphKey:
 
 
 class Step(NamedTuple):
-    """What one control step of every environment in the batch gives."""
+    """Results of one control step of every environment in the batch."""
 
     observation: Tensor  # (batch, obs)
     reward: Tensor  # (batch,)
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 
     @classmethod
     def ongoing(cls, observation: Tensor, reward: Tensor, info: dict[str, Tensor] | None = None) -> "Step":
-        """A step after which no environment ends."""
+        """Make a step in which no environment ends."""
         never = torch.zeros_like(reward, dtype=torch.bool)
         return cls(observation, reward, never, never, info or {})
 
@@ -79,9 +79,14 @@ class TaskEnv(ABC):
     presets: tuple[str, ...] = ()
     task_name: str = "task"
 
+    @classmethod
+    def best_device(cls, device: torch.device) -> torch.device:
+        """Return where the family runs best beside a policy on ``device``."""
+        return device
+
     @property
     def discrete(self) -> bool:
-        """Whether actions are one-hot rows."""
+        """True if actions are one-hot rows."""
         return isinstance(self.action_space, gymnasium.spaces.Discrete)
 
     @property
@@ -129,7 +134,7 @@ class TaskEnv(ABC):
         """
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """The fixed evaluation tasks, the same for every training seed.
+        """Return the fixed evaluation tasks, the same for every training seed.
 
         Args:
             count: How many.
@@ -143,11 +148,11 @@ class TaskEnv(ABC):
         return self.sample_tasks(count, torch.Generator().manual_seed(HELD_OUT_SEED))
 
     def best_return(self, tasks: Tensor) -> Tensor | None:
-        """Expected return of the best policy that knows the task, (count,), where the family can compute it."""
+        """Return the expected return of the best policy that knows the task, (count,); None where it is not known."""
         return None
 
     def describe(self, task: Tensor) -> str:
-        """A task (task_shape) in a few words, such as "forward" or "goal (0.31, -0.20)", for pictures."""
+        """Describe a task (task_shape) in a few words, such as "forward" or "goal (0.31, -0.20)", for pictures."""
         numbers = [f"{value:.3g}" for value in task.flatten().tolist()]
         return f"task ({', '.join(numbers[:SHOWN] + ['...'] * (len(numbers) > SHOWN))})"
 
@@ -163,7 +168,7 @@ class TaskEnv(ABC):
         return None
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
-        """An RGB image (height, width, 3) of one environment of the batch, where the family can draw itself.
+        """Draw an RGB image (height, width, 3) of one environment of the batch, where the family can.
 
         Raises:
             InputError: It cannot, or not on this machine.

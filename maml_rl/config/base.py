@@ -51,6 +51,17 @@ class Section(BaseModel):
         return value
 
 
+def unused(section: Section, table: str, name: str) -> Iterator[tuple[bool, str, str]]:
+    """Yield a contradiction for every key that is made with ``only`` and not for this ``name``; see ``Whole``."""
+    for key, field in type(section).model_fields.items():
+        users, value = trait(field, "only") or [name], getattr(section, key)
+        yield (
+            name not in users and value != field.default,
+            f"{table}.{key} = {value!r} with {table}.name = {name!r}",
+            f"only {' and '.join(users)} {'uses' if len(users) == 1 else 'use'} it; leave it out",
+        )
+
+
 class Whole(Section):
     """A whole configuration, whose keys must make sense together."""
 

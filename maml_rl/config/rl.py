@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, Strict
 
-from maml_rl.config.base import NO_STEPS, Section, Whole, only, resumable, trait
+from maml_rl.config.base import NO_STEPS, Section, Whole, only, resumable, unused
 
 
 class Policy(Section):
@@ -192,10 +192,4 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         "outer.inner_kl_target with outer.inner_kl = 0",
         "doubling and halving keep 0; give inner_kl a value to start from",
     )
-    for key, field in Outer.model_fields.items():
-        users = trait(field, "only") or [outer.name]
-        yield (
-            outer.name not in users and getattr(outer, key) != field.default,
-            f"outer.{key} = {getattr(outer, key)!r} with outer.name = {outer.name!r}",
-            f"only {' and '.join(users)} {'uses' if len(users) == 1 else 'use'} it; leave it out",
-        )
+    yield from unused(outer, "outer", outer.name)

@@ -63,7 +63,7 @@ def _dumps(value: object) -> bytes:
 
 
 class _Worker:
-    """One process, the connection to it, and where its Python stack can be read."""
+    """A worker process, the connection to it, and the pipe that its Python stack comes from."""
 
     def __init__(self, number: int, timeout: float) -> None:
         self.number = number
@@ -87,14 +87,14 @@ class _Worker:
         self.connection = Connection(ours.detach())
 
     def stack(self) -> str:
-        """The Python stack that it left, where it crashed or was asked to show it."""
+        """Return the Python stack that it wrote when it crashed or was asked for it."""
         try:
             return os.read(self._stack, 1 << 16).decode(errors="replace")
         except BlockingIOError:
             return ""
 
     def show_stack(self) -> None:
-        """Ask a worker that does not answer where it is."""
+        """Ask a worker that does not answer for its Python stack."""
         self.process.send_signal(signal.SIGUSR1)
         time.sleep(0.2)
 
@@ -158,7 +158,7 @@ class AsyncEnvs:
         return [worker.process.pid for worker in self._workers]
 
     def reset(self, tasks: Array, seeds: Sequence[int]) -> Array:
-        """Start an episode in every environment; each process gets a run of rows."""
+        """Start an episode in every environment; each process gets consecutive rows."""
         size = -(-len(tasks) // len(self._workers))
         self._parts = [slice(start, start + size) for start in range(0, len(tasks), size)]
         arguments = [(tasks[part], seeds[part], part.start) for part in self._parts]

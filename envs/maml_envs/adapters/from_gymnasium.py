@@ -1,4 +1,4 @@
-"""Any gymnasium environment with two more methods as a TaskEnv: a batch, stepped in this process or by workers."""
+"""A TaskEnv of any gymnasium environment with two more methods, stepped in this process or by workers."""
 
 import traceback
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def _kind(value: object) -> str:
 
 
 def _with_traceback(call: Callable[[], T]) -> T:
-    """An error of the environment itself becomes a WorkerError with its traceback, as from a worker."""
+    """Call the environment; turn an error of its own code into a WorkerError with the traceback, as from a worker."""
     try:
         return call()
     except (InputError, WorkerError):
@@ -51,9 +51,9 @@ def _with_traceback(call: Callable[[], T]) -> T:
 
 
 class VectorOptions(NamedTuple):
-    """How gymnasium environments are stepped, and attributes that make the task; None where it was not given.
+    """Options for gymnasium environments: how they are stepped, and attributes that make the task; None: not given.
 
-    What is sampled does not depend on how they are stepped, but for the policy's rounding.
+    Samples do not depend on how environments are stepped, except for the policy's rounding.
     """
 
     workers: int | None = None  # processes that step them; None or 0: this one
@@ -62,7 +62,7 @@ class VectorOptions(NamedTuple):
     task_ranges: Ranges | None = None  # (low, high) by attribute; none: the environment draws its own tasks
 
     def refuse(self, name: str) -> None:
-        """Refuse them for an environment that steps its whole batch at once.
+        """Refuse these options for an environment that steps its whole batch at once.
 
         Raises:
             InputError: One of them was given.
@@ -81,7 +81,7 @@ class VectorOptions(NamedTuple):
 
 
 class GymnasiumTaskEnv(TaskEnv):
-    """A batch of one gymnasium environment's copies.
+    """A batch of copies of a gymnasium environment.
 
     The environment has ``sample_tasks(count, rng)``, ``set_task(task)`` and, if it likes, ``held_out_tasks(count,
     split)``. Every episode is ``set_task(row)``, ``reset(seed=...)`` and then steps until it ends: nothing else may
@@ -121,8 +121,8 @@ class GymnasiumTaskEnv(TaskEnv):
                 "no environment; use a multiple of the workers"
             )
         limit = self._env.spec.max_episode_steps if self._env.spec is not None else None
-        own = self._reach("horizon")
-        steps = horizon or (int(own) if isinstance(own, Integral) else limit)
+        horizon_of_env = self._reach("horizon")
+        steps = horizon or (int(horizon_of_env) if isinstance(horizon_of_env, Integral) else limit)
         if steps is None:
             raise InputError(f"{where}: nothing says how long an episode is; give horizon = 200, or another number")
         self.horizon = steps
@@ -138,7 +138,7 @@ class GymnasiumTaskEnv(TaskEnv):
         return self._env.get_wrapper_attr(name) if self._env.has_wrapper_attr(name) else None
 
     def _info_names(self) -> list[str]:
-        """The names of numbers in the info of a first step."""
+        """Return the names of the numbers in the info of a first step."""
         (task,) = self._rows(self._reach("sample_tasks")(1, np.random.default_rng(0)), 1)
         self._reach("set_task")(self._own(task[None])[0])
         self._env.reset(seed=0)
@@ -159,23 +159,23 @@ class GymnasiumTaskEnv(TaskEnv):
         return rows[:, None] if self._flat else rows
 
     def _own(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Tasks as the environment gave them: numbers, or rows."""
+        """Return tasks in the form the environment gave them: numbers, or rows."""
         return rows[:, 0] if self._flat else rows
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """The environment's own tasks, from a numpy generator that follows from this one."""
+        """Draw the environment's own tasks, with a numpy generator seeded from this one."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         return torch.from_numpy(self._rows(self._reach("sample_tasks")(count, rng), count))
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """The environment's own ``held_out_tasks(count, split)`` if it has that, else draws from a fixed seed."""
-        own = self._reach("held_out_tasks")
-        if own is None:
+        """Return the environment's own ``held_out_tasks(count, split)``, or draw from a fixed seed if it has none."""
+        held_out_tasks = self._reach("held_out_tasks")
+        if held_out_tasks is None:
             return super().held_out_tasks(count, split)
-        return torch.from_numpy(self._rows(own(count, split), count))
+        return torch.from_numpy(self._rows(held_out_tasks(count, split), count))
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
-        """Set the tasks, reset from the seeds' lower 31 bits, which is what the narrowest generators take."""
+        """Set the tasks and reset from the seeds' lower 31 bits, all that the narrowest generators take."""
         if self._batch is None or (isinstance(self._batch, AsyncEnvs) and not self._batch.close.alive):
             mujoco = mujoco_model(self._env) is not None
             arguments = (self._make, self.observation_space.shape[0], self._names, mujoco)
@@ -186,7 +186,7 @@ class GymnasiumTaskEnv(TaskEnv):
         return torch.from_numpy(_with_traceback(lambda: batch.reset(rows, starts)))
 
     def step(self, action: Tensor) -> Step:
-        """Step the environments that live."""
+        """Step the environments whose episode goes on."""
         if self._batch is None:
             raise RuntimeError("call reset(tasks, seeds) before step(action)")
         batch, actions = self._batch, self._actions(action.numpy())
@@ -195,12 +195,12 @@ class GymnasiumTaskEnv(TaskEnv):
         return Step(observation, reward, terminated, truncated, dict(zip(self._names, info.unbind(-1), strict=True)))
 
     def describe(self, task: Tensor) -> str:
-        """In the words of the environment's own ``describe(task)`` if it has that."""
-        own = self._reach("describe")
-        return super().describe(task) if own is None else str(own(self._own(task[None].numpy())[0]))
+        """Return the environment's own ``describe(task)`` if it has one, else its numbers."""
+        describe = self._reach("describe")
+        return super().describe(task) if describe is None else str(describe(self._own(task[None].numpy())[0]))
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
-        """The environment's own picture, where it was made with render_mode "rgb_array", without workers.
+        """Return the environment's own picture; needs render_mode "rgb_array" and no workers.
 
         Raises:
             InputError: It draws no RGB array.

@@ -1,4 +1,4 @@
-"""Meta-World's benchmarks as one gymnasium environment whose tasks are rows; Meta-World itself need not be there."""
+"""Meta-World's benchmarks as a gymnasium environment whose tasks are rows; imports Meta-World only when used."""
 
 import difflib
 import pickle
@@ -25,22 +25,22 @@ SEED = 0
 
 
 class RobotPool:
-    """Robots that no episode needs now: loading one takes as long as some hundred steps. A pickled one is empty."""
+    """Idle robots, kept for reuse: loading one takes as long as some hundred steps. Pickled, it is empty."""
 
     def __init__(self) -> None:
         self._waiting: dict[type, list[Any]] = {}
 
     def take(self, kind: type) -> Any:  # noqa: ANN401  a SawyerXYZEnv
-        """One of a class."""
+        """Take a robot of a class out, or load one."""
         waiting = self._waiting.get(kind)
         return waiting.pop() if waiting else kind()
 
     def give_back(self, robot: object) -> None:
-        """One that ``take`` gave."""
+        """Put back a robot that ``take`` gave."""
         self._waiting.setdefault(type(robot), []).append(robot)
 
     def __reduce__(self) -> tuple[type["RobotPool"], tuple[()]]:
-        """Nothing of it goes to another process."""
+        """Pickle as an empty pool: robots stay in their process."""
         return RobotPool, ()
 
 
@@ -82,7 +82,7 @@ class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(self._robot)
 
     def _tasks(self, test: bool, seed: int) -> NDArray[np.float64]:
-        """Tasks (environments, GOALS, 1 + WIDTH); drawing those of one environment takes about a second."""
+        """Return tasks (environments, GOALS, 1 + WIDTH); drawing those of one environment takes about a second."""
         import metaworld
 
         if (test, seed) not in self._goals:
@@ -96,15 +96,15 @@ class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._goals[test, seed]
 
     def sample_tasks(self, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Training tasks; none twice before all of an environment's have come."""
+        """Draw training tasks; none comes twice before all of its environment's have come once."""
         tasks, turn = self._tasks(False, SEED), np.arange(count)
         environments = rng.permutation(len(tasks))[turn % len(tasks)]
         goals = rng.permuted(np.tile(np.arange(GOALS), (len(tasks), 1)), axis=1)
-        chosen: NDArray[np.float64] = tasks[environments, goals[environments, turn // len(tasks) % GOALS]]
-        return chosen
+        rows: NDArray[np.float64] = tasks[environments, goals[environments, turn // len(tasks) % GOALS]]
+        return rows
 
     def held_out_tasks(self, count: int, split: str) -> NDArray[np.float64]:
-        """The first ``count`` of the split, environments in turn.
+        """Return the first ``count`` tasks of the split, environments in turn.
 
         Raises:
             InputError: There are fewer, or no such split.
@@ -132,7 +132,7 @@ class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def metaworld_maker(name: str) -> MakeEnv:
-    """What makes the environment of "metaworld:NAME".
+    """Return the function that makes the environment of "metaworld:NAME".
 
     Raises:
         InputError: Meta-World is not installed, or has no such environment.

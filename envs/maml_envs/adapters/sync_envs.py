@@ -27,12 +27,16 @@ MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
 
 def as_number(value: object) -> float:
-    """A number or flag of an environment's info; NaN for anything else."""
+    """Return a number or flag of an environment's info as a float; NaN for anything else."""
     return float(value) if isinstance(value, int | float | np.number | np.bool_) else np.nan
 
 
 def checked_step(step: object) -> tuple[Any, Any, Any, Any, Any]:
-    """What an environment's step returned, if it is what gymnasium asks for."""
+    """Return the five values of an environment's step.
+
+    Raises:
+        TypeError: It returned anything else.
+    """
     if not isinstance(step, tuple) or len(step) != 5:
         what = f"{len(step)} values" if isinstance(step, tuple) else f"a {type(step).__name__}"
         raise TypeError(f"step returned {what}: return (observation, reward, terminated, truncated, info)")
@@ -40,7 +44,7 @@ def checked_step(step: object) -> tuple[Any, Any, Any, Any, Any]:
 
 
 class StepRows(NamedTuple):
-    """What a step gives, a row for each environment."""
+    """The results of a step, a row for each environment."""
 
     observation: Array  # (batch, obs) float32
     reward: Array  # (batch,) float32
@@ -50,7 +54,7 @@ class StepRows(NamedTuple):
 
 
 class SyncEnvs:
-    """Environments made when a batch first needs them, each with a task of its own.
+    """Environments stepped in turn, made when a batch first needs them, each with a task of its own.
 
     An environment that has ended is not stepped again before the next reset: its row keeps its last observation and
     flags, with reward 0.
@@ -121,7 +125,7 @@ class SyncEnvs:
         return self._rows.observation.copy()
 
     def step(self, actions: Array) -> StepRows:
-        """Step the environments that live; actions (batch, *action shape), which environments may keep."""
+        """Step the environments whose episode goes on; they may keep the actions (batch, *action shape)."""
         self._step += 1
         rows = self._rows
         rows.reward.fill(0)
@@ -142,7 +146,7 @@ class SyncEnvs:
         return StepRows(*(part.copy() for part in rows))
 
     def render(self, i: int) -> Any:  # noqa: ANN401  whatever the environment returns
-        """What an environment draws."""
+        """Return what an environment draws."""
         return self._envs[i].render()
 
     def close(self) -> None:
@@ -158,7 +162,7 @@ def _end_with(parent: int) -> None:
 
 
 def serve(connection: Connection, parent: int, stack: int) -> None:
-    """A worker's life: answer ``(method, arguments)`` of ``SyncEnvs`` until the parent closes the connection.
+    """Run a worker: answer calls ``(method, arguments)`` of ``SyncEnvs`` until the parent closes the connection.
 
     It answers ``(True, result)``, or ``(False, traceback)`` once and ends. It ends as well where the parent is gone,
     even inside a step that never returns.
@@ -195,7 +199,7 @@ def serve(connection: Connection, parent: int, stack: int) -> None:
 
 
 def _answer(call: Callable[[], Any]) -> tuple[tuple[bool, Any], Any]:
-    """What a call into the environments gives, as it is sent to the parent, and as it is; a traceback if it fails."""
+    """Call into the environments; return the message for the parent, with a traceback if it fails, and the result."""
     try:
         result = call()
     except (Exception, SystemExit):

@@ -35,14 +35,14 @@ class Physics(Protocol):
         """Hold ``control`` (batch, nu) for ``frame_skip`` physics steps."""
 
     def check(self) -> None:
-        """Raise what no step since ``set_state`` could raise without waiting for the device."""
+        """Raise errors that steps since ``set_state`` put off because looking means waiting for the device."""
 
     def close(self) -> None:
         """Release threads and memory."""
 
 
 class Settings(NamedTuple):
-    """What the worlds run on; each simulator takes what concerns it."""
+    """Settings of a simulator; each uses those that concern it."""
 
     device: torch.device
     threads: int
@@ -59,7 +59,7 @@ class Simulator(NamedTuple):
     extra: str
 
     def installed(self) -> bool:
-        """Return whether its packages are."""
+        """Return whether the packages it needs are installed."""
         return all(find_spec(name) for name in self.packages)
 
 

@@ -86,7 +86,7 @@ class CpuPhysics:
             self._state[~(np.abs(self._state).max(axis=1) < mujoco.mjMAXVAL)] = np.nan
 
     def check(self) -> None:
-        """Nothing: a world that diverges shows as NaN, and MuJoCo makes room for what it needs."""
+        """Do nothing: a diverged world shows as NaN, and MuJoCo makes room for what it needs."""
 
     def close(self) -> None:
         """Stop the threads."""

@@ -15,12 +15,12 @@ from torch import Tensor
 from maml_envs import random
 from maml_envs.cores import cores
 from maml_envs.errors import InputError
-from maml_envs.physics import SIMULATORS, Physics, Settings, renderer, simulator_on
+from maml_envs.physics import SIMULATORS, Physics, Settings, Simulator, renderer, simulator_on
 from maml_envs.task_env import GraphKey, Step, TaskEnv
 
 
 class State(NamedTuple):
-    """The simulator's state: generalised positions and velocities."""
+    """State of the simulator: generalised positions and velocities."""
 
     qpos: Tensor  # (..., nq)
     qvel: Tensor  # (..., nv)
@@ -37,7 +37,7 @@ class ResetNoise(NamedTuple):
 
 
 def gymnasium_asset(name: str) -> str:
-    """The text of one of the robot models that gymnasium ships."""
+    """Return the XML text of a robot model that gymnasium ships."""
     return (Path(gymnasium.envs.__file__).parent / "mujoco" / "assets" / name).read_text()
 
 
@@ -82,7 +82,7 @@ class MujocoTask(TaskEnv):
         device: torch.device | str = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        self._simulator = SIMULATORS[self.simulator or simulator_on(self.device)]
+        self._simulator = self._simulator_on(self.device)
         if not self._simulator.installed():
             raise InputError(
                 f"device = '{self.device}': {type(self).__name__} simulates there with {self._simulator.packages[-1]}, "
@@ -112,44 +112,53 @@ class MujocoTask(TaskEnv):
         width = self.observation(State(self._start, self._start.new_zeros(model.nv))).shape[-1]
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
+    @classmethod
+    def _simulator_on(cls, device: torch.device) -> Simulator:
+        return SIMULATORS[cls.simulator or simulator_on(device)]
+
+    @classmethod
+    def best_device(cls, device: torch.device) -> torch.device:
+        """Return the device if its simulator is installed, else the CPU."""
+        return device if cls._simulator_on(device).installed() else torch.device("cpu")
+
     @abstractmethod
     def observation(self, state: State) -> Tensor:
-        """What the policy sees of a state, (..., obs)."""
+        """Return what the policy observes of a state, (..., obs)."""
 
     @abstractmethod
     def reward_terms(self, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
-        """Named terms, each (...), that sum to the reward; ``control`` is the action scaled and clipped."""
+        """Return named terms, each (...), that sum to the reward; ``control`` is the action, scaled and clipped."""
 
     @abstractmethod
     def terminated(self, state: State) -> Tensor:
-        """Whether the episode ends in this state, (...) bool."""
+        """Return whether the episode ends in this state, (...) bool."""
 
     def task_model(self, task: Tensor) -> mujoco.MjModel:
-        """The model in which a task (task_shape) is played: the same for all, unless tasks change the dynamics."""
+        """Return the model of a task (task_shape): the same for all, unless tasks change the dynamics."""
         return self.model
 
     def _models_of(self, tasks: Tensor) -> list[mujoco.MjModel]:
-        """A model for each environment; equal tasks share one, and tasks of the last reset keep theirs.
+        """Return a model for each environment; equal tasks share one, and tasks of the last reset keep theirs.
 
-        Where no task has a model of its own, nothing is read from the tasks' device.
+        Reads nothing from the tasks' device where no task has a model of its own.
         """
         if type(self).task_model is MujocoTask.task_model:
             return [self.model] * len(tasks)
         keys = [row.tobytes() for row in tasks.cpu().numpy()]
         distinct = dict(zip(keys, tasks, strict=True))
-        known = self._models
-        self._models = {key: known[key] if key in known else self.task_model(task) for key, task in distinct.items()}
+        before = self._models
+        self._models = {key: before[key] if key in before else self.task_model(task) for key, task in distinct.items()}
         return [self._models[key] for key in keys]
 
     @property
     def state(self) -> State:
-        """The worlds' present state (views of the simulator's arrays; float64 of MuJoCo, float32 of mujoco_warp)."""
+        """Current state of the worlds: views of the simulator's arrays, in its dtype."""
         if self._physics is None:
             raise RuntimeError("call reset(tasks, seeds) before reading the state")
         return State(self._physics.qpos, self._physics.qvel)
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
-        """Start at the default position plus noise; see the class for its widths."""
+        """Start at the default position plus noise; see ``ResetNoise``."""
         batch, self._worlds = len(seeds), self._models_of(tasks)
         if self._physics is None or batch != self._batch:
             self.close()
@@ -186,11 +195,11 @@ class MujocoTask(TaskEnv):
 
         None for a class with a ``step`` of its own.
         """
-        own = type(self).step is not MujocoTask.step
-        return None if own or self._physics is None else self._physics.graph_key
+        overridden = type(self).step is not MujocoTask.step
+        return None if overridden or self._physics is None else self._physics.graph_key
 
     def raise_deferred(self) -> None:
-        """Wait for the simulator, and see whether it had room for every contact.
+        """Wait for the simulator and check that it had room for every contact.
 
         Raises:
             FloatingPointError: It had not: contacts or forces were lost.
@@ -199,7 +208,7 @@ class MujocoTask(TaskEnv):
             self._physics.check()
 
     def render(self, index: int = 0, width: int = 480, height: int = 360) -> NDArray[np.uint8]:
-        """An RGB image of one environment, in its own model, from the model's tracking camera."""
+        """Draw an RGB image of one environment, in its own model, from the model's tracking camera."""
         state = self.state
         if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
             if self._renderer is not None:
