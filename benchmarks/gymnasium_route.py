@@ -14,7 +14,7 @@ import torch
 import tyro
 
 from common import report, seconds
-from maml_envs import GymnasiumTaskEnv, TaskEnv, Vector, random
+from maml_envs import GymnasiumTaskEnv, TaskEnv, VectorOptions, random
 from maml_envs.robots.half_cheetah import HalfCheetahDirection
 from maml_rl.core.task_axis import stack
 from maml_rl.rl.policies import GaussianPolicy
@@ -65,7 +65,7 @@ def rollout_of(made: list[TaskEnv], chosen: Arguments) -> None:
     """The same episodes with a policy for each of 8 tasks."""
     policy = GaussianPolicy(made[0].observation_space.shape[0], made[0].action_width, hidden=(100, 100))
     params = stack(policy.init(torch.Generator().manual_seed(0)), 8)
-    seeds = random.fold(torch.arange(8).unsqueeze(-1), torch.arange(chosen.environments // 8))
+    seeds = random.fold_in(torch.arange(8).unsqueeze(-1), torch.arange(chosen.environments // 8))
     noise = random.normal(seeds, (chosen.steps, policy.actions)).float()
     rollout(made, policy, params, made[0].sample_tasks(8, torch.Generator().manual_seed(0)), noise, seeds)
 
@@ -90,8 +90,8 @@ def main() -> None:
     """Interleave them, so that a noisy machine disturbs all alike; medians over the repeats."""
     chosen = tyro.cli(Arguments, description=__doc__)
     torch.set_num_threads(1)
-    route = GymnasiumTaskEnv(Directional, Vector(chosen.workers, 60.0, chosen.environments))
-    alone = GymnasiumTaskEnv(Directional, Vector(0, 60.0, chosen.environments))
+    route = GymnasiumTaskEnv(Directional, VectorOptions(chosen.workers, 60.0, chosen.environments))
+    alone = GymnasiumTaskEnv(Directional, VectorOptions(0, 60.0, chosen.environments))
     batched = [HalfCheetahDirection(horizon=chosen.steps) for _ in range(HalfCheetahDirection.copies)]
     vector = gymnasium.vector.AsyncVectorEnv([Directional] * chosen.workers, context="spawn")
     ways = {

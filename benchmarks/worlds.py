@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 import tyro
 
+import maml_envs
 from common import Arguments, learner_for, report, seconds
-from maml_envs.robots.mujoco_task import MujocoTask
+from maml_envs import TaskEnv
 from maml_rl.core.streams import Purpose
 from maml_rl.core.task_axis import stack
 from maml_rl.rl.learner import Learner
@@ -68,11 +69,18 @@ def closed_loop_seconds(learner: Learner, tasks: int, episodes: int, repeats: in
     return min(seconds(play) for _ in range(repeats))
 
 
-def measure(chosen: Worlds, worlds: int) -> dict[str, float]:
+def warped(chosen: Worlds) -> TaskEnv:
+    """The environment, which mujoco_warp steps on a CPU too."""
+    family = maml_envs.family(chosen.env)
+    warped_family = type(family.__name__, (family,), {"simulator": "mujoco_warp"})
+    return warped_family(chosen.preset, chosen.horizon)
+
+
+def measure(chosen: Worlds, worlds: int, on_warp: bool = True) -> dict[str, float]:
     """Rates at one number of worlds."""
     learner = learner_for(chosen)
-    if MujocoTask.warp_on_cpu:
-        learner = replace(learner, envs=learner.envs[:1])  # as on a GPU
+    if on_warp and chosen.device == "cpu":
+        learner = replace(learner, envs=[warped(chosen)])  # one, as on a GPU
     if learner.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(learner.device)
     alone = physics_seconds(learner, worlds, chosen.horizon)
@@ -98,10 +106,9 @@ def main() -> None:
     least = min(chosen.worlds)
     if least < chosen.episodes:
         sys.exit(f"--worlds {least} is less than one task of --episodes {chosen.episodes}")
-    cpu = measure(replace(chosen, device="cpu"), least)
+    cpu = measure(replace(chosen, device="cpu"), least, on_warp=False)
     print("MuJoCo on CPU threads")
     report(cpu)
-    MujocoTask.warp_on_cpu = chosen.device == "cpu"
     for worlds in chosen.worlds:
         found = measure(chosen, worlds)
         times = found["closed_loop_steps_per_second"] / cpu["closed_loop_steps_per_second"]

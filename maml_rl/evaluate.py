@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from maml_envs import InputError
-from maml_envs.user_code import announce_import
+from maml_envs.user_code import warn_foreign_import
 from maml_rl.config.rl import Config
 from maml_rl.config.rl import Evaluation as EvaluationSettings
 from maml_rl.config.toml import of_kind, parse_toml, with_evaluation
@@ -92,7 +92,7 @@ def _load(run: Path | str, which: str, device: str | None = None) -> tuple[Learn
     file = path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path
     saved = checkpoint.load(file)
     config = of_kind(folder or parse_toml(saved.config, str(path)), Config, str(path))
-    announce_import(config.env, path)
+    warn_foreign_import(config.env, path)
     config = config.model_copy(update={"device": device or config.device})
     set_up(config.device, config.threads)
     learner = build(config)

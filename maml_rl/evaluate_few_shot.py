@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maml_envs import InputError
-from maml_envs.user_code import announce_import
+from maml_envs.user_code import warn_foreign_import
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.toml import of_kind, parse, with_evaluation
 from maml_rl.core.tree import Params
@@ -98,7 +98,7 @@ def _load(run: Path | str, which: str, changes: Mapping[str, object]) -> tuple[F
     which = parameters_of(config, which)
     file = path / f"{'checkpoint' if which == 'initial' else which}.pt"
     saved = checkpoint.load(file)
-    announce_import(config.data, path)
+    warn_foreign_import(config.data, path)
     values = config.model_dump() | dict(changes)
     config = of_kind(parse(values, str(path)), FewShotConfig, str(path))
     set_up(config.device, config.threads)
@@ -132,7 +132,7 @@ def evaluate(
     first = of_kind(read_config(Path(run)), FewShotConfig, str(run))
     which = parameters_of(first, which)
     chosen = with_evaluation(first, f"evaluate {run}", tasks=tasks, steps=steps, shots=shots).evaluation
-    announce_import(first.data, Path(run))
+    warn_foreign_import(first.data, Path(run))
     by_shots = "shots" in sizes_of(first.data)
     if shots is not None and not by_shots:
         raise InputError(

@@ -12,7 +12,6 @@ from tiny import Command
 from maml_envs import InputError
 from maml_envs.physics import renderer
 from maml_envs.robots.locomotion import Locomotion
-from maml_envs.robots.mujoco_task import MujocoTask
 from maml_rl.cli import main
 
 
@@ -26,17 +25,13 @@ def opengl_works() -> None:
 
 
 @pytest.fixture
-def on_warp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+def on_warp() -> Iterator[Make]:
     """Makes a robot whose worlds are mujoco_warp's; skips a test where that is not installed."""
     pytest.importorskip("mujoco_warp")
     made = []
 
     def make(family: type[Locomotion], preset: str = "gymnasium", **buffers: int) -> Locomotion:
-        with monkeypatch.context() as patch:
-            patch.setattr(MujocoTask, "warp_on_cpu", True)
-            env = family(preset)
-        for name, size in buffers.items():
-            monkeypatch.setattr(type(env), name, size)
+        env = type(family.__name__, (family,), {"simulator": "mujoco_warp", **buffers})(preset)
         made.append(env)
         return env
 

@@ -41,7 +41,7 @@ horizon = 3
 tasks = 2
 episodes = 2
 iterations = 1
-workers = 1
+vector.workers = 1
 device = "cpu"
 """
 RUN = ["train", "mine.toml", "--out", "run"]

@@ -1,29 +1,26 @@
-"""Task distributions for meta-reinforcement learning: a name, or a user's own class, makes a batch of environments."""
+"""Task distributions for meta-reinforcement learning: batches of environments, by name or of a user's class."""
 
-from maml_envs import random
-from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, Vector
+from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.contract import check_contract
 from maml_envs.errors import InputError, WorkerError
-from maml_envs.registry import device_of, family, make, names, register
-from maml_envs.task_env import SUCCESS, Memory, Step, TaskEnv
-from maml_envs.told_task import ToldTask
+from maml_envs.registry import device_of, family, make, make_copies, names, register
+from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
 
 __all__ = [
     "SUCCESS",
+    "GraphKey",
     "GymnasiumTaskEnv",
     "InputError",
-    "Memory",
     "Step",
     "TaskEnv",
-    "ToldTask",
-    "Vector",
+    "VectorOptions",
     "WorkerError",
     "check_contract",
     "device_of",
     "family",
     "make",
+    "make_copies",
     "names",
-    "random",
 ]
 
 register()

@@ -39,27 +39,27 @@ class Bandit(TaskEnv):
         self._means, self._seeds, self._pulls = torch.zeros(0), torch.zeros(0), 0
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """Mean rewards (count, k)."""
+        """Draw mean rewards (count, k)."""
         draw = torch.rand if self.preset == "bernoulli" else torch.randn
         return draw(count, self.action_width, generator=generator)
 
     def best_return(self, tasks: Tensor) -> Tensor:
-        """Always the best arm."""
+        """Return the return of always pulling the best arm."""
         return self.horizon * tasks.amax(-1)
 
     def describe(self, task: Tensor) -> str:
-        """The arm that pays most, counted from 0 as actions are, and its mean reward."""
+        """Name the arm that pays most, counted from 0 like actions, and its mean reward."""
         return f"arm {int(task.argmax())} pays most, {float(task.max()):.2f}"
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
-        """Nothing to see: the observation is always 1."""
+        """Start episodes; the observation is always 1."""
         self._means, self._seeds, self._pulls = tasks.to(self.device, torch.float32), seeds, 0
         return torch.ones(len(seeds), 1, device=self.device)
 
     def step(self, action: Tensor) -> Step:
         """Pull one arm."""
         mean = (self._means * action).sum(-1)
-        seeds = random.fold(self._seeds, self._pulls)
+        seeds = random.fold_in(self._seeds, self._pulls)
         self._pulls += 1
         if self.preset == "bernoulli":
             reward = (random.uniform(seeds, (1,))[:, 0] < mean).float()

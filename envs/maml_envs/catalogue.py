@@ -1,12 +1,10 @@
-"""The catalogue of all families and presets; ``python -m maml_envs.catalogue > docs/environments.md`` writes it."""
+"""Catalogue of all families and presets; ``python -m maml_envs.catalogue > docs/environments.md`` writes it."""
 
 import inspect
 from contextlib import closing
 from typing import NamedTuple
 
-from maml_envs.errors import InputError
 from maml_envs.registry import FAMILIES, make
-from maml_envs.task_env import TaskEnv
 
 HEAD = """# Environments
 
@@ -28,10 +26,10 @@ image = env.render()  # (height, width, 3) uint8
 
 
 GENERAL = {"maml_envs.task_env", "maml_envs.robots.mujoco_task"}
-"""Classes of these modules say how an environment is written, and not what it is."""
+"""Modules whose classes explain how an environment is written, not what it is."""
 
 
-class Row(NamedTuple):
+class Preset(NamedTuple):
     """A preset of a family in words, read off its class."""
 
     name: str
@@ -43,25 +41,20 @@ class Row(NamedTuple):
     beyond: str  # whether there are held-out tasks beyond the training distribution
 
 
-def _has_tasks_beyond(env: TaskEnv) -> bool:
-    try:
-        env.held_out_tasks(1, "out")
-    except InputError:
-        return False
-    return True
-
-
-def catalogue() -> list[Row]:
-    """All presets of all families."""
+def catalogue() -> list[Preset]:
+    """List all presets of all families."""
     rows = []
     for name in FAMILIES:
         for preset in FAMILIES[name].presets:
-            with closing(make(name, preset, copies=1)[0]) as env:
+            with closing(make(name, preset)) as env:
                 task = " x ".join(map(str, env.held_out_tasks(1).shape[1:]))
                 action = f"one of {env.action_width}" if env.discrete else str(env.action_width)
-                beyond = "yes" if _has_tasks_beyond(env) else "no"
+                try:
+                    beyond = "yes" if len(env.held_out_tasks(1, "out")) else "no"
+                except ValueError:  # there is no such split
+                    beyond = "no"
                 observation = str(env.observation_space.shape[0])
-                rows.append(Row(name, preset, task, observation, action, str(env.horizon), beyond))
+                rows.append(Preset(name, preset, task, observation, action, str(env.horizon), beyond))
     return rows
 
 
@@ -73,11 +66,11 @@ def _table() -> str:
 
 
 def document() -> str:
-    """The whole document: the table, then the docstring of every family and, before its first one, of its robot."""
+    """Return the document: the table, then the docstring of every family, each robot's before its first family."""
     parts, told = [HEAD, _table()], set[type]()
     for name, family in FAMILIES.items():
         for kind in reversed(family.__mro__):
-            described = issubclass(kind, TaskEnv) and kind.__module__ not in GENERAL
+            described = kind.__module__.startswith("maml_envs.") and kind.__module__ not in GENERAL
             if described and kind not in told:
                 told.add(kind)
                 title = f"`{name}`" if kind is family else kind.__name__

@@ -1,4 +1,4 @@
-"""What would break or spoil training with an environment, and how to mend it, for ``maml-rl check-env``."""
+"""Checks of an environment for what would break or spoil training, for ``maml-rl check-env``."""
 
 import time
 import traceback
@@ -17,11 +17,11 @@ from maml_envs.task_env import TaskEnv
 BATCH = 8
 MOST_STEPS = 1000
 COMPARED = 10
-"""Steps in which a batch of another size may differ by rounding alone: afterwards chaos has its way."""
+"""Steps within which batches of different sizes differ by rounding alone; later, chaos amplifies it."""
 
 
 class Finding(NamedTuple):
-    """One line of the report."""
+    """A line of the report."""
 
     level: Literal["ok", "warning", "error"]  # error: training would break, or learn something else
     subject: str
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """What a batch of episodes gave, until the last has ended."""
+    """A batch of episodes, until the last has ended."""
 
     observations: Tensor  # (T + 1, batch, obs)
     rewards: Tensor  # (T, batch)
@@ -40,21 +40,21 @@ class Episodes(NamedTuple):
     seconds: float
 
 
-def actions(env: TaskEnv, steps: int, batch: int) -> Tensor:
-    """What a policy before training does, (steps, batch, act): standard normal numbers, or one-hot rows."""
-    drawn = random.normal(random.fold(torch.arange(batch), 7), (steps, env.action_width)).float().transpose(0, 1)
+def random_actions(env: TaskEnv, steps: int, batch: int) -> Tensor:
+    """Draw actions of an untrained policy, (steps, batch, act): standard normal numbers, or one-hot rows."""
+    numbers = random.normal(random.fold_in(torch.arange(batch), 7), (steps, env.action_width)).float().transpose(0, 1)
     if env.discrete:
-        drawn = torch.nn.functional.one_hot(drawn.argmax(-1), env.action_width).float()
-    return drawn.to(env.device)
+        numbers = torch.nn.functional.one_hot(numbers.argmax(-1), env.action_width).float()
+    return numbers.to(env.device)
 
 
-def play(env: TaskEnv, tasks: Tensor, seeds: Tensor, chosen: Tensor) -> Episodes:
-    """Episodes with given actions (steps, batch, act)."""
+def play(env: TaskEnv, tasks: Tensor, seeds: Tensor, actions: Tensor) -> Episodes:
+    """Play episodes with given actions (steps, batch, act)."""
     observations = [env.reset(tasks.to(env.device), seeds.to(env.device)).cpu().clone()]
     ended = torch.zeros(2, len(seeds), dtype=torch.bool)
     rewards, live = [], []
     began = time.perf_counter()
-    for action in chosen:
+    for action in actions:
         live.append(~ended.any(0))
         step = env.step(action)
         ended = torch.where(live[-1], torch.stack((step.terminated.cpu(), step.truncated.cpu())), ended)
@@ -69,12 +69,12 @@ def play(env: TaskEnv, tasks: Tensor, seeds: Tensor, chosen: Tensor) -> Episodes
 
 
 def _first_difference(one: Episodes, other: Episodes, steps: int | None = None, rounding: float = 0.0) -> str | None:
-    """Where two batches that should be the same part: in words, or None."""
+    """Describe where two batches that should be equal first differ; None where they do not."""
     if not torch.allclose(one.observations[0], other.observations[0], rounding, rounding, equal_nan=True):
         return "the first observation differs"
     none = torch.zeros_like(one.live[0])
     for t in range(min(max(len(one.live), len(other.live)), steps or MOST_STEPS)):
-        live, others = (each.live[t] if t < len(each.live) else none for each in (one, other))
+        live, others = (batch.live[t] if t < len(batch.live) else none for batch in (one, other))
         if not torch.equal(live, others):
             return f"at step {t} (counted from 0) other episodes have ended"
         if not live.any():
@@ -90,55 +90,57 @@ def _first_difference(one: Episodes, other: Episodes, steps: int | None = None, 
 
 def _row(episodes: Episodes, i: int) -> Episodes:
     one = slice(i, i + 1)
-    seen, rewards, live = (part[:, one] for part in (episodes.observations, episodes.rewards, episodes.live))
-    return Episodes(seen, rewards, live, episodes.terminated[one], episodes.truncated[one], episodes.seconds)
+    observations, rewards, live = (part[:, one] for part in (episodes.observations, episodes.rewards, episodes.live))
+    return Episodes(observations, rewards, live, episodes.terminated[one], episodes.truncated[one], episodes.seconds)
 
 
-def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, chosen: Tensor) -> Iterator[Finding]:
-    """Same seed and task, same episode: in another copy, after other tasks, and beside other neighbours."""
-    seeds = random.fold(torch.arange(len(tasks)), 1)
+def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
+    """Check that a seed and a task give the same episode in another copy, after other tasks, and beside others."""
+    seeds = random.fold_in(torch.arange(len(tasks)), 1)
     with closing(make()) as copy:
-        first = play(copy, tasks, seeds, chosen)
+        first = play(copy, tasks, seeds, actions)
     with closing(make()) as fresh:
-        parts = _first_difference(first, play(fresh, tasks, seeds, chosen))
+        difference = _first_difference(first, play(fresh, tasks, seeds, actions))
         fix = "Draw every random number from the seeds given to reset (in a gymnasium.Env: self.np_random, after "
         fix += "super().reset(seed=seed))"
         yield (
-            Finding("error", "determinism", f"the same seeds, tasks and actions give another episode: {parts}", fix)
-            if parts
+            Finding(
+                "error", "determinism", f"the same seeds, tasks and actions give another episode: {difference}", fix
+            )
+            if difference
             else Finding("ok", "determinism", "same seeds, tasks and actions: same starts, observations and rewards")
         )
-        if parts:
+        if difference:
             return
-        play(fresh, tasks.flip(0), random.fold(seeds, 2), chosen[:3])
-        parts = _first_difference(first, play(fresh, tasks, seeds, chosen))
+        play(fresh, tasks.flip(0), random.fold_in(seeds, 2), actions[:3])
+        difference = _first_difference(first, play(fresh, tasks, seeds, actions))
         fix = "Set everything that an episode changes in reset, and all of the task in set_task"
         yield (
-            Finding("error", "independence", f"an episode depends on those before it: {parts}", fix)
-            if parts
+            Finding("error", "independence", f"an episode depends on those before it: {difference}", fix)
+            if difference
             else Finding("ok", "independence", "an episode does not depend on those before it")
         )
-        if parts:
+        if difference:
             return
-        alone = [play(fresh, tasks[i : i + 1], seeds[i : i + 1], chosen[:, i : i + 1]) for i in range(len(tasks))]
+        alone = [play(fresh, tasks[i : i + 1], seeds[i : i + 1], actions[:, i : i + 1]) for i in range(len(tasks))]
         pairs = [(i, _first_difference(_row(first, i), one, COMPARED, 1e-4)) for i, one in enumerate(alone)]
-        found = [f"environment {i}: {parts}" for i, parts in pairs if parts]
+        differences = [f"environment {i}: {difference}" for i, difference in pairs if difference]
         fix = "Keep the task and the state in rows of the batch or in self, not in the class or the module"
         yield (
-            Finding("error", "neighbours", f"an episode alone is another one than in a batch; {found[0]}", fix)
-            if found
+            Finding("error", "neighbours", f"an episode alone is another one than in a batch; {differences[0]}", fix)
+            if differences
             else Finding("ok", "neighbours", "an episode does not depend on what else is in the batch")
         )
 
 
-def _tasks(env: TaskEnv, tasks: Tensor, chosen: Tensor) -> Iterator[Finding]:
+def _tasks(env: TaskEnv, tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
     shape = tuple(tasks.shape[1:])
     if bool((tasks == tasks[0]).all()):
         yield Finding("warning", "tasks", f"{len(tasks)} drawn tasks are all {tasks[0].tolist()}", "Let tasks differ")
         return
-    one_seed, action = torch.zeros(len(tasks), dtype=torch.int64), chosen[:, :1].expand_as(chosen)
-    seen = play(env, tasks, one_seed, action)
-    if not any(_first_difference(_row(seen, 0), _row(seen, i)) for i in range(1, len(tasks))):
+    one_seed, action = torch.zeros(len(tasks), dtype=torch.int64), actions[:, :1].expand_as(actions)
+    episodes = play(env, tasks, one_seed, action)
+    if not any(_first_difference(_row(episodes, 0), _row(episodes, i)) for i in range(1, len(tasks))):
         fix = "Use the task in the reward or the dynamics; ignore this if it shows only to a better policy"
         yield Finding(
             "warning", "tasks", "different tasks give the same observations and rewards to random actions", fix
@@ -154,9 +156,9 @@ def _tasks(env: TaskEnv, tasks: Tensor, chosen: Tensor) -> Iterator[Finding]:
     )
 
 
-def _numbers(env: TaskEnv, seen: Episodes) -> Iterator[Finding]:
-    later = torch.cat((torch.ones_like(seen.live[:1]), seen.live))
-    observations, rewards = seen.observations[later], seen.rewards[seen.live]
+def _numbers(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
+    later = torch.cat((torch.ones_like(episodes.live[:1]), episodes.live))
+    observations, rewards = episodes.observations[later], episodes.rewards[episodes.live]
     for name, value in (("observations", observations), ("rewards", rewards)):
         if not bool(value.isfinite().all()):
             yield Finding("error", name, "NaN or infinity under random actions", "End or clip before it diverges")
@@ -170,26 +172,26 @@ def _numbers(env: TaskEnv, seen: Episodes) -> Iterator[Finding]:
         yield Finding("warning", "observation space", f"numbers {outside} of the observation leave their bounds", fix)
 
 
-def _endings(env: TaskEnv, seen: Episodes) -> Iterator[Finding]:
-    lengths, both = seen.live.sum(0), seen.terminated & seen.truncated
-    ended = int((seen.terminated & ~both).sum()), int(seen.truncated.sum())
-    said = f"of {len(lengths)} episodes of random actions {ended[0]} terminated, {ended[1]} were truncated"
-    said += f", after {int(lengths.min())} to {int(lengths.max())} steps (horizon {env.horizon})"
+def _endings(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
+    lengths, both = episodes.live.sum(0), episodes.terminated & episodes.truncated
+    ended = int((episodes.terminated & ~both).sum()), int(episodes.truncated.sum())
+    summary = f"of {len(lengths)} episodes of random actions {ended[0]} terminated, {ended[1]} were truncated"
+    summary += f", after {int(lengths.min())} to {int(lengths.max())} steps (horizon {env.horizon})"
     same_length = len(lengths) > 1 and bool((lengths == lengths[0]).all())
     if bool(both.any()):
         fix = "terminated: the task ended; truncated: cut from outside. Give one of them"
         yield Finding("warning", "endings", f"both flags at once in {int(both.sum())} episodes", fix)
-    elif bool(seen.terminated.all()) and same_length and int(lengths[0]) > 1:
+    elif bool(episodes.terminated.all()) and same_length and int(lengths[0]) > 1:
         fix = "If it is a time limit, return truncated instead: a time limit ends the episode, not its value"
         yield Finding("warning", "endings", f"every episode terminated after exactly {int(lengths[0])} steps", fix)
     elif int(lengths.max()) == 1 and env.horizon > 1:
         yield Finding("warning", "endings", "every episode ends in its first step", "Check what ends an episode")
     else:
-        yield Finding("ok", "endings", said)
+        yield Finding("ok", "endings", summary)
 
 
 def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
-    """What there is to say about an environment, the important first.
+    """Examine an environment and yield the findings, the important first.
 
     Args:
         make: Makes it; called again for a fresh copy.
@@ -210,14 +212,14 @@ def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
         yield Finding("ok", "contract", f"observation ({width},), action {env.action_space}, horizon {env.horizon}")
         batch = min(BATCH, env.max_batch or BATCH)
         tasks = env.sample_tasks(batch, torch.Generator().manual_seed(0))
-        chosen = actions(env, min(env.horizon, MOST_STEPS), batch)
-        yield from _repeatable(make, tasks, chosen[: 10 * COMPARED])
-        yield from _tasks(env, tasks, chosen[: 10 * COMPARED])
-        seen = play(env, tasks, random.fold(torch.arange(batch), 1), chosen)
-        yield from _numbers(env, seen)
-        yield from _endings(env, seen)
-        each = seen.seconds / int(seen.live.sum())
-        yield Finding("ok", "speed", f"{1e6 * each:.0f} microseconds a step, {1 / each:,.0f} steps a second")
+        actions = random_actions(env, min(env.horizon, MOST_STEPS), batch)
+        yield from _repeatable(make, tasks, actions[: 10 * COMPARED])
+        yield from _tasks(env, tasks, actions[: 10 * COMPARED])
+        episodes = play(env, tasks, random.fold_in(torch.arange(batch), 1), actions)
+        yield from _numbers(env, episodes)
+        yield from _endings(env, episodes)
+        seconds = episodes.seconds / int(episodes.live.sum())
+        yield Finding("ok", "speed", f"{1e6 * seconds:.0f} microseconds a step, {1 / seconds:,.0f} steps a second")
     except WorkerError as error:
         yield Finding("error", "episodes", str(error))
     finally:

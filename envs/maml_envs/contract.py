@@ -1,15 +1,15 @@
-"""Does a TaskEnv keep its contract? Each finding says what is wrong and how to mend it."""
+"""Checks that a TaskEnv keeps its contract; errors say what is wrong and how to mend it."""
 
 import gymnasium
 import torch
 from torch import Tensor
 
 from maml_envs.errors import InputError
-from maml_envs.task_env import SUCCESS, Memory, Step, TaskEnv
+from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
 
 
 class ContractError(InputError):
-    """A TaskEnv breaks its contract."""
+    """The error of a TaskEnv that breaks its contract."""
 
 
 def _require(env: TaskEnv, holds: bool, problem: str, fix: str) -> None:
@@ -28,7 +28,7 @@ def _check_tensor(env: TaskEnv, name: str, value: object, shape: tuple[int, ...]
 
 
 def _check_steps(env: TaskEnv, action: Tensor, obs: int) -> None:
-    """Two steps of two environments."""
+    """Take two steps of two environments and check what they return."""
     success = None
     for _ in range(2):
         step = env.step(action.to(env.device))
@@ -91,7 +91,7 @@ def check_contract(env: TaskEnv) -> None:
         (2, obs),
         "floating point",
     )
-    memory = env.step_memory
-    _require(env, memory is None or isinstance(memory, Memory), f"step_memory is {memory!r:.200}",
-             "Give a maml_envs.Memory() that you keep, or None")  # fmt: skip
+    key = env.graph_key
+    _require(env, key is None or isinstance(key, GraphKey), f"graph_key is {key!r:.200}",
+             "Give a maml_envs.GraphKey() that you keep, or None")  # fmt: skip
     _check_steps(env, action, obs)

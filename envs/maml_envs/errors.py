@@ -1,9 +1,9 @@
-"""The errors that tell a user what to mend."""
+"""Errors that tell a user what to mend."""
 
 
 class InputError(ValueError):
-    """A value that the user gave is wrong; the message names the value, the place and the fix."""
+    """A wrong value given by the user; the message names the value, the place and the fix."""
 
 
 class WorkerError(RuntimeError):
-    """An environment raised an error, or a process that steps some died or stalled; the message says which and how."""
+    """An error raised by an environment, or a worker process that died or stalled; the message says which and how."""

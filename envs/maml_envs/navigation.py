@@ -45,11 +45,11 @@ class Navigation(TaskEnv):
         self._position = self._goal = torch.zeros(0, 2, device=self.device)
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """Goals (count, 2), each coordinate uniform in (-0.5, 0.5)."""
+        """Draw goals (count, 2), each coordinate uniform in (-0.5, 0.5)."""
         return self.goal_range * (2 * torch.rand(count, 2, generator=generator) - 1)
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """Fixed goals; split "out" has its larger coordinate between 0.5 and 0.75."""
+        """Return fixed goals; in split "out" the larger coordinate is between 0.5 and 0.75."""
         goals = super().held_out_tasks(count, "in" if split == "out" else split)
         if split == "out":
             reach = torch.rand(count, 1, generator=torch.Generator().manual_seed(HELD_OUT_SEED + 1))
@@ -57,7 +57,7 @@ class Navigation(TaskEnv):
         return goals
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
-        """Every episode starts at the origin."""
+        """Start every episode at the origin."""
         self._goal = tasks.to(self.device, torch.float32)
         self._position = torch.zeros_like(self._goal)
         return self._position
@@ -70,20 +70,20 @@ class Navigation(TaskEnv):
         reward = -torch.linalg.vector_norm(offset, dim=-1)
         return Step(self._position, reward, terminated, torch.zeros_like(terminated), {"success": terminated})
 
-    def places(self) -> Tensor:
-        """Positions."""
+    def positions(self) -> Tensor:
+        """Return the positions, which are the observations."""
         return self._position
 
-    def goals(self, tasks: Tensor) -> Tensor:
-        """The tasks."""
+    def goal_positions(self, tasks: Tensor) -> Tensor:
+        """Return the tasks, which are the goals."""
         return tasks
 
     def describe(self, task: Tensor) -> str:
-        """The goal."""
+        """Name the goal."""
         return goal_in_words(task)
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
-        """A 400 x 400 image of the square from -1 to 1: goal green, point blue."""
+        """Draw a 400 x 400 image of the square from -1 to 1: goal green, point blue."""
         axis = np.linspace(-1, 1, 400, dtype=np.float32)
         x, y = np.meshgrid(axis, -axis)
         image = np.full((400, 400, 3), 255, np.uint8)

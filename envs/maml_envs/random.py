@@ -21,7 +21,7 @@ def _shift_right(value: Tensor, bits: int) -> Tensor:
 
 
 def _wrapped(value: int) -> int:
-    """As a signed 64-bit integer: an integer goes into an operation on a GPU, a new tensor would have to be copied."""
+    """Return the integer as a signed 64-bit one; as a tensor it would have to be copied to the GPU."""
     return (value + 2**63) % 2**64 - 2**63
 
 
@@ -31,7 +31,7 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ _shift_right(value, 31)
 
 
-def fold(seeds: Tensor, data: int | Tensor) -> Tensor:
+def fold_in(seeds: Tensor, data: int | Tensor) -> Tensor:
     """Derive new seeds from seeds and a number, such as a purpose, an iteration or a task index.
 
     Args:
@@ -46,11 +46,11 @@ def fold(seeds: Tensor, data: int | Tensor) -> Tensor:
 
 
 def uniform(seeds: Tensor, shape: Sequence[int]) -> Tensor:
-    """Uniform numbers in the open interval (0, 1), float64.
+    """Return uniform numbers in the open interval (0, 1), float64.
 
     Args:
         seeds: int64 seeds, any shape.
-        shape: What each seed is to give.
+        shape: Shape of the numbers of each seed.
 
     Returns:
         float64 tensor of shape ``(*seeds.shape, *shape)``.
@@ -62,11 +62,11 @@ def uniform(seeds: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def normal(seeds: Tensor, shape: Sequence[int]) -> Tensor:
-    """Standard normal numbers by the inverse of the normal distribution function, float64.
+    """Return standard normal numbers, float64, by the inverse of the normal distribution function.
 
     Args:
         seeds: int64 seeds, any shape.
-        shape: What each seed is to give.
+        shape: Shape of the numbers of each seed.
 
     Returns:
         float64 tensor of shape ``(*seeds.shape, *shape)``.

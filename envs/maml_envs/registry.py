@@ -1,31 +1,28 @@
-"""Task distributions: a name, or a user's own class, makes a batch of environments."""
+"""Environments by name, and of a user's own class."""
 
 import difflib
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 import torch
 
-from maml_envs.adapters.attribute_tasks import Ranges
-from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, Vector
+from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.adapters.metaworld import BY_METAWORLD
 from maml_envs.adapters.to_gymnasium import SingleEnv
 from maml_envs.bandit import Bandit
 from maml_envs.contract import check_contract
 from maml_envs.errors import InputError
 from maml_envs.navigation import Navigation
-from maml_envs.physics import gpu_extra, require_gpu_extra
 from maml_envs.robots.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from maml_envs.robots.hopper import HopperRandomDynamics
 from maml_envs.robots.humanoid import HumanoidDirection
-from maml_envs.robots.mujoco_task import MujocoTask
 from maml_envs.robots.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 from maml_envs.tabular_mdp import TabularMDP
 from maml_envs.task_env import TaskEnv
-from maml_envs.user_code import BY_ID, gymnasium_batch, own_class, refuse_vector
+from maml_envs.user_code import BY_ID, gymnasium_batch, own_class
 
 FAMILIES: dict[str, type[TaskEnv]] = {
     "navigation": Navigation,
@@ -46,19 +43,19 @@ FAMILIES: dict[str, type[TaskEnv]] = {
 
 
 def names() -> list[str]:
-    """The names that ``make`` takes."""
+    """Return the names that ``make`` takes."""
     return list(FAMILIES)
 
 
 def family(name: str) -> type[TaskEnv]:
-    """The class behind a name or a "module:Class" path; that of any gymnasium environment is GymnasiumTaskEnv.
+    """Return the class of a name or a "module:Class" path; GymnasiumTaskEnv for any gymnasium environment.
 
     Raises:
         InputError: There is none; the message lists near names.
     """
     if ":" in name:
-        found = GymnasiumTaskEnv if name.startswith((BY_ID, BY_METAWORLD)) else own_class(name)
-        return found if issubclass(found, TaskEnv) else GymnasiumTaskEnv
+        kind = GymnasiumTaskEnv if name.startswith((BY_ID, BY_METAWORLD)) else own_class(name)
+        return kind if issubclass(kind, TaskEnv) else GymnasiumTaskEnv
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, FAMILIES, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(FAMILIES)}."
@@ -69,83 +66,91 @@ def family(name: str) -> type[TaskEnv]:
 
 
 def device_of(name: str, device: torch.device) -> torch.device:
-    """Where an environment runs best beside a policy on ``device``: MuJoCo without the extra ``gpu`` on the CPU."""
-    on_cpu = issubclass(family(name), MujocoTask) and not gpu_extra()
-    return torch.device("cpu") if on_cpu else device
+    """Return where an environment runs best beside a policy on ``device``."""
+    return family(name).best_device(device)
 
 
-def _several(make_one: Callable[[], TaskEnv], copies: int | None) -> list[TaskEnv]:
-    """So many copies, or as many as the environment asks for; on a GPU one does all, and records its steps."""
-    first = make_one()
-    if copies is None:
-        copies = first.copies if first.device.type == "cpu" else 1
-    return [first, *(make_one() for _ in range(copies - 1))]
+def _preset_options(name: str, kind: type[TaskEnv], preset: str | None) -> dict[str, Any]:
+    if preset is None:
+        return {}
+    if preset not in kind.presets:
+        known = ", ".join(kind.presets) or "none"
+        raise InputError(f"preset = {preset!r} does not exist for {name}; its presets: {known}")
+    return {"preset": preset}
 
 
 def make(
     name: str,
     preset: str | None = None,
     horizon: int | None = None,
-    copies: int | None = None,
-    vector: Vector | None = None,
-    task_ranges: Ranges | None = None,
+    vector: VectorOptions | None = None,
     render_mode: str | None = None,
     device: torch.device | None = None,
-) -> list[TaskEnv]:
-    """Make the environment, in as many copies as work best side by side.
+) -> TaskEnv:
+    """Make an environment.
 
     Args:
         name: One of ``names()``; "module:Class" for a class of your own, called without arguments; "gymnasium:ID";
             "metaworld:NAME".
         preset: One of the family's presets; None for its first.
         horizon: Control steps in an episode; None for the environment's own.
-        copies: How many; None for what the environment asks for, and for one on a GPU.
-        vector: How a gymnasium environment is stepped; None for in this process.
-        task_ranges: Attributes of a gymnasium environment whose values are the task.
+        vector: How a gymnasium environment is stepped, and which of its attributes make the task.
         render_mode: "rgb_array" makes a gymnasium environment so that it can draw itself; others always can.
         device: Where one of ``names()`` has its tensors and simulates; None for the CPU. A class of your own chooses
             its device, and other environments are on the CPU.
 
-    Returns:
-        The copies.
-
     Raises:
-        InputError: Unknown name or preset, an argument that does nothing, a class that breaks the TaskEnv contract, or
+        InputError: Unknown name or preset, an option that does nothing, a class that breaks the TaskEnv contract, or
             a MuJoCo environment on a GPU without the extra ``gpu``.
     """
-    chosen = family(name)
-    options: dict[str, Any] = {} if preset is None else {"preset": preset}
-    vector, ranges = vector or Vector(), task_ranges or {}
-    if preset is not None and preset not in chosen.presets:
-        known = ", ".join(chosen.presets) or "none"
-        raise InputError(f"preset = {preset!r} does not exist for {name}; its presets: {known}")
-    made: list[TaskEnv]
-    if chosen is GymnasiumTaskEnv:
-        made = [gymnasium_batch(name, vector, horizon, ranges, render_mode) for _ in range(copies or 1)]
+    kind = family(name)
+    options, vector = _preset_options(name, kind, preset), vector or VectorOptions()
+    env: TaskEnv
+    if kind is GymnasiumTaskEnv:
+        env = gymnasium_batch(name, vector, horizon, render_mode)
     else:
-        refuse_vector(name, vector, ranges)
-        if device is not None and device.type != "cpu" and name in FAMILIES:
-            if issubclass(chosen, MujocoTask):
-                require_gpu_extra(name, device)
+        vector.refuse(name)
+        if device is not None and name in FAMILIES:
             options["device"] = device
-        made = _several(partial(chosen, **options), copies)
-    for env in made:
-        if horizon is not None:
-            env.horizon = horizon
+        env = kind(**options)
+    if horizon is not None:
+        env.horizon = horizon
     if ":" in name:
-        try:
-            check_contract(made[0])
-        except BaseException:
-            for env in made:
-                env.close()
-            raise
-    return made
+        with closed_on_error([env]):
+            check_contract(env)
+    return env
+
+
+def make_copies(make_one: Callable[[], TaskEnv], count: int | None = None) -> list[TaskEnv]:
+    """Make as many copies of an environment as work best side by side, for threads that step one each.
+
+    Args:
+        make_one: Makes one, such as ``partial(make, "navigation")``.
+        count: How many; None for as many as the environment asks for. On a GPU, one does all the work and records it.
+    """
+    copies = [make_one()]
+    with closed_on_error(copies):
+        if count is None:
+            count = copies[0].copies if copies[0].device.type == "cpu" else 1
+        copies.extend(make_one() for _ in range(count - 1))
+    return copies
+
+
+@contextmanager
+def closed_on_error(envs: Sequence[TaskEnv]) -> Iterator[None]:
+    """Close these environments if the block raises."""
+    try:
+        yield
+    except BaseException:
+        for env in envs:
+            env.close()
+        raise
 
 
 def register() -> None:
-    """Give every preset of every family an id of gymnasium's, such as maml_rl/navigation-finn2017-v0."""
-    for name, chosen in FAMILIES.items():
-        for preset in chosen.presets:
+    """Register every preset of every family with gymnasium, such as maml_rl/navigation-finn2017-v0."""
+    for name, kind in FAMILIES.items():
+        for preset in kind.presets:
             gymnasium.register(
                 id=f"maml_rl/{name}-{preset}-v0",
                 entry_point="maml_envs.registry:single",
@@ -157,5 +162,5 @@ def register() -> None:
 def single(
     name: str, preset: str | None = None, horizon: int | None = None, render_mode: str | None = None
 ) -> SingleEnv:
-    """Make what ``gymnasium.make("maml_envs:maml_rl/<name>-<preset>-v0")`` asks for."""
-    return SingleEnv(make(name, preset, horizon, copies=1)[0], render_mode)
+    """Make the environment of ``gymnasium.make("maml_envs:maml_rl/<name>-<preset>-v0")``."""
+    return SingleEnv(make(name, preset, horizon), render_mode)

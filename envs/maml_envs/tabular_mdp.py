@@ -45,7 +45,7 @@ class TabularMDP(TaskEnv):
         self._tasks, self._state, self._seeds, self._steps = torch.zeros(0), torch.zeros(0), torch.zeros(0), 0
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, S, A, S + 1): probabilities of the next state, then the mean reward."""
+        """Draw tasks (count, S, A, S + 1): probabilities of the next state, then the mean reward."""
         states, actions = self.observation_space.shape[0], self.action_width
         # Exponential variables divided by their sum have the Dirichlet(1) distribution.
         draws = -torch.rand(count, states, actions, states, generator=generator).clamp(min=1e-12).log()
@@ -53,18 +53,18 @@ class TabularMDP(TaskEnv):
         return torch.cat([draws / draws.sum(-1, keepdim=True), reward], -1)
 
     def best_return(self, tasks: Tensor) -> Tensor:
-        """By backward induction: Q(s, a) = r(s, a) + sum_x P(x | s, a) max_b Q(x, b), horizon times."""
+        """Compute it by backward induction: Q(s, a) = r(s, a) + sum_x P(x | s, a) max_b Q(x, b), horizon times."""
         best = tasks.new_zeros(tasks.shape[:2])
         for _ in range(self.horizon):
             best = (tasks[..., -1] + torch.einsum("ksax,kx->ksa", tasks[..., :-1], best)).amax(-1)
         return best[:, 0]
 
     def describe(self, task: Tensor) -> str:
-        """The best possible return: the numbers themselves say nothing at a glance."""
+        """Name the best possible return: the numbers themselves say nothing at a glance."""
         return f"best possible return {float(self.best_return(task[None])):.1f}"
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
-        """Every episode starts in state 0."""
+        """Start every episode in state 0."""
         self._tasks, self._seeds, self._steps = tasks.to(self.device), seeds, 0
         self._state = torch.zeros(len(seeds), dtype=torch.int64, device=self.device)
         return self._one_hot()
@@ -75,11 +75,11 @@ class TabularMDP(TaskEnv):
     def step(self, action: Tensor) -> Step:
         """Draw a reward and the next state."""
         row = self._tasks[torch.arange(len(action), device=self.device), self._state, action.argmax(-1)]
-        seeds = random.fold(self._seeds, self._steps)
+        seeds = random.fold_in(self._seeds, self._steps)
         self._steps += 1
         mean = row[:, -1].float()
-        reward = mean + random.normal(random.fold(seeds, 0), (1,))[:, 0].float()
+        reward = mean + random.normal(random.fold_in(seeds, 0), (1,))[:, 0].float()
         cumulated = row[:, :-1].double().cumsum(-1)
-        below = cumulated <= cumulated[:, -1:] * random.uniform(random.fold(seeds, 1), (1,))
+        below = cumulated <= cumulated[:, -1:] * random.uniform(random.fold_in(seeds, 1), (1,))
         self._state = below.sum(-1)
         return Step.ongoing(self._one_hot(), reward, {"mean_reward": mean})

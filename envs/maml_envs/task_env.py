@@ -1,4 +1,4 @@
-"""TaskEnv, the contract that every environment keeps: a batch of environments of one task distribution."""
+"""TaskEnv, the interface of every environment: a batch of environments of one task distribution."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -23,16 +23,16 @@ SUCCESS = "success"
 
 
 def goal_in_words(goal: Tensor) -> str:
-    """A place that a task asks for: "goal (0.31, -0.20)"."""
+    """Name a goal position: "goal (0.31, -0.20)"."""
     return f"goal ({', '.join(f'{value:.2f}' for value in goal.tolist())})"
 
 
-class Memory:
-    """Stands for the memory that steps work in; see ``TaskEnv.step_memory``."""
+class GraphKey:
+    """Key of what a GPU has recorded of ``step``; see ``TaskEnv.graph_key``."""
 
 
 class Step(NamedTuple):
-    """What one control step of every environment in the batch gives."""
+    """Results of one control step of every environment in the batch."""
 
     observation: Tensor  # (batch, obs)
     reward: Tensor  # (batch,)
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 
     @classmethod
     def ongoing(cls, observation: Tensor, reward: Tensor, info: dict[str, Tensor] | None = None) -> "Step":
-        """A step after which no environment ends."""
+        """Make a step in which no environment ends."""
         never = torch.zeros_like(reward, dtype=torch.bool)
         return cls(observation, reward, never, never, info or {})
 
@@ -62,7 +62,7 @@ class TaskEnv(ABC):
         max_batch: Most environments that ``step`` takes at once; None for no limit.
         copies: How many copies, stepped side by side in threads, use the machine best. Above 1 only where
             ``step`` spends its time outside Python.
-        map_only: Whether a map of ``places`` shows all there is to see: videos draw the paths of several episodes
+        map_only: Whether a map of ``positions`` shows all there is to see: videos draw the paths of several episodes
             there, and no pictures.
         task_name: What the numbers of a task are, with their unit, for the axes of pictures: "goal velocity (m/s)".
         device: Where the tensors live.
@@ -79,9 +79,14 @@ class TaskEnv(ABC):
     presets: tuple[str, ...] = ()
     task_name: str = "task"
 
+    @classmethod
+    def best_device(cls, device: torch.device) -> torch.device:
+        """Return where the family runs best beside a policy on ``device``."""
+        return device
+
     @property
     def discrete(self) -> bool:
-        """Whether actions are one-hot rows."""
+        """True if actions are one-hot rows."""
         return isinstance(self.action_space, gymnasium.spaces.Discrete)
 
     @property
@@ -112,24 +117,24 @@ class TaskEnv(ABC):
         """Apply one policy action to each environment, (batch, act)."""
 
     @property
-    def step_memory(self) -> Memory | None:
-        """Stands for the memory that ``step`` works in, where a GPU may record a step and replay it.
+    def graph_key(self) -> GraphKey | None:
+        """Key under which a GPU may record a step and replay it; None, as here, where it may not.
 
         For as long as this is the same object, every ``step`` does the same operations on the same memory of the
         device, whatever the numbers in it: it looks at none, counts nothing in Python, and makes no tensor from numbers
         of the host; and ``reset`` writes into that memory. A new object says that something lies elsewhere, such as
-        after a reset to another number of environments. None, as here, promises nothing.
+        after a reset to another number of environments.
         """
         return None
 
-    def end_episodes(self) -> None:  # noqa: B027  an environment that looks at every step need not define it
-        """Called after the last step of a batch of episodes: raise what ``step`` left unlooked at.
+    def raise_deferred(self) -> None:  # noqa: B027  an environment that looks at every step need not define it
+        """Raise what ``step`` put off; called after the last step of a batch of episodes.
 
-        On a GPU to look is to wait, so a step only notes what was wrong with it.
+        On a GPU, looking means waiting: a step only notes what was wrong with it.
         """
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """The fixed evaluation tasks, the same for every training seed.
+        """Return the fixed evaluation tasks, the same for every training seed.
 
         Args:
             count: How many.
@@ -143,35 +148,34 @@ class TaskEnv(ABC):
         return self.sample_tasks(count, torch.Generator().manual_seed(HELD_OUT_SEED))
 
     def best_return(self, tasks: Tensor) -> Tensor | None:
-        """Expected return of the best policy that knows the task, (count,), where the family can compute it."""
+        """Return the expected return of the best policy that knows the task, (count,); None where it is not known."""
         return None
 
     def describe(self, task: Tensor) -> str:
-        """A task (task_shape) in a few words, such as "forward" or "goal (0.31, -0.20)", for pictures."""
+        """Describe a task (task_shape) in a few words, such as "forward" or "goal (0.31, -0.20)", for pictures."""
         numbers = [f"{value:.3g}" for value in task.flatten().tolist()]
         return f"task ({', '.join(numbers[:SHOWN] + ['...'] * (len(numbers) > SHOWN))})"
 
-    def places(self) -> Tensor | None:
-        """Where the agents are now, (batch, 1) along a line or (batch, 2) in a plane, for pictures of their paths.
+    def positions(self) -> Tensor | None:
+        """Return the agents' positions now, (batch, 1) along a line or (batch, 2) in a plane, for pictures of paths.
 
-        In any unit of length. None where the family has no such place, or does not say. A copy, which the next step
-        leaves alone.
+        In any unit of length. None where the family has no positions. A copy, which the next step leaves alone.
         """
         return None
 
-    def goals(self, tasks: Tensor) -> Tensor | None:
-        """The places that tasks (count, *task_shape) ask for, as ``places`` has them; None where they ask for none."""
+    def goal_positions(self, tasks: Tensor) -> Tensor | None:
+        """Return the positions that tasks (count, *task_shape) ask for, like ``positions``; None for none."""
         return None
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
-        """An RGB image (height, width, 3) of one environment of the batch, where the family can draw itself.
+        """Draw an RGB image (height, width, 3) of one environment of the batch, where the family can.
 
         Raises:
             InputError: It cannot, or not on this machine.
         """
         raise InputError(
-            f"{type(self).__name__} cannot draw itself: define render(index) to return an RGB array, or places() with "
-            "map_only = True for a map"
+            f"{type(self).__name__} cannot draw itself: define render(index) to return an RGB array, or positions() "
+            "with map_only = True for a map"
         )
 
     def close(self) -> None:  # noqa: B027  an environment with nothing to release need not define it

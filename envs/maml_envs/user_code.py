@@ -1,4 +1,4 @@
-"""A user's own environment: a class by "module:Class", gymnasium's by "gymnasium:ID", Meta-World's by its name."""
+"""Environments from a user's code, gymnasium and Meta-World: "module:Class", "gymnasium:ID", "metaworld:NAME"."""
 
 import importlib
 import importlib.util
@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 
 from maml_envs.adapters.attribute_tasks import Ranges, by_class, by_spec
-from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, Vector
+from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.adapters.metaworld import BY_METAWORLD, metaworld_maker
 from maml_envs.adapters.sync_envs import MakeEnv
 from maml_envs.errors import InputError
@@ -27,7 +27,7 @@ def _current_folder_first() -> None:
 
 
 def import_own(module_name: str, where: str) -> ModuleType:
-    """A user's module, which may be in the current folder; ``where`` names the key in errors.
+    """Import a user's module, which may be in the current folder; ``where`` names the key in errors.
 
     Raises:
         InputError: There is none. A module that it imports and that is missing is an error of its own.
@@ -44,8 +44,8 @@ def import_own(module_name: str, where: str) -> ModuleType:
         ) from error
 
 
-def announce_import(name: str, source: Path) -> None:
-    """Say on standard error which module "module:Class" is about to run, and who names it.
+def warn_foreign_import(name: str, source: Path) -> None:
+    """Print to standard error which module is about to be imported for "module:Class", and which file names it.
 
     A configuration is a user's own; a run folder may be anybody's.
     """
@@ -54,13 +54,13 @@ def announce_import(name: str, source: Path) -> None:
     if not colon or name.startswith((BY_ID, BY_METAWORLD)) or not package.isidentifier() or module in sys.modules:
         return
     _current_folder_first()
-    found = importlib.util.find_spec(package)
-    where = f" from {found.origin}" if found and found.origin else ""
+    spec = importlib.util.find_spec(package)
+    where = f" from {spec.origin}" if spec and spec.origin else ""
     print(f"{source} names code that is not of this package: importing {module}{where}", file=sys.stderr)
 
 
 def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
-    """The class of "module:Class", which may be in the current folder.
+    """Return the class of "module:Class", which may be in the current folder.
 
     Raises:
         InputError: There is none, or it is not an environment.
@@ -69,35 +69,37 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"env = {path!r}: no module can be named {module_name!r}; write 'my_module:MyTaskEnv'")
     module = import_own(module_name, f"env = {path!r}")
-    found = getattr(module, class_name, None)
-    if found is None:
-        kinds = (TaskEnv, gymnasium.Env)
+    kind = getattr(module, class_name, None)
+    if kind is None:
+        bases = (TaskEnv, gymnasium.Env)
         defined = [
             name
             for name, value in vars(module).items()
-            if isinstance(value, type) and issubclass(value, kinds) and value.__module__ == module_name
+            if isinstance(value, type) and issubclass(value, bases) and value.__module__ == module_name
         ]
         raise InputError(f"env = {path!r}: {module_name} has no {class_name!r}; its environment classes: {defined}")
-    if not (isinstance(found, type) and issubclass(found, TaskEnv | gymnasium.Env)):
+    if not (isinstance(kind, type) and issubclass(kind, TaskEnv | gymnasium.Env)):
         raise InputError(
             f"env = {path!r} is not an environment class: derive it from maml_envs.TaskEnv, or from gymnasium.Env "
             "with the methods sample_tasks and set_task"
         )
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+    if inspect.isabstract(kind):
+        missing = ", ".join(sorted(getattr(kind, "__abstractmethods__", ())))
         raise InputError(f"env = {path!r} is abstract: define {missing}")
-    return found
+    return kind
 
 
 def _maker(name: str, horizon: int | None, ranges: Ranges, render_mode: str | None) -> MakeEnv:
     if name.startswith(BY_METAWORLD):
         if ranges:
-            raise InputError(f"task_ranges does nothing for env = {name!r}, which has tasks of its own: leave it out")
+            raise InputError(
+                f"vector.task_ranges does nothing for env = {name!r}, which has tasks of its own: leave it out"
+            )
         return metaworld_maker(name.removeprefix(BY_METAWORLD))
     if not name.startswith(BY_ID):
-        found = own_class(name)
-        assert issubclass(found, gymnasium.Env)
-        return partial(by_class, found, ranges, render_mode)
+        kind = own_class(name)
+        assert issubclass(kind, gymnasium.Env)
+        return partial(by_class, kind, ranges, render_mode)
     _current_folder_first()
     try:
         spec = gymnasium.spec(name.removeprefix(BY_ID))
@@ -107,32 +109,15 @@ def _maker(name: str, horizon: int | None, ranges: Ranges, render_mode: str | No
 
 
 def gymnasium_batch(
-    name: str, vector: Vector, horizon: int | None, ranges: Ranges, render_mode: str | None = None
+    name: str, vector: VectorOptions, horizon: int | None, render_mode: str | None = None
 ) -> GymnasiumTaskEnv:
-    """The environments of "gymnasium:ID", "metaworld:NAME", or of a gymnasium.Env class by "module:Class".
+    """Make the environments of "gymnasium:ID", "metaworld:NAME", or a gymnasium.Env class by "module:Class".
 
     Raises:
         InputError: There is no such environment, or it cannot be used.
     """
     try:
-        return GymnasiumTaskEnv(_maker(name, horizon, ranges, render_mode), vector, horizon, where=f"env = {name!r}")
+        make_one = _maker(name, horizon, vector.task_ranges or {}, render_mode)
+        return GymnasiumTaskEnv(make_one, vector, horizon, where=f"env = {name!r}")
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise InputError(f"env = {name!r}: {error}") from error
-
-
-def refuse_vector(name: str, vector: Vector, ranges: Ranges) -> None:
-    """Refuse keys that do nothing for a TaskEnv.
-
-    Raises:
-        InputError: One of them was given.
-    """
-    for key, value in vector._asdict().items():
-        if value != Vector._field_defaults[key]:
-            raise InputError(
-                f"{key} = {value} does nothing for env = {name!r}, which steps its whole batch at once: leave it out"
-            )
-    if ranges:
-        raise InputError(
-            f"task_ranges does nothing for env = {name!r}, which draws its own tasks: leave it out, or use "
-            "env = 'gymnasium:ID'"
-        )

@@ -115,10 +115,10 @@ def sampled_gradients(
     """Repeat one meta-gradient independently, as training computes it: (repetitions, parameters)."""
     key, axis = torch.tensor(seed), TaskAxis(repetitions)
     start = axis.spread(of_one_seed(chosen.theta))
-    pre = sampled_batch(chosen, start, episodes, random.fold(key, 0))
+    pre = sampled_batch(chosen, start, episodes, random.fold_in(key, 0))
     loss = inner_loss(chosen.policy, estimator)
     adapted = axis.map(lambda batch, params: inner_step(loss, params, batch, chosen.lr), pre, start)
-    post = sampled_batch(chosen, adapted, episodes, random.fold(key, 1))
+    post = sampled_batch(chosen, adapted, episodes, random.fold_in(key, 1))
 
     def one(before: Batch, after: Batch) -> Params:
         return exact.sampled_meta_gradient(

@@ -19,9 +19,9 @@ class Envs(Command):
     """List the environments."""
 
     def run(self) -> None:
-        from maml_envs.catalogue import Row, catalogue
+        from maml_envs.catalogue import Preset, catalogue
 
-        table = Table(*Row._fields, box=None, padding=(0, 1, 0, 0))
+        table = Table(*Preset._fields, box=None, padding=(0, 1, 0, 0))
         for row in catalogue():
             table.add_row(*row)
         Console().print(table)

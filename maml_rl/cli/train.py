@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import field
-from importlib import import_module
 from pathlib import Path
 
 from maml_envs import InputError
@@ -45,15 +44,15 @@ class Train(Command):
 
     def run(self) -> None:
         from maml_rl.machine import ranks
+        from maml_rl.train import meta_train, meta_train_seeds
 
-        trainer = import_module("maml_rl.train_few_shot" if isinstance(self.keys, FewShotConfig) else "maml_rl.train")
         stem = Path(self.config).stem
         if self.seeds is None:
             out = self.out or Path("runs") / f"{stem}-s{self.keys.seed}"
-            runs = [trainer.meta_train(self.keys, out, self.resume)]
+            runs = [meta_train(self.keys, out, self.resume)]
         else:
             out = self.out or Path("runs") / stem
-            runs = trainer.meta_train_seeds(self.keys, {seed: out / f"s{seed}" for seed in self.seeds}, self.resume)
+            runs = meta_train_seeds(self.keys, {seed: out / f"s{seed}" for seed in self.seeds}, self.resume)
         if ranks.is_main():
             names, logs = shlex.join(map(str, runs)), shlex.quote(str(out))
             print(f"trained: {names}")

@@ -2,10 +2,39 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
+
+
+def resumable(default: Any, **rules: Any) -> Any:  # noqa: ANN401  as pydantic's Field
+    """Make a key in which a resumed run may differ from the one that began; arguments as for ``Field``."""
+    return Field(default, json_schema_extra={"resumable": True}, **rules)
+
+
+def only(*users: str, default: Any, description: str, **rules: Any) -> Any:  # noqa: ANN401  as pydantic's Field
+    """Make a key that belongs to some values of its section's ``name``; the others refuse it."""
+    description = f"{', '.join(users)}: {description}"
+    return Field(default, description=description, json_schema_extra={"only": list(users)}, **rules)
+
+
+def trait(field: FieldInfo, name: str) -> Any:  # noqa: ANN401  whatever the trait holds
+    """Return what ``resumable`` or ``only`` noted of a key; None for any other."""
+    return field.json_schema_extra.get(name) if isinstance(field.json_schema_extra, dict) else None
+
+
+def resumable_keys(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the keys in which a resumed run may differ, as the argument ``exclude`` of ``model_dump``."""
+    keys: dict[str, Any] = {}
+    for key, field in kind.model_fields.items():
+        if trait(field, "resumable"):
+            keys[key] = True
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            inside = resumable_keys(field.annotation)
+            keys |= {key: inside} if inside else {}
+    return keys
 
 
 class Section(BaseModel):
@@ -20,6 +49,17 @@ class Section(BaseModel):
         if any(isinstance(each, int) and each >= 2**63 for each in values):
             raise PydanticCustomError("too_large", "Input should be less than 2**63")
         return value
+
+
+def unused(section: Section, table: str, name: str) -> Iterator[tuple[bool, str, str]]:
+    """Yield a contradiction for every key that is made with ``only`` and not for this ``name``; see ``Whole``."""
+    for key, field in type(section).model_fields.items():
+        users, value = trait(field, "only") or [name], getattr(section, key)
+        yield (
+            name not in users and value != field.default,
+            f"{table}.{key} = {value!r} with {table}.name = {name!r}",
+            f"only {' and '.join(users)} {'uses' if len(users) == 1 else 'use'} it; leave it out",
+        )
 
 
 class Whole(Section):

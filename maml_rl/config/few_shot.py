@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from maml_rl.config.base import NO_STEPS, Section, Whole
+from maml_rl.config.base import NO_STEPS, Section, Whole, resumable
 
 
 class Model(Section):
@@ -62,20 +62,20 @@ class FewShotConfig(Whole):
         "classes at once; random, one that is not trained",
     )
     data: str = Field(description="Task distribution: sinusoid, omniglot, or module:Class for your own FewShotTasks")
-    root: str | None = Field(None, description="omniglot: folder of its zips; None: the variable OMNIGLOT_ROOT")
+    root: str | None = resumable(None, description="omniglot: folder of its zips; None: the variable OMNIGLOT_ROOT")
     ways: int = Field(5, ge=2, description="Classes in a task, where there are classes")
     shots: int = Field(10, ge=1, description="Support examples of a task, of each class where there are classes")
     queries: int = Field(10, ge=1, description="Query examples of a task, of each class where there are classes")
     tasks: int = Field(25, ge=1, description="Tasks in an iteration")
-    iterations: int = Field(60_000, ge=1, description="Outer steps")
+    iterations: int = resumable(60_000, ge=1, description="Outer steps")
     log_every: int = Field(100, ge=1, description="Iterations in a row of metrics, and between two checkpoints")
     seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
-    device: str = Field("auto", description="auto, cpu or cuda; auto is cuda where there is one")
-    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores, of torchrun's ranks each its share")
+    device: str = resumable("auto", description="auto, cpu or cuda; auto is cuda where there is one")
+    threads: int = resumable(0, ge=0, description="CPU threads; 0: all cores, of torchrun's ranks each its share")
     model: Model = Field(Model(), description="The model that adapts")
     inner: FewShotInner = Field(FewShotInner(), description="The inner loop: adaptation to one task")
     outer: FewShotOuter = Field(FewShotOuter(), description="The outer step on the initial parameters")
-    evaluation: FewShotEvaluation = Field(FewShotEvaluation(), description="Adaptation to held-out tasks")
+    evaluation: FewShotEvaluation = resumable(FewShotEvaluation(), description="Adaptation to held-out tasks")
 
     @property
     def trained_steps(self) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, Strict
 
-from maml_rl.config.base import NO_STEPS, Section, Whole
+from maml_rl.config.base import NO_STEPS, Section, Whole, only, resumable, unused
 
 
 class Policy(Section):
@@ -47,18 +47,20 @@ class Outer(Section):
         ge=0,
         description="Weight of the E-MAML term, credit for exploration; exact at the number of episodes",
     )
-    max_kl: float = Field(0.01, gt=0, description="trpo: largest mean KL(old || new) of the adapted policies")
-    cg_iterations: int = Field(10, ge=1, description="trpo: conjugate-gradient iterations")
-    damping: float = Field(1e-5, ge=0, description="trpo: added to the Fisher matrix's diagonal")
-    backtracks: int = Field(15, ge=1, description="trpo: points that the line search tries")
-    backtrack_ratio: float = Field(0.8, gt=0, lt=1, description="trpo: factor between two tries")
-    fisher_subsample: int = Field(5, ge=1, description="trpo: use every n-th step of the data in Fisher products")
-    lr: float = Field(1e-3, gt=0, description="promp, adam: step size")
-    epochs: int = Field(5, ge=1, description="promp: steps on the same data")
-    clip: float = Field(0.3, gt=0, description="promp: clip the surrogate's ratio to 1 +- this")
-    inner_kl: float = Field(5e-4, ge=0, description="promp: coefficient of the KL penalty before adaptation")
-    inner_kl_target: float | None = Field(
-        None, gt=0, description="promp: adapt the coefficient towards this KL; None: keep it"
+    max_kl: float = only("trpo", default=0.01, gt=0, description="largest mean KL(old || new) of the adapted policies")
+    cg_iterations: int = only("trpo", default=10, ge=1, description="conjugate-gradient iterations")
+    damping: float = only("trpo", default=1e-5, ge=0, description="added to the Fisher matrix's diagonal")
+    backtracks: int = only("trpo", default=15, ge=1, description="points that the line search tries")
+    backtrack_ratio: float = only("trpo", default=0.8, gt=0, lt=1, description="factor between two tries")
+    fisher_subsample: int = only(
+        "trpo", default=5, ge=1, description="use every n-th step of the data in Fisher products"
+    )
+    lr: float = only("promp", "adam", default=1e-3, gt=0, description="step size")
+    epochs: int = only("promp", default=5, ge=1, description="steps on the same data")
+    clip: float = only("promp", default=0.3, gt=0, description="clip the surrogate's ratio to 1 +- this")
+    inner_kl: float = only("promp", default=5e-4, ge=0, description="coefficient of the KL penalty before adaptation")
+    inner_kl_target: float | None = only(
+        "promp", default=None, gt=0, description="adapt the coefficient towards this KL; None: keep it"
     )
 
 
@@ -83,6 +85,19 @@ class Evaluation(Section):
     )
 
 
+class Vector(Section):
+    """gymnasium environments: how they are stepped, and tasks for them."""
+
+    workers: int | None = resumable(None, ge=0, description="Processes that step them; None: this one, as 0")
+    worker_timeout: float | None = resumable(
+        None, ge=0.01, description="Seconds that a worker may take for an answer; None: 60"
+    )
+    vector_size: int | None = resumable(None, ge=1, description="Most at once; episodes come in waves; None: 64")
+    task_ranges: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(
+        {}, description="Attributes that make the task, each uniform in a range"
+    )
+
+
 class Config(Whole):
     """Meta-reinforcement learning with MAML."""
 
@@ -94,30 +109,25 @@ class Config(Whole):
     env: str = Field(description="Environment: a name, module:Class for your own, gymnasium:ID or metaworld:NAME")
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
-    workers: int = Field(0, ge=0, description="gymnasium environments: processes that step them; 0: this one")
-    worker_timeout: float = Field(60.0, ge=0.01, description="Seconds that a worker may take for an answer")
-    vector_size: int = Field(64, ge=1, description="gymnasium environments: most at once; episodes come in waves")
-    task_ranges: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(
-        {}, description="gymnasium environments: attributes that make the task, each uniform in a range"
-    )
+    vector: Vector = Field(Vector(), description="gymnasium environments: how they are stepped, and tasks for them")
     tasks: int = Field(40, ge=1, description="Tasks in an iteration")
     episodes: int = Field(20, ge=1, description="Episodes for each task and rollout")
-    iterations: int = Field(500, ge=1, description="Outer steps")
+    iterations: int = resumable(500, ge=1, description="Outer steps")
     seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
-    device: str = Field("auto", description="auto, cpu or cuda; auto is cuda where there is one")
-    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores, of torchrun's ranks each its share")
+    device: str = resumable("auto", description="auto, cpu or cuda; auto is cuda where there is one")
+    threads: int = resumable(0, ge=0, description="CPU threads; 0: all cores, of torchrun's ranks each its share")
     discount: float = Field(0.99, ge=0, le=1, description="Discount of rewards, per step")
     gae_lambda: float = Field(1.0, ge=0, le=1, description="Lambda of generalised advantage estimation")
     bootstrap_on_truncation: bool = Field(False, description="Value after a time limit: the baseline's, instead of 0")
     normalise_advantages: bool = Field(True, description="To mean 0 and standard deviation 1 in each task")
-    compare_gradients: int = Field(
+    compare_gradients: int = resumable(
         0, ge=0, description="Every n iterations, log the meta-gradient's noise and its cosine with others; 0: never"
     )
     policy: Policy = Field(Policy(), description="The policy")
     inner: Inner = Field(Inner(), description="The inner loop: adaptation to one task")
     outer: Outer = Field(Outer(), description="The outer step on the initial parameters")
     baseline: Baseline = Field(Baseline(), description="The baseline that advantages are taken against")
-    evaluation: Evaluation = Field(Evaluation(), description="Adaptation to held-out tasks")
+    evaluation: Evaluation = resumable(Evaluation(), description="Adaptation to held-out tasks")
 
     @property
     def trained_steps(self) -> int:
@@ -134,15 +144,8 @@ class Config(Whole):
         return _contradictions(self)
 
 
-_ONLY = {
-    "trpo": ("max_kl", "cg_iterations", "damping", "backtracks", "backtrack_ratio", "fisher_subsample"),
-    "promp": ("lr", "epochs", "clip", "inner_kl", "inner_kl_target"),
-    "adam": ("lr",),
-}
-
-
 def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
-    inner, outer, policy = config.inner, config.outer, config.policy
+    inner, outer, policy, vector = config.inner, config.outer, config.policy, config.vector
     yield inner.steps == 0, *NO_STEPS
     yield (
         config.evaluation.film and not config.evaluation.every,
@@ -165,8 +168,8 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         "the standard deviation would start below its floor and never move; give a lower min_std",
     )
     yield (
-        config.worker_timeout != Config.model_fields["worker_timeout"].default and config.workers == 0,
-        f"worker_timeout = {config.worker_timeout:g} with workers = 0",
+        vector.worker_timeout is not None and not vector.workers,
+        f"vector.worker_timeout = {vector.worker_timeout} with vector.workers = {vector.workers or 0}",
         "no worker could take that long; leave it out, or give workers",
     )
     yield (
@@ -189,13 +192,4 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         "outer.inner_kl_target with outer.inner_kl = 0",
         "doubling and halving keep 0; give inner_kl a value to start from",
     )
-    used = _ONLY[outer.name]
-    for key in sorted({key for keys in _ONLY.values() for key in keys} - set(used)):
-        default = Outer.model_fields[key].default
-        users = [name for name, keys in _ONLY.items() if key in keys]
-        whose = f"{' and '.join(users)} {'uses' if len(users) == 1 else 'use'}"
-        yield (
-            getattr(outer, key) != default,
-            f"outer.{key} = {getattr(outer, key)!r} with outer.name = {outer.name!r}",
-            f"only {whose} it; leave it out",
-        )
+    yield from unused(outer, "outer", outer.name)

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,18 +16,8 @@ from maml_rl.config.rl import Config
 AnyConfig = Config | FewShotConfig
 Kind = TypeVar("Kind", Config, FewShotConfig)
 
-MAY_DIFFER = {
-    "iterations",
-    "device",
-    "threads",
-    "evaluation",
-    "compare_gradients",
-    "workers",
-    "worker_timeout",
-    "vector_size",
-    "root",
-}
-"""Keys in which a run that is resumed may differ from the one that began."""
+MOVED: dict[str, Any] = {"workers": 0, "worker_timeout": 60.0, "vector_size": 64, "task_ranges": {}}
+"""Keys of [vector] that were at the top level once, with the defaults that runs of then were saved with."""
 
 SAID = 200
 """Letters of a wrong value that are shown of it."""
@@ -42,7 +32,9 @@ def explain(error: ValidationError, source: str) -> InputError:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         given = "" if problem["type"] == "missing" else f" (given: {_said(problem['input'])})"
-        if problem["type"] == "extra_forbidden":
+        if problem["type"] == "extra_forbidden" and key in MOVED:
+            lines.append(f"  {key}: it is vector.{key} now{given}")
+        elif problem["type"] == "extra_forbidden":
             lines.append(f"  {key}: there is no such key{given}; `maml-rl train --help` lists them")
         elif not key:
             lines += [f"  {each}" for each in problem["msg"].removeprefix("Value error, ").splitlines()]
@@ -70,6 +62,18 @@ def parse(values: dict[str, Any], source: str) -> AnyConfig:
         return (FewShotConfig if "data" in values else Config).model_validate(values)
     except ValidationError as error:
         raise explain(error, source) from None
+
+
+def parse_saved(values: dict[str, Any], source: str) -> AnyConfig:
+    """Validate a table of values that a run was saved with, also one from when [vector] was at the top level.
+
+    Raises:
+        InputError: As for ``parse``.
+    """
+    if "env" in values and "vector" not in values:
+        vector = {key: values[key] for key, default in MOVED.items() if values.get(key, default) != default}
+        values = {key: value for key, value in values.items() if key not in MOVED} | {"vector": vector}
+    return parse(values, source)
 
 
 def with_seed(config: Kind, seed: int) -> Kind:
@@ -148,7 +152,7 @@ def load(name: str | Path, **changes: object) -> AnyConfig:
         InputError: It is missing, not TOML, or not a valid configuration.
     """
     path = find(name)
-    values = parse_toml(path.read_bytes(), str(path)).model_dump()
+    values = _read(path.read_bytes(), str(path), parse).model_dump()
     for key, value in changes.items():
         values[key] = values[key] | value if isinstance(value, dict) and key in values else value
     return parse(values, str(path))
@@ -170,16 +174,22 @@ def tables(text: str | bytes) -> dict[str, Any]:
 
 
 def parse_toml(text: str | bytes, source: str) -> AnyConfig:
-    """Validate a configuration in TOML, also one in a run folder's [config]; ``source`` names it in errors.
+    """Validate a configuration that a run was saved with, in TOML; ``source`` names it in errors.
 
     Raises:
         InputError: It is not TOML, or not a valid configuration.
     """
+    return _read(text, source, parse_saved)
+
+
+def _read(text: str | bytes, source: str, validate: Callable[[dict[str, Any], str], AnyConfig]) -> AnyConfig:
     try:
         values = tables(text)
     except ValueError as error:
         raise InputError(f"{source} is not a TOML file: {error}") from None
-    return parse(values["config"] if isinstance(values.get("config"), dict) else values, source)
+    if isinstance(values.get("config"), dict):  # a run folder's
+        return parse_saved(values["config"], source)
+    return validate(values, source)
 
 
 def to_toml(config: AnyConfig) -> str:

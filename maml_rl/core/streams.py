@@ -20,4 +20,4 @@ class Purpose(IntEnum):
 
 def key(seed: int, purpose: Purpose, iteration: int = 0) -> Tensor:
     """The seed of a purpose in an iteration of the run with a seed."""
-    return random.fold(random.fold(torch.tensor(seed), purpose), iteration)
+    return random.fold_in(random.fold_in(torch.tensor(seed), purpose), iteration)

@@ -59,7 +59,7 @@ class Story(NamedTuple):
 
 
 def _places(scene: Scene) -> Tensor | None:
-    places = scene.env.places()
+    places = scene.env.positions()
     if places is None:
         return None
     return places.to(scene.noise.device, torch.float64).reshape(*scene.seeds.shape, 1, -1)
@@ -92,7 +92,7 @@ def play(scene: Scene) -> Iterator[Story]:
         if not story.live.any():
             break
     else:
-        scene.env.end_episodes()
+        scene.env.raise_deferred()
 
 
 def check(env: TaskEnv, chosen: Evaluation, split: str) -> None:
@@ -104,18 +104,20 @@ def check(env: TaskEnv, chosen: Evaluation, split: str) -> None:
     panels = chosen.tasks * (chosen.steps + 1) * (EPISODES_ON_A_MAP if env.map_only else 1)
     if env.max_batch is not None and panels > env.max_batch:
         raise InputError(
-            f"{chosen.tasks} tasks after 0 to {chosen.steps} steps are {panels} environments, more than vector_size = "
-            f"{env.max_batch}: draw fewer tasks or steps"
+            f"{chosen.tasks} tasks after 0 to {chosen.steps} steps are {panels} environments, more than the "
+            f"{env.max_batch} that step at once: draw fewer tasks or steps"
         )
     env.reset(env.held_out_tasks(1, split).to(env.device), torch.zeros(1, dtype=torch.int64, device=env.device))
-    places = env.places()
+    places = env.positions()
     name = type(env).__name__
     if places is not None and (places.ndim != 2 or len(places) != 1 or places.shape[1] not in (1, 2)):
-        raise InputError(f"{name}.places() returned {tuple(places.shape)} for one environment: return (1, 1) or (1, 2)")
+        raise InputError(
+            f"{name}.positions() returned {tuple(places.shape)} for one environment: return (1, 1) or (1, 2)"
+        )
     if not env.map_only:
         env.render(0)
     elif places is None:
-        raise InputError(f"{name} has map_only = True and no places(): define it, or render(index)")
+        raise InputError(f"{name} has map_only = True and no positions(): define it, or render(index)")
 
 
 def adapt(learner: Learner, env: TaskEnv, theta: Params, chosen: Evaluation, split: str) -> Scene:
@@ -151,7 +153,7 @@ def film(scene: Scene, path: Path, fps: int, quiet: bool = False) -> list[Path]:
     from maml_rl.pictures.video import Video
 
     (end,) = deque(play(scene), maxlen=1)
-    goals = scene.env.goals(scene.tasks.to(scene.env.device))
+    goals = scene.env.goal_positions(scene.tasks.to(scene.env.device))
     limits = None if end.paths is None else limits_of(end.paths.cpu(), None if goals is None else goals.cpu())
     with Video(path, fps) as video, ProgressLine("frame", int(end.lengths.max()) + 1, quiet=quiet) as line:
         for story in play(scene):

@@ -64,8 +64,8 @@ class Pictures(NamedTuple):
 
 def _task_name(config: Config) -> str:
     """What the numbers of a task are; "task" where the family does not say, or is code that is not here."""
-    if len(config.task_ranges) == 1:
-        return next(iter(config.task_ranges))
+    if len(config.vector.task_ranges) == 1:
+        return next(iter(config.vector.task_ranges))
     with contextlib.suppress(InputError, ImportError):
         name: str = maml_envs.family(config.env).task_name
         return name

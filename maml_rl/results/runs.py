@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
 from maml_envs import InputError
+from maml_rl.config.base import resumable_keys
 from maml_rl.config.rl import Config
-from maml_rl.config.toml import MAY_DIFFER, Kind, dotted, of_kind
+from maml_rl.config.toml import Kind, dotted, of_kind
 from maml_rl.runs.evaluation import latest_evaluation
 from maml_rl.runs.folder import parameters_of, read_config, read_made_with, read_metrics
 
@@ -68,8 +69,8 @@ METHODS = {"maml": "MAML", "pretrained": "pretrained", "oracle": "oracle", "rand
 """What each method is called in labels."""
 
 
-ENVIRONMENT = ("env", "preset", "horizon", "task_ranges")
-"""Keys that say what a return is of."""
+ENVIRONMENT = ("env", "preset", "horizon", "vector")
+"""Keys that say what a return is of, but for those of [vector] that are resumable."""
 
 
 class Group(NamedTuple):
@@ -82,8 +83,8 @@ class Group(NamedTuple):
 
 def _refuse_other_environments(runs: Sequence[Run[Config]]) -> None:
     def environment(run: Run[Config]) -> str:
-        values = {key: getattr(run.config, key) for key in ENVIRONMENT}
-        return ", ".join(f"{key} = {value!r}" for key, value in values.items() if value not in (None, {}))
+        values = run.config.model_dump(include=set(ENVIRONMENT), exclude=resumable_keys(Config))
+        return ", ".join(f"{key} = {value!r}" for key, value in dotted(values) if value is not None)
 
     first = environment(runs[0])
     for run in runs[1:]:
@@ -105,8 +106,10 @@ def grouped(runs: Sequence[Run[Config]]) -> list[Group]:
     """
     _refuse_other_environments(runs)
     found: dict[tuple[tuple[str, str], ...], list[Run[Config]]] = {}
+    same = resumable_keys(Config) | dict.fromkeys(("seed", *ENVIRONMENT), True)
+    del same["iterations"]
     for run in runs:
-        keys = dotted(run.config.model_dump(exclude=(MAY_DIFFER | {"seed", *ENVIRONMENT}) - {"iterations"}))
+        keys = dotted(run.config.model_dump(exclude=same))
         found.setdefault(tuple((key, _said(value)) for key, value in keys), []).append(run)
     groups = []
     for keys_of, members in found.items():

@@ -147,7 +147,7 @@ class Episodes:
         scan = self._scan_for(constants, noise.movedim(2, 0))
         self._step_number = 0
         end, steps = scan(constants, carry, noise.movedim(2, 0))
-        self.env.end_episodes()
+        self.env.raise_deferred()
         observations, actions, rewards, mask, behaviour, success = map_tensors(lambda x: x.movedim(0, 2), steps)
         return Trajectory(
             observations,
@@ -161,7 +161,7 @@ class Episodes:
         )
 
     def _scan_for(self, constants: Constants, noise: Tensor) -> Scan:
-        memory = self.env.step_memory
+        memory = self.env.graph_key
         if self._scan is None or memory is None or memory is not self._memory or not self._scan.fits(constants, noise):
             together = memory is not None and self.env.device.type == noise.device.type
             segment = recorder(noise.device) if together else None

@@ -84,7 +84,7 @@ def sample_at(learner: Learner, params: Params, draw: Draw, k: int) -> Trajector
 
 def keys_at(draw: Draw, k: int) -> Tensor:
     """Return the keys (S,) of the episodes before inner step k."""
-    return random.fold(draw.keys, k)
+    return random.fold_in(draw.keys, k)
 
 
 def adapt(learner: Learner, params: Params, batch: Batch, lr: Rate, axis: TaskAxis) -> Params:

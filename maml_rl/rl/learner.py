@@ -1,13 +1,14 @@
 """A configuration made real: its environments, policy and inner loop, and how it is seeded."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor
 
 import maml_envs
-from maml_envs import InputError, TaskEnv
+from maml_envs import InputError, TaskEnv, VectorOptions
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import with_seed
 from maml_rl.core.adapt import InnerLoop, Rates
@@ -89,15 +90,16 @@ def _policy(config: Config, env: TaskEnv, observed: int) -> Policy:
 def environments(
     config: Config, copies: int | None = None, drawn: bool = False, device: torch.device | None = None
 ) -> list[TaskEnv]:
-    """Make the environment that a configuration names, in copies as ``maml_envs.make`` gives them.
+    """Make the copies of the environment that a configuration names.
 
     One that is ``drawn`` is made so that it can draw itself, in this process. Without a device it is on the CPU.
     """
-    vector = maml_envs.Vector(vector_size=config.vector_size)
-    if not drawn:
-        vector = vector._replace(workers=config.workers, worker_timeout=config.worker_timeout)
-    mode = "rgb_array" if drawn else None
-    return maml_envs.make(config.env, config.preset, config.horizon, copies, vector, config.task_ranges, mode, device)
+    vector = VectorOptions(**config.vector.model_dump())
+    mode = None
+    if drawn:
+        vector, mode = vector._replace(workers=None, worker_timeout=None), "rgb_array"
+    make = partial(maml_envs.make, config.env, config.preset, config.horizon, vector, mode, device)
+    return maml_envs.make_copies(make, copies)
 
 
 def build(config: Config) -> Learner:

@@ -61,10 +61,10 @@ class Sampler:
         alone.
         """
         numbers = torch.arange(axis.own.start, axis.own.stop, device=keys.device)
-        seeds = random.fold(keys.unsqueeze(-1), numbers).reshape(-1, 1)
-        seeds = random.fold(seeds, torch.arange(episodes, device=keys.device))
-        noise = random.normal(random.fold(seeds, 0), (self.envs[0].horizon, self.policy.actions))
-        return noise.to(next(iter(params.values()))), random.fold(seeds, 1)
+        seeds = random.fold_in(keys.unsqueeze(-1), numbers).reshape(-1, 1)
+        seeds = random.fold_in(seeds, torch.arange(episodes, device=keys.device))
+        noise = random.normal(random.fold_in(seeds, 0), (self.envs[0].horizon, self.policy.actions))
+        return noise.to(next(iter(params.values()))), random.fold_in(seeds, 1)
 
     def rollout(self, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor, axis: TaskAxis) -> Trajectory:
         """Run B episodes of each of K S tasks, each task with parameters of its own.
@@ -89,7 +89,7 @@ class Sampler:
             for rows, columns in waves[copy :: len(envs)]:
                 own = {name: value[rows] for name, value in params.items()}
                 part = self._episodes[copy].play(own, tasks[rows], noise[rows, columns], seeds[rows, columns])
-                overwritten = len(waves) > len(envs) and envs[copy].step_memory is not None
+                overwritten = len(waves) > len(envs) and envs[copy].graph_key is not None
                 played.append(map_tensors(torch.clone, part) if overwritten else part)
             return played
 

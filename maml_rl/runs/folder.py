@@ -10,7 +10,8 @@ import filelock
 import tomli_w
 
 from maml_envs import InputError
-from maml_rl.config.toml import MAY_DIFFER, AnyConfig, parse, parse_toml, tables
+from maml_rl.config.base import resumable_keys
+from maml_rl.config.toml import AnyConfig, parse_saved, parse_toml, tables
 from maml_rl.core.tree import Params
 from maml_rl.machine.files import append, write
 from maml_rl.runs import checkpoint
@@ -24,7 +25,7 @@ def read_config(run: Path) -> AnyConfig:
     Raises:
         InputError: The folder has none, or not a valid one.
     """
-    return parse(_read_toml(run / "config.toml")["config"], f"{run / 'config.toml'}")
+    return parse_saved(_read_toml(run / "config.toml")["config"], f"{run / 'config.toml'}")
 
 
 def parameters_of(config: AnyConfig, which: str) -> str:
@@ -105,7 +106,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> I
 def _compare(run: Path, before: AnyConfig, now: AnyConfig) -> None:
     if type(before) is not type(now):
         raise InputError(f"{run} holds a run of another kind of learning; give another --out")
-    old, new = before.model_dump(exclude=MAY_DIFFER), now.model_dump(exclude=MAY_DIFFER)
+    old, new = (config.model_dump(exclude=resumable_keys(type(config))) for config in (before, now))
     differ = "\n  ".join(_differences(old, new))
     if differ:
         raise InputError(f"{run} was trained with another configuration; give another --out, or mend\n  {differ}")

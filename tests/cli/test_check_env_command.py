@@ -20,7 +20,7 @@ def said(make) -> dict[str, Finding]:
 
 @pytest.mark.parametrize("name", ["navigation", "half-cheetah-vel", "bandit", "tabular-mdp"])
 def test_our_own_environments_are_sound(name: str) -> None:
-    findings = said(lambda: maml_envs.make(name, copies=1)[0])
+    findings = said(lambda: maml_envs.make(name))
     assert {finding.level for finding in findings.values()} == {"ok"}
     assert len(findings) == 10
 
@@ -88,7 +88,7 @@ def test_a_broken_contract_ends_the_report() -> None:
         (["gym_probes:Unseeded"], 1, "error    determinism: "),
         (["half-cheetah-dir", "--preset", "finn2017"], 0, "observation (20,)"),
         (["pendulum.toml"], 0, "ok       contract: observation (3,), action Box(-1.0, 1.0, (1,), float32), horizon 30"),
-        (["gymnasium:Pendulum-v1"], 2, "Give ranges of its attributes in [task_ranges]"),
+        (["gymnasium:Pendulum-v1"], 2, "Give ranges of its attributes in [vector.task_ranges]"),
         (["navigatoin"], 2, "did you mean navigation?"),
     ],
 )
@@ -96,7 +96,7 @@ def test_the_command(
     arguments: list[str], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = 'env = "gymnasium:Pendulum-v1"\nhorizon = 30\n[task_ranges]\ng = [5, 15]\n'
+    text = 'env = "gymnasium:Pendulum-v1"\nhorizon = 30\n[vector.task_ranges]\ng = [5, 15]\n'
     (tmp_path / "pendulum.toml").write_text(text)
     monkeypatch.setattr(sys, "argv", ["maml-rl", "check-env", *arguments])
     with pytest.raises(SystemExit) as stop:

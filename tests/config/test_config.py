@@ -1,5 +1,6 @@
 """A configuration says what is wrong with it: the key, the value, and what it should be."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,22 @@ def test_every_problem_is_named_at_once() -> None:
     assert "\n  tasks: " in said
     assert "\n  outer.max_kl: " in said
     assert "\n  nonsense: " in said
+
+
+@pytest.mark.parametrize(
+    "line", ["workers = 2", "worker_timeout = 5.0", "vector_size = 8", "task_ranges = {g = [1, 2]}"]
+)
+def test_a_key_that_moved_says_where(line: str, tmp_path: Path) -> None:
+    key, _, value = line.partition(" = ")
+    given = "{'g': [1, 2]}" if key == "task_ranges" else value
+    (tmp_path / "my.toml").write_text(f'env = "gymnasium:Pendulum-v1"\n{line}\n')
+    for read in (lambda: load(tmp_path / "my.toml"), lambda: load("navigation", **{key: tomllib.loads(line)[key]})):
+        with pytest.raises(InputError) as caught:
+            read()
+        assert str(caught.value).split("\n")[1:] == [f"  {key}: it is vector.{key} now (given: {given})"]
+    others = "vector.workers = 1\n" if key == "worker_timeout" else ""
+    (tmp_path / "my.toml").write_text(f'env = "gymnasium:Pendulum-v1"\n{others}vector.{line}\n')
+    assert getattr(load(tmp_path / "my.toml").vector, key) not in (None, {})
 
 
 def numbers(model: type[BaseModel], table: str = "") -> list[tuple[str, Any]]:

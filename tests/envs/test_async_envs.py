@@ -17,8 +17,8 @@ import pytest
 import torch
 from tiny import finish, rows, same_checkpoint, tiny
 
-from maml_envs import GymnasiumTaskEnv, InputError, Vector, WorkerError
-from maml_envs.adapters.async_envs import Workers
+from maml_envs import GymnasiumTaskEnv, InputError, VectorOptions, WorkerError
+from maml_envs.adapters.async_envs import AsyncEnvs
 from maml_rl import meta_train
 from maml_rl.cli import main
 from maml_rl.config.toml import load
@@ -47,11 +47,11 @@ def wait_until_gone(pids: list[int]) -> None:
 
 
 def started(make: type, timeout: float = 30.0, workers: int = 2) -> GymnasiumTaskEnv:
-    return GymnasiumTaskEnv(make, Vector(workers, timeout))
+    return GymnasiumTaskEnv(make, VectorOptions(workers, timeout))
 
 
 def pids(env: GymnasiumTaskEnv) -> list[int]:
-    assert isinstance(env._batch, Workers)
+    assert isinstance(env._batch, AsyncEnvs)
     return env._batch.pids
 
 
@@ -88,7 +88,7 @@ def test_an_error_comes_with_its_own_traceback_task_and_environment() -> None:
 @pytest.mark.parametrize("fault", [7, 8, 9])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_that_a_lost_parent_would_raise_too_is_the_environments_own(fault: int, workers: int) -> None:
-    vector = Vector(workers=workers, worker_timeout=20.0)
+    vector = VectorOptions(workers=workers, worker_timeout=20.0)
     with closing(GymnasiumTaskEnv(gym_probes.Faulty, vector, where="probe")) as env:
         env.reset(torch.tensor([[9.0, 0], [9.0, fault]]), torch.arange(2))
         for _ in range(2):
@@ -257,8 +257,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 CONFIG = """
 env = "gym_probes:Faulty"
-workers = 2
-worker_timeout = 4.0
+vector.workers = 2
+vector.worker_timeout = 4.0
 tasks = 2
 episodes = 2
 iterations = 3
@@ -286,7 +286,7 @@ def test_training_that_loses_a_worker_keeps_its_checkpoint(
     assert checkpoint.load(folder / "run/checkpoint.pt").iteration == 1
     if fault == 2:  # goes on in this process: the number of workers may change
         monkeypatch.delenv("FAULT")
-        config = load("c.toml", workers=0, worker_timeout=60.0)
+        config = load("c.toml", vector={"workers": 0, "worker_timeout": None})
         meta_train(config, "run", resume=True, quiet=True)
         whole = meta_train(config, "whole", quiet=True)
         assert same_checkpoint(whole / "checkpoint.pt", folder / "run/checkpoint.pt")
@@ -307,7 +307,7 @@ class Mine(gym_probes.Counted):  # only here, and there is no guard
             time.sleep(1000)
         return super().step(action)
 
-config = Config(env="__main__:Mine", workers=2, tasks=2, episodes=4, iterations=int(sys.argv[1]), threads=1)
+config = Config(env="__main__:Mine", vector={"workers": 2}, tasks=2, episodes=4, iterations=int(sys.argv[1]), threads=1)
 print(maml_rl.meta_train(config, "run"))
 """
 
@@ -378,11 +378,14 @@ def test_a_second_ctrl_c_ends_a_stalled_run_at_once(folder: Path, script: list[s
 
 def test_keys_that_do_nothing_are_refused(tmp_path: Path) -> None:
     for changes, said in (
-        ({"workers": 2}, "workers = 2 does nothing for env = 'navigation', which steps its whole batch at once"),
-        ({"vector_size": 8}, "vector_size = 8 does nothing for env = 'navigation'"),
-        ({"task_ranges": {"g": (1.0, 2.0)}}, "task_ranges does nothing for env = 'navigation'"),
-        ({"worker_timeout": 5.0}, "worker_timeout = 5 with workers = 0: no worker could take that long"),
+        ({"workers": 2}, "vector.workers = 2 does nothing for env = 'navigation', which steps its whole batch at once"),
+        ({"vector_size": 8}, "vector.vector_size = 8 does nothing for env = 'navigation'"),
+        ({"task_ranges": {"g": (1.0, 2.0)}}, "vector.task_ranges does nothing for env = 'navigation'"),
+        (
+            {"worker_timeout": 5.0},
+            "vector.worker_timeout = 5.0 with vector.workers = 0: no worker could take that long",
+        ),
     ):
         with pytest.raises(InputError, match=said):
-            meta_train(tiny(**changes), tmp_path / "run", quiet=True)
+            meta_train(tiny(vector=changes), tmp_path / "run", quiet=True)
     assert not any(tmp_path.iterdir())

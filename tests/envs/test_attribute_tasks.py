@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import maml_envs
-from maml_envs import InputError
+from maml_envs import InputError, VectorOptions
 from maml_envs.adapters.attribute_tasks import RangedEnv
 
 Ranges = dict[str, tuple[float, float]]
@@ -106,7 +106,7 @@ REFUSED = {
     "read only": ("Hopper-v5", {"dt": (1, 2)}, "dt = 1 cannot be set: property 'dt'"),
     "order": ("Pendulum-v1", {"g": (3, 1)}, r"g = \[3, 1\] is no range: give \[low, high\] with low <= high"),
     "infinite": ("Pendulum-v1", {"g": (0, np.inf)}, r"g = \[0, inf\] is no range"),
-    "empty": ("Pendulum-v1", {}, r"has no sample_tasks and no set_task. Give ranges .* in \[task_ranges\]"),
+    "empty": ("Pendulum-v1", {}, r"has no sample_tasks and no set_task. Give ranges .* in \[vector.task_ranges\]"),
 }  # fmt: skip
 
 
@@ -114,7 +114,7 @@ REFUSED = {
 def test_what_is_refused(case: str) -> None:
     name, ranges, said = REFUSED[case]
     with pytest.raises(InputError, match=said):
-        maml_envs.make(f"gymnasium:{name}", task_ranges=ranges)
+        maml_envs.make(f"gymnasium:{name}", vector=VectorOptions(task_ranges=ranges))
 
 
 def test_an_empty_table_is_refused_by_itself() -> None:
@@ -127,12 +127,12 @@ def test_an_empty_table_is_refused_by_itself() -> None:
 def test_ids_that_are_not_there() -> None:
     for name, said in (("Pendulom-v1", "Did you mean: `Pendulum`"), ("no_such_module:X-v0", "no_such_module")):
         with pytest.raises(InputError, match=rf"^env = 'gymnasium:{name}': [\s\S]*{said}"):
-            maml_envs.make(f"gymnasium:{name}", task_ranges={"g": (1, 2)})
+            maml_envs.make(f"gymnasium:{name}", vector=VectorOptions(task_ranges={"g": (1, 2)}))
 
 
 def test_a_class_without_tasks_takes_ranges_and_one_with_tasks_does_not() -> None:
-    with pytest.raises(InputError, match="Counted draws its own tasks: leave task_ranges out"):
-        maml_envs.make("gym_probes:Counted", task_ranges={"goal": (1, 2)})
+    with pytest.raises(InputError, match="Counted draws its own tasks: leave them out"):
+        maml_envs.make("gym_probes:Counted", vector=VectorOptions(task_ranges={"goal": (1, 2)}))
     with pytest.raises(
         InputError, match=r"(?s)has no sample_tasks and no set_task.*def sample_tasks\(self, count, rng\)"
     ):
@@ -143,7 +143,7 @@ def test_a_class_without_tasks_takes_ranges_and_one_with_tasks_does_not() -> Non
 
 
 def test_the_batch_plays_its_tasks() -> None:
-    (env,) = maml_envs.make("gymnasium:Pendulum-v1", horizon=7, task_ranges={"g": (0, 20)})
+    env = maml_envs.make("gymnasium:Pendulum-v1", horizon=7, vector=VectorOptions(task_ranges={"g": (0, 20)}))
     env.reset(torch.tensor([[0.0], [0.0], [20.0]]), torch.tensor([5, 5, 5]))
     step = env.step(torch.zeros(3, 1))
     assert torch.equal(step.observation[0], step.observation[1])

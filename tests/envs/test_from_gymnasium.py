@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import maml_envs
-from maml_envs import GymnasiumTaskEnv, InputError, Vector, WorkerError, random
+from maml_envs import GymnasiumTaskEnv, InputError, VectorOptions, WorkerError, random
 from maml_envs.adapters.attribute_tasks import by_spec
 from maml_envs.adapters.spaces import Actions
 from maml_envs.task_env import HELD_OUT_SEED
@@ -29,8 +29,8 @@ HOPPER = partial(by_spec, gymnasium.spec("Hopper-v5"), None, {"gravity": (-12, -
 def run(env: GymnasiumTaskEnv, tasks: Tensor, episodes: int = 4, steps: int = 6) -> Trajectory:
     policy = GaussianPolicy(env.observation_space.shape[0], env.action_width, hidden=(8,))
     params = stack(policy.init(torch.Generator().manual_seed(0)), len(tasks))
-    seeds = random.fold(torch.arange(len(tasks)).unsqueeze(-1), torch.arange(episodes))
-    noise = random.normal(random.fold(seeds, 0), (steps, env.action_width)).float()
+    seeds = random.fold_in(torch.arange(len(tasks)).unsqueeze(-1), torch.arange(episodes))
+    noise = random.normal(random.fold_in(seeds, 0), (steps, env.action_width)).float()
     try:
         return rollout([env], policy, params, tasks, noise, seeds)
     finally:
@@ -53,8 +53,8 @@ def by_hand(goal: float, seed: int, actions: list[float]) -> list[tuple[list[flo
 
 @pytest.mark.parametrize(("workers", "size"), [(0, 64), (0, 1), (0, 3), (2, 64), (3, 5)])
 def test_episodes_are_those_of_the_environment_alone(workers: int, size: int) -> None:
-    found = run(GymnasiumTaskEnv(gym_probes.Counted, Vector(workers, 60.0, size)), GOALS)
-    seeds = random.fold(torch.arange(5).unsqueeze(-1), torch.arange(4))
+    found = run(GymnasiumTaskEnv(gym_probes.Counted, VectorOptions(workers, 60.0, size)), GOALS)
+    seeds = random.fold_in(torch.arange(5).unsqueeze(-1), torch.arange(4))
     for k in range(5):
         for b in range(4):
             steps = by_hand(GOALS[k].item(), int(seeds[k, b]), found.actions[k, b, :, 0].tolist())
@@ -70,7 +70,7 @@ def test_episodes_are_those_of_the_environment_alone(workers: int, size: int) ->
 def actions_of(env: GymnasiumTaskEnv, tasks: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """All observations and rewards of fixed actions, in waves of the environment's size."""
     drawn = random.normal(torch.arange(len(tasks)), (steps, env.action_width)).float()
-    seeds, waves = random.fold(torch.arange(len(tasks)), 1), range(0, len(tasks), env.max_batch or 1)
+    seeds, waves = random.fold_in(torch.arange(len(tasks)), 1), range(0, len(tasks), env.max_batch or 1)
     parts = []
     for rows in [slice(start, start + env.max_batch) for start in waves]:
         seen = [env.reset(tasks[rows], seeds[rows])]
@@ -92,22 +92,22 @@ def test_workers_and_waves_change_no_bit(make, ways: tuple[tuple[int, int]]) -> 
     whole = actions_of(GymnasiumTaskEnv(make), tasks, steps)
     assert whole[0].std(0).mean() > 0.05  # the tasks and seeds make a difference
     for workers, size in ways:
-        parts = actions_of(GymnasiumTaskEnv(make, Vector(workers, 60.0, size)), tasks, steps)
+        parts = actions_of(GymnasiumTaskEnv(make, VectorOptions(workers, 60.0, size)), tasks, steps)
         assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True)), (workers, size)
 
 
 def test_a_policys_episodes_do_not_depend_on_workers() -> None:
     tasks = GymnasiumTaskEnv(PENDULUM).sample_tasks(3, torch.Generator().manual_seed(5))
-    one, two = (run(GymnasiumTaskEnv(PENDULUM, Vector(n, 60.0, 8)), tasks, steps=30) for n in (0, 2))
+    one, two = (run(GymnasiumTaskEnv(PENDULUM, VectorOptions(n, 60.0, 8)), tasks, steps=30) for n in (0, 2))
     for a, b in zip([*one[:6], *one.behaviour], [*two[:6], *two.behaviour], strict=True):
         assert torch.equal(a, b)
-    waves = run(GymnasiumTaskEnv(PENDULUM, Vector(0, 60.0, 5)), tasks, steps=30)
+    waves = run(GymnasiumTaskEnv(PENDULUM, VectorOptions(0, 60.0, 5)), tasks, steps=30)
     torch.testing.assert_close(one.observations, waves.observations, rtol=1e-3, atol=1e-4)  # the policy's rounding
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_ended_environment_keeps_its_row(workers: int) -> None:
-    env = GymnasiumTaskEnv(gym_probes.Counted, Vector(workers))
+    env = GymnasiumTaskEnv(gym_probes.Counted, VectorOptions(workers))
     env.reset(GOALS[:3], torch.arange(3))
     steps = [env.step(torch.zeros(3, 1)) for _ in range(5)]  # Counted raises where one is stepped after its end
     env.close()
@@ -156,7 +156,7 @@ def test_how_long_an_episode_is() -> None:
     assert GymnasiumTaskEnv(gym_probes.Counted).horizon == 6
     assert GymnasiumTaskEnv(gym_probes.Counted, horizon=3).horizon == 3
     assert GymnasiumTaskEnv(PENDULUM).horizon == 200  # gymnasium's time limit
-    (env,) = maml_envs.make("gymnasium:Pendulum-v1", horizon=250, task_ranges={"g": (5, 15)})
+    env = maml_envs.make("gymnasium:Pendulum-v1", horizon=250, vector=VectorOptions(task_ranges={"g": (5, 15)}))
     assert env.horizon == 250
     env.reset(torch.tensor([[9.0]]), torch.arange(1))
     ends = [env.step(torch.zeros(1, 1)).truncated.item() for _ in range(250)]
@@ -170,8 +170,8 @@ def test_how_long_an_episode_is() -> None:
 
 
 def test_what_cannot_be_a_batch() -> None:
-    with pytest.raises(InputError, match=r"vector_size = 2 with workers = 3: .* use a vector_size that is a multiple"):
-        GymnasiumTaskEnv(gym_probes.Counted, Vector(3, 60.0, 2))
+    with pytest.raises(InputError, match=r"vector_size = 2 with vector.workers = 3: .* use a multiple of the workers"):
+        GymnasiumTaskEnv(gym_probes.Counted, VectorOptions(3, 60.0, 2))
 
     class Short(gym_probes.Counted):
         def sample_tasks(self, count, rng):

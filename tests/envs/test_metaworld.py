@@ -15,8 +15,8 @@ import torch
 from tiny import rows, tiny
 
 import maml_envs
-from maml_envs import InputError, Vector
-from maml_envs.adapters.metaworld import SEED, WIDTH, Idle, MetaWorld, metaworld_maker
+from maml_envs import InputError, VectorOptions
+from maml_envs.adapters.metaworld import SEED, WIDTH, MetaWorld, RobotPool, metaworld_maker
 from maml_rl import evaluate, meta_train
 
 
@@ -109,7 +109,7 @@ def test_an_unknown_name_says_what_there_is(name: str, said: str) -> None:
 @pytest.mark.usefixtures("stand_in")
 def test_ranges_are_refused() -> None:
     with pytest.raises(InputError, match="task_ranges does nothing for env = 'metaworld:arm-v3'"):
-        maml_envs.make("metaworld:arm-v3", task_ranges={"gravity": (0, 1)})
+        maml_envs.make("metaworld:arm-v3", vector=VectorOptions(task_ranges={"gravity": (0, 1)}))
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -141,7 +141,7 @@ def test_held_out_tasks_are_new_goals_or_new_environments() -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_each_row_plays_its_own_environment_whatever_came_before() -> None:
-    with closing(maml_envs.make("metaworld:ML10")[0]) as env:
+    with closing(maml_envs.make("metaworld:ML10")) as env:
         made = Arm.made
         tasks = torch.cat((env.held_out_tasks(3), env.held_out_tasks(2, "out")))
         for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 1, 1, 0, 3]):
@@ -156,7 +156,7 @@ def test_each_row_plays_its_own_environment_whatever_came_before() -> None:
 
 
 def test_idle_robots_are_taken_again_and_stay_in_their_process() -> None:
-    idle = Idle()
+    idle = RobotPool()
     one = idle.take(Arm)
     idle.give_back(one)
     assert not cloudpickle.loads(cloudpickle.dumps(idle))._waiting
@@ -209,7 +209,9 @@ def test_ml10_has_ten_environments_and_five_others(metaworld: ModuleType) -> Non
 def test_training_does_not_depend_on_workers(tmp_path: Any) -> None:
     runs = []
     for workers in (0, 2):
-        config = tiny(env="metaworld:reach-v3", workers=workers, horizon=4, iterations=1, inner={"steps": 1})
+        config = tiny(
+            env="metaworld:reach-v3", vector={"workers": workers}, horizon=4, iterations=1, inner={"steps": 1}
+        )
         runs.append(meta_train(config, tmp_path / str(workers), quiet=True))
     assert rows(runs[0]) == rows(runs[1])
     assert rows(runs[0])[0]["success/1"] == 0
@@ -219,7 +221,7 @@ def test_training_does_not_depend_on_workers(tmp_path: Any) -> None:
 
 @pytest.mark.usefixtures("metaworld")
 def test_workers_import_no_torch() -> None:
-    with closing(maml_envs.make("metaworld:reach-v3", vector=Vector(workers=1))[0]) as env:
+    with closing(maml_envs.make("metaworld:reach-v3", vector=VectorOptions(workers=1))) as env:
         env.reset(env.held_out_tasks(1), torch.zeros(1, dtype=torch.int64))
         (pid,) = env._batch.pids
         with open(f"/proc/{pid}/maps") as maps:

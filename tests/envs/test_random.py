@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_envs.random import fold, normal, uniform
+from maml_envs.random import fold_in, normal, uniform
 
 WORD = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -79,38 +79,38 @@ def test_uniform_stays_inside_the_open_interval_at_the_ends_of_the_range() -> No
 @pytest.mark.parametrize("data", [0, 1, -1, 7, 2**40, 2**63 - 1, -(2**63)])
 def test_fold_mixes_the_seed_then_the_data(data: int) -> None:
     expected = [signed(mix(mix(seed + GOLDEN & WORD) ^ (data * MIX_2 + GOLDEN & WORD))) for seed in SEEDS]
-    assert fold(int64(*SEEDS), data).tolist() == expected
-    assert fold(int64(*SEEDS), torch.tensor(data)).tolist() == expected
-    assert fold(torch.tensor(SEEDS[4]), data).tolist() == expected[4]
+    assert fold_in(int64(*SEEDS), data).tolist() == expected
+    assert fold_in(int64(*SEEDS), torch.tensor(data)).tolist() == expected
+    assert fold_in(torch.tensor(SEEDS[4]), data).tolist() == expected[4]
 
 
 def test_fold_broadcasts() -> None:
     seeds, tasks = int64(*SEEDS), torch.arange(4)
-    grid = fold(seeds.unsqueeze(-1), tasks)
+    grid = fold_in(seeds.unsqueeze(-1), tasks)
     assert grid.shape == (9, 4)
     assert grid.dtype == torch.int64
-    assert all(grid[i, k] == fold(seeds[i], int(k)) for i in range(9) for k in tasks)
+    assert all(grid[i, k] == fold_in(seeds[i], int(k)) for i in range(9) for k in tasks)
 
 
 def test_fold_gives_no_seed_twice() -> None:
-    grid = fold(torch.arange(300).unsqueeze(-1), torch.arange(300))
+    grid = fold_in(torch.arange(300).unsqueeze(-1), torch.arange(300))
     assert grid.unique().numel() == 300 * 300
-    nested = fold(fold(torch.arange(40).reshape(-1, 1, 1), torch.arange(40).unsqueeze(-1)), torch.arange(40))
+    nested = fold_in(fold_in(torch.arange(40).reshape(-1, 1, 1), torch.arange(40).unsqueeze(-1)), torch.arange(40))
     assert nested.unique().numel() == 40**3
 
 
 def test_one_bit_of_seed_or_data_changes_half_of_the_bits() -> None:
     seeds, data = torch.arange(500).unsqueeze(-1), torch.arange(3, 503).unsqueeze(-1)
     bit = torch.ones(64, dtype=torch.int64) << torch.arange(64)
-    for changed in (fold(seeds ^ bit, data), fold(seeds, data ^ bit)):
-        flipped = np.bitwise_count((changed ^ fold(seeds, data)).numpy().view(np.uint64))
+    for changed in (fold_in(seeds ^ bit, data), fold_in(seeds, data ^ bit)):
+        flipped = np.bitwise_count((changed ^ fold_in(seeds, data)).numpy().view(np.uint64))
         # The mean of 500 binomials of 64 fair bits: 32 within 5 of its standard deviations.
         assert np.abs(flipped.mean(0) - 32).max() < 5 * 4 / math.sqrt(500)
 
 
 @pytest.mark.parametrize("draw", [uniform, normal])
 def test_a_row_depends_on_its_own_seed_alone(draw) -> None:
-    seeds = fold(torch.tensor(3), torch.arange(60))
+    seeds = fold_in(torch.tensor(3), torch.arange(60))
     whole = draw(seeds, (5, 2))
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     assert torch.equal(draw(seeds[order], (5, 2)), whole[order])
@@ -128,7 +128,7 @@ def test_a_shorter_draw_is_the_start_of_a_longer_one(draw) -> None:
 
 def test_drawing_leaves_torch_random_state_alone() -> None:
     before = torch.get_rng_state()
-    normal(fold(torch.arange(5), 1), (3,))
+    normal(fold_in(torch.arange(5), 1), (3,))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -167,6 +167,8 @@ def test_normal_inverts_the_distribution_function() -> None:
 def test_neighbouring_seeds_positions_and_folds_are_unrelated() -> None:
     seeds = torch.arange(20000)
     here = normal(seeds, (4,))
-    streams = torch.cat([here, normal(seeds + 1, (4,)), normal(fold(seeds, 0), (4,)), normal(fold(seeds, 1), (4,))], -1)
+    streams = torch.cat(
+        [here, normal(seeds + 1, (4,)), normal(fold_in(seeds, 0), (4,)), normal(fold_in(seeds, 1), (4,))], -1
+    )
     correlation = torch.corrcoef(streams.T) - torch.eye(16, dtype=torch.float64)
     assert correlation.abs().max() < 5 / math.sqrt(20000)

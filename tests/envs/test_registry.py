@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -13,7 +14,7 @@ from probes import Good
 from torch import Tensor
 
 import maml_envs
-from maml_envs import InputError, Memory, Step, TaskEnv, check_contract
+from maml_envs import GraphKey, InputError, Step, TaskEnv, check_contract
 from maml_envs.bandit import Bandit
 from maml_envs.contract import ContractError
 from maml_envs.navigation import Navigation
@@ -62,7 +63,7 @@ def test_names() -> None:
     ],
 )
 def test_defaults(name: str, family: type[TaskEnv], copies: int, preset: str, horizon: int) -> None:
-    made = maml_envs.make(name)
+    made = maml_envs.make_copies(partial(maml_envs.make, name))
     assert [type(env) for env in made] == [family] * copies
     assert len({id(env) for env in made}) == copies
     assert [(env.preset, env.horizon) for env in made] == [(preset, horizon)] * copies
@@ -70,15 +71,29 @@ def test_defaults(name: str, family: type[TaskEnv], copies: int, preset: str, ho
 
 
 def test_options_reach_every_copy() -> None:
-    made = maml_envs.make("half-cheetah-vel", "finn2017", horizon=17, copies=3)
+    made = maml_envs.make_copies(partial(maml_envs.make, "half-cheetah-vel", "finn2017", horizon=17), 3)
     assert [(env.preset, env.horizon, env.dt) for env in made] == [("finn2017", 17, 0.01)] * 3
-    assert [env.horizon for env in maml_envs.make("navigation", horizon=5)] == [5]
+    assert maml_envs.make("navigation", horizon=5).horizon == 5
+
+
+def test_copies_are_closed_where_one_fails() -> None:
+    closed = []
+
+    class Closes(Good):
+        def close(self) -> None:
+            closed.append(self)
+
+    first = Closes()
+    copies = [first]
+    with pytest.raises(IndexError):
+        maml_envs.make_copies(copies.pop, 2)
+    assert closed == [first]
 
 
 @pytest.mark.parametrize("name", maml_envs.names())
 def test_our_own_environments_keep_the_contract(name: str) -> None:
     for preset in maml_envs.family(name).presets:
-        (env,) = maml_envs.make(name, preset, copies=1)
+        env = maml_envs.make(name, preset)
         check_contract(env)
         env.close()
 
@@ -196,11 +211,11 @@ def refusal(name: str, *options: str) -> str:
 def test_a_class_of_the_current_folder(write: Write, tmp_path: Path) -> None:
     assert str(tmp_path) not in sys.path
     write(my_walk=WALK)
-    made = maml_envs.make("my_walk:Walk")
+    made = maml_envs.make_copies(partial(maml_envs.make, "my_walk:Walk"))
     assert [type(env).__name__ for env in made] == ["Walk", "Walk"]
     assert [(env.preset, env.horizon) for env in made] == [("slow", 6)] * 2
     assert inspect.getfile(type(made[0])) == str(tmp_path / "my_walk.py")
-    (fast,) = maml_envs.make("my_walk:Walk", "fast", horizon=9, copies=1)
+    fast = maml_envs.make("my_walk:Walk", "fast", horizon=9)
     assert (fast.preset, fast.horizon) == ("fast", 9)
     assert sys.path.count(str(tmp_path)) == 1
 
@@ -209,12 +224,12 @@ def test_a_class_in_a_package(write: Write, tmp_path: Path) -> None:
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "inner.py").write_text(WALK)
     write()
-    assert type(maml_envs.make("my_package.inner:Walk")[0]).__module__ == "my_package.inner"
+    assert type(maml_envs.make("my_package.inner:Walk")).__module__ == "my_package.inner"
     assert "no module 'my_package.other' in " in refusal("my_package.other:Walk")
 
 
 def test_an_installed_class_is_found_too() -> None:
-    assert type(maml_envs.make("maml_envs.navigation:Navigation")[0]) is Navigation
+    assert type(maml_envs.make("maml_envs.navigation:Navigation")) is Navigation
 
 
 def test_presets_of_a_class_of_ones_own(write: Write) -> None:
@@ -336,16 +351,16 @@ def test_a_good_environment_passes() -> None:
 
 def test_what_stands_for_the_memory_of_steps_is_checked() -> None:
     class Remembers(Good):
-        given: object = Memory()
+        given: object = GraphKey()
 
         @property
-        def step_memory(self) -> object:
+        def graph_key(self) -> object:
             return self.given
 
     check_contract(Remembers())
     for wrong in (object(), 1, torch.zeros(2)):
         Remembers.given = wrong
-        with pytest.raises(InputError, match=r"step_memory is .*Give a maml_envs.Memory\(\) that you keep, or None"):
+        with pytest.raises(InputError, match=r"graph_key is .*Give a maml_envs.GraphKey\(\) that you keep, or None"):
             check_contract(Remembers())
 
 

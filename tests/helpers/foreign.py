@@ -134,7 +134,7 @@ cores = 2
 [config]
 env = "navigation"
 tasks = 3
-task_ranges = {gravity = [-10.0, -9]}
+vector.task_ranges = {gravity = [-10.0, -9]}
 [config.policy]
 hidden = [8, 8]
 [config.inner]

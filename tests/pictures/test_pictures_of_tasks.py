@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import maml_envs
-from maml_envs import GymnasiumTaskEnv, InputError, Step, TaskEnv
+from maml_envs import GymnasiumTaskEnv, InputError, Step, TaskEnv, VectorOptions
 from maml_envs.registry import make
 from maml_envs.robots.half_cheetah import HalfCheetahDirection
 from maml_envs.robots.mujoco_task import MujocoTask
@@ -36,7 +36,7 @@ PRESETS = [(name, preset) for name in maml_envs.names() for preset in maml_envs.
 
 
 def first(name: str, preset: str | None = None) -> TaskEnv:
-    return make(name, preset, copies=1)[0]
+    return make(name, preset)
 
 
 def begun(env: TaskEnv, batch: int = 2) -> Tensor:
@@ -71,18 +71,18 @@ def test_tasks_in_words(name: str) -> None:
 def test_places_move_with_the_agent(name: str, preset: str) -> None:
     env = first(name, preset)
     tasks = begun(env)
-    before = env.places()
+    before = env.positions()
     if not isinstance(env, MujocoTask):
         assert (before is None) == (name in ("bandit", "tabular-mdp"))
         return
     assert before.shape == (2, 2 if name.startswith(("ant", "humanoid")) else 1)
     kept = before.clone()
     env.state.qpos[0, 0] += 2.5
-    moved = env.places() - before
+    moved = env.positions() - before
     assert torch.equal(before, kept)  # a copy
     assert moved[0, 0] == pytest.approx(2.5)
     assert moved[0, 1:].abs().sum() + moved[1].abs().sum() < 1e-9
-    goals = env.goals(tasks)
+    goals = env.goal_positions(tasks)
     assert torch.equal(goals, tasks) if name == "ant-goal" else goals is None
     env.close()
 
@@ -91,10 +91,10 @@ def test_the_map_of_navigation() -> None:
     env = first("navigation")
     tasks = begun(env)
     assert env.map_only
-    assert torch.equal(env.goals(tasks), tasks)
-    before = env.places()
+    assert torch.equal(env.goal_positions(tasks), tasks)
+    before = env.positions()
     env.step(torch.tensor([[1.0, 0.0], [-0.5, 9.0]]))
-    assert env.places().flatten().tolist() == pytest.approx([0.1, 0.0, -0.05, 0.1])
+    assert env.positions().flatten().tolist() == pytest.approx([0.1, 0.0, -0.05, 0.1])
     assert before.abs().sum() == 0
 
 
@@ -102,8 +102,10 @@ def test_the_map_of_navigation() -> None:
 def test_what_has_no_picture_says_what_to_define(name: str) -> None:
     env = first(name)
     begun(env)
-    assert env.goals(env.held_out_tasks(2)) is None
-    with pytest.raises(InputError, match=r"cannot draw itself: define render\(index\) .* or places\(\) with map_only"):
+    assert env.goal_positions(env.held_out_tasks(2)) is None
+    with pytest.raises(
+        InputError, match=r"cannot draw itself: define render\(index\) .* or positions\(\) with map_only"
+    ):
         env.render(0)
 
 
@@ -165,10 +167,10 @@ class Probe(TaskEnv):
     def describe(self, task: Tensor) -> str:
         return "in its own words"
 
-    def places(self) -> Tensor:
+    def positions(self) -> Tensor:
         return torch.tensor([[3.0]])
 
-    def goals(self, tasks: Tensor) -> Tensor:
+    def goal_positions(self, tasks: Tensor) -> Tensor:
         return tasks[:, :1]
 
     def render(self, index: int = 0) -> np.ndarray:
@@ -189,8 +191,8 @@ def test_the_oracles_environment_forwards_all() -> None:
     assert told.reset(tasks, torch.zeros(1)).tolist() == [[0] * 17 + [6, 6]]
     assert told.step(torch.zeros(1, 6)).observation.tolist() == [[1] * 17 + [6, 6]]
     assert told.describe(tasks[0]) == "in its own words"
-    assert told.places().tolist() == [[3]]
-    assert told.goals(tasks).tolist() == [[6]]
+    assert told.positions().tolist() == [[3]]
+    assert told.goal_positions(tasks).tolist() == [[6]]
     assert told.render(4).tolist() == [[[4, 4, 4]]]
 
 
@@ -209,5 +211,5 @@ class Worded(gym_probes.Counted):
 
 def test_words_of_a_gymnasium_environment_and_of_ranges() -> None:
     assert GymnasiumTaskEnv(Worded).describe(torch.tensor([4.0])) == "for 4 steps"
-    (env,) = make("gymnasium:Pendulum-v1", copies=1, task_ranges={"g": (5.0, 15.0), "m": (0.5, 2.0)})
+    env = make("gymnasium:Pendulum-v1", vector=VectorOptions(task_ranges={"g": (5.0, 15.0), "m": (0.5, 2.0)}))
     assert env.describe(torch.tensor([12.0, 0.75])) == "g 12, m 0.75"

@@ -162,7 +162,9 @@ def test_what_happens_otherwise_the_second_time_is_refused(navigation: Path, tmp
 
 
 def test_gymnasium_environments_draw_themselves(folder: Path) -> None:
-    config = tiny(env="gymnasium:Pendulum-v1", iterations=1, task_ranges={"g": [5, 15]}, evaluation={"steps": 1})
+    config = tiny(
+        env="gymnasium:Pendulum-v1", iterations=1, vector={"task_ranges": {"g": [5, 15]}}, evaluation={"steps": 1}
+    )
     run = meta_train(config, folder / "pendulum", quiet=True)
     pygame = importlib.util.find_spec("pygame")
     if pygame is None:
@@ -192,17 +194,17 @@ class Odd(Navigation):
 
     wrong: torch.Tensor | None = None
 
-    def places(self) -> torch.Tensor | None:
+    def positions(self) -> torch.Tensor | None:
         return self.wrong
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (torch.zeros(1, 3), r"Odd.places\(\) returned \(1, 3\) for one environment: return \(1, 1\) or \(1, 2\)"),
-        (torch.zeros(1), r"Odd.places\(\) returned \(1,\)"),
-        (torch.zeros(2, 2), r"Odd.places\(\) returned \(2, 2\)"),
-        (None, r"Odd has map_only = True and no places\(\): define it, or render\(index\)"),
+        (torch.zeros(1, 3), r"Odd.positions\(\) returned \(1, 3\) for one environment: return \(1, 1\) or \(1, 2\)"),
+        (torch.zeros(1), r"Odd.positions\(\) returned \(1,\)"),
+        (torch.zeros(2, 2), r"Odd.positions\(\) returned \(2, 2\)"),
+        (None, r"Odd has map_only = True and no positions\(\): define it, or render\(index\)"),
     ],
 )
 def test_hooks_that_are_wrong_are_named(wrong: torch.Tensor | None, said: str) -> None:
@@ -215,7 +217,9 @@ def test_hooks_that_are_wrong_are_named(wrong: torch.Tensor | None, said: str) -
 def test_more_panels_than_environments() -> None:
     env = Navigation()
     env.max_batch = 59
-    with pytest.raises(InputError, match="2 tasks after 0 to 2 steps are 60 environments, more than vector_size = 59"):
+    with pytest.raises(
+        InputError, match="2 tasks after 0 to 2 steps are 60 environments, more than the 59 that step at once"
+    ):
         check(env, Evaluation(tasks=2, steps=2), "in")
     env.max_batch = 60
     check(env, Evaluation(tasks=2, steps=2), "in")

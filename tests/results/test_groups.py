@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from maml_envs import InputError
+from maml_rl.config.base import resumable_keys
 from maml_rl.config.rl import Config
-from maml_rl.config.toml import MAY_DIFFER
 from maml_rl.results.runs import Run, grouped
 
 
@@ -40,16 +40,14 @@ def test_labels_say_what_differs_within_a_method_and_no_more() -> None:
     }
 
 
-@pytest.mark.parametrize("key", sorted(MAY_DIFFER - {"root", "iterations"}))
+@pytest.mark.parametrize("key", sorted(resumable_keys(Config).keys() - {"iterations"}))
 def test_keys_that_may_differ_on_resuming_tell_nothing_apart(key: str) -> None:
     other = {
         "device": "cpu",
         "evaluation": {"tasks": 3},
-        "worker_timeout": 3.0,
-        "workers": 1,
+        "vector": {"workers": 1, "worker_timeout": 3.0, "vector_size": 9},
     }.get(key, 9)
-    both = {"workers": 1} if key == "worker_timeout" else {}
-    assert names(run(seed=1, **both), run(seed=2, **both | {key: other})) == {"MAML": ["s1", "s2"]}
+    assert names(run(seed=1), run(seed=2, **{key: other})) == {"MAML": ["s1", "s2"]}
 
 
 def test_runs_of_other_lengths_are_groups_of_their_own() -> None:
@@ -68,7 +66,7 @@ def test_one_seed_twice_is_refused() -> None:
         ({"env": "half-cheetah-dir", "preset": None, "horizon": None}, "b of env = 'half-cheetah-dir'; give"),
         ({"preset": None}, "b of env = 'navigation', horizon = 100; give"),
         ({"horizon": 50}, "b of env = 'navigation', preset = 'finn2017', horizon = 50; give"),
-        ({"task_ranges": {"g": (1.0, 2.0)}}, r"horizon = 100, task_ranges = \{'g': \(1.0, 2.0\)\}; give"),
+        ({"vector": {"task_ranges": {"g": (1.0, 2.0)}}}, r"horizon = 100, vector.task_ranges.g = \(1.0, 2.0\); give"),
     ],
 )
 def test_other_environments_are_refused_in_words(keys: dict[str, Any], said: str) -> None:

@@ -149,8 +149,8 @@ def test_axes_say_what_a_task_is(run: Path) -> None:
         "task",
     ]
     assert said(env="walker-dir") == "direction (1: forward, -1: backward)"
-    assert said(env="gymnasium:Pendulum-v1", task_ranges={"g": (5.0, 15.0)}) == "g"
-    assert said(env="gymnasium:Pendulum-v1", task_ranges={"g": (5.0, 15.0), "m": (1.0, 2.0)}) == "task"
+    assert said(env="gymnasium:Pendulum-v1", vector={"task_ranges": {"g": (5.0, 15.0)}}) == "g"
+    assert said(env="gymnasium:Pendulum-v1", vector={"task_ranges": {"g": (5.0, 15.0), "m": (1.0, 2.0)}}) == "task"
     assert said(env="not_here:Env") == "task"  # a run is drawn without its code
 
 

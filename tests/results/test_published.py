@@ -61,6 +61,6 @@ def test_it_is_of_an_environment_its_preset_and_its_horizon() -> None:
 
 def test_it_names_families_presets_and_horizons_there_are() -> None:
     for name, preset in published._ADAPTATION:
-        (env,) = maml_envs.make(name, preset, copies=1)
+        env = maml_envs.make(name, preset)
         assert env.horizon == published._HORIZON[name]
         env.close()

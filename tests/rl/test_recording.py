@@ -14,7 +14,7 @@ from robots import Make
 from tiny import tiny
 from torch import Tensor
 
-from maml_envs import InputError, Memory, Step, TaskEnv, ToldTask, random
+from maml_envs import GraphKey, InputError, Step, TaskEnv, ToldTask, random
 from maml_envs.physics.cuda_graph import Recording
 from maml_envs.robots.ant import AntDirection
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
@@ -37,15 +37,15 @@ class Walk(Numbered):
 
     def __init__(self) -> None:
         super().__init__()
-        self.place, self._memory = torch.zeros(0), Memory()
+        self.place, self._key = torch.zeros(0), GraphKey()
 
     @property
-    def step_memory(self) -> Memory:
-        return self._memory
+    def graph_key(self) -> GraphKey:
+        return self._key
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         if len(self.place) != len(seeds):
-            self.place, self.task, self._memory = torch.zeros(len(seeds)), tasks[:, 0].clone(), Memory()
+            self.place, self.task, self._key = torch.zeros(len(seeds)), tasks[:, 0].clone(), GraphKey()
         self.task.copy_(tasks[:, 0])
         self.place.copy_(random.uniform(seeds, ()))
         return self.place.unsqueeze(1)
@@ -96,8 +96,8 @@ def problem(env: TaskEnv, seed: int, tasks: int = 2) -> tuple[GaussianPolicy, Pa
     policy = GaussianPolicy(env.observation_space.shape[0], env.action_width, (5,))
     rows = [policy.init(torch.Generator().manual_seed(seed + k)) for k in range(tasks)]
     params = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-    seeds = random.fold(torch.arange(tasks).unsqueeze(-1) + 100 * seed, torch.arange(EPISODES))
-    noise = random.normal(random.fold(seeds, 0), (STEPS, env.action_width)).float()
+    seeds = random.fold_in(torch.arange(tasks).unsqueeze(-1) + 100 * seed, torch.arange(EPISODES))
+    noise = random.normal(random.fold_in(seeds, 0), (STEPS, env.action_width)).float()
     return policy, params, env.sample_tasks(tasks, torch.Generator().manual_seed(seed)), noise, seeds
 
 
@@ -191,7 +191,7 @@ def test_another_policy_is_recorded_anew(recorded: list[Recording]) -> None:
 def test_memory_is_freed_with_the_environment(on_warp: Make, recorded: list[Recording]) -> None:
     env = on_warp(HalfCheetahDirection)
     played(env, 1)
-    kept, recording = weakref.ref(scan._KEPT[env.step_memory]), weakref.ref(recorded.pop())
+    kept, recording = weakref.ref(scan._KEPT[env.graph_key]), weakref.ref(recorded.pop())
     env.close()
     gc.collect()
     assert (kept(), recording()) == (None, None)
@@ -242,7 +242,7 @@ class OwnStep(HalfCheetahDirection):
 def test_a_robot_with_a_step_of_its_own_promises_nothing(on_warp: Make, recorded: list[Recording]) -> None:
     env = on_warp(OwnStep)
     played(env, 1)
-    assert (env.step_memory, recorded) == (None, [])
+    assert (env.graph_key, recorded) == (None, [])
 
 
 def test_parameters_that_are_trained_are_no_part_of_the_recording(recorded: list[Recording]) -> None:

@@ -56,8 +56,8 @@ def stacked(tasks: int = 3, policy: GaussianPolicy = POLICY) -> Params:
 
 
 def run(made: list[TaskEnv], episodes: int = 4, steps: int = 6) -> tuple[Trajectory, Tensor, Tensor]:
-    seeds = random.fold(torch.arange(3).unsqueeze(-1), torch.arange(episodes))
-    noise = random.normal(random.fold(seeds, 0), (steps, 1)).float()
+    seeds = random.fold_in(torch.arange(3).unsqueeze(-1), torch.arange(episodes))
+    noise = random.normal(random.fold_in(seeds, 0), (steps, 1)).float()
     return rollout(made, POLICY, stacked(), TASKS, noise, seeds), noise, seeds
 
 
@@ -202,11 +202,11 @@ def test_an_environment_may_reuse_its_tensors() -> None:
 
 
 def half_cheetah(threads: int) -> Trajectory:
-    made = maml_envs.make("half-cheetah-dir", copies=2)
+    made = [maml_envs.make("half-cheetah-dir") for _ in range(2)]
     for env in made:
         env._threads = threads
     policy = GaussianPolicy(17, 6)
-    seeds = random.fold(torch.arange(3).unsqueeze(-1), torch.arange(4))
+    seeds = random.fold_in(torch.arange(3).unsqueeze(-1), torch.arange(4))
     noise = random.normal(seeds, (20, 6)).float()
     found = rollout(made, policy, stacked(3, policy), torch.tensor([[1.0], [-1.0], [1.0]]), noise, seeds)
     for env in made:
@@ -222,7 +222,7 @@ def test_same_bits_whatever_the_simulators_threads() -> None:
 
 def test_permuting_tasks_permutes_trajectories() -> None:
     order = torch.tensor([2, 0, 1])
-    seeds = random.fold(torch.arange(3).unsqueeze(-1), torch.arange(4))
+    seeds = random.fold_in(torch.arange(3).unsqueeze(-1), torch.arange(4))
     noise = random.normal(seeds, (6, 1)).float()
     one = rollout([Counter()], POLICY, stacked(), TASKS, noise, seeds)
     params = {name: value[order] for name, value in stacked().items()}

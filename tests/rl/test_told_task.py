@@ -29,7 +29,7 @@ def actions(env: TaskEnv) -> Tensor:
 
 @pytest.mark.parametrize("name", maml_envs.names())
 def test_the_observation_is_the_environments_and_then_the_task(name: str) -> None:
-    (plain,), (told,) = (maml_envs.make(name, copies=1), environments(tiny(env=name, horizon=None, method="oracle"), 1))
+    plain, (told,) = (maml_envs.make(name), environments(tiny(env=name, horizon=None, method="oracle"), 1))
     assert isinstance(told, ToldTask)
     tasks, seeds = plain.sample_tasks(BATCH, torch.Generator().manual_seed(1)), torch.arange(BATCH)
     numbers, own = tasks.flatten(1), plain.observation_space.shape[0]
@@ -48,7 +48,7 @@ def test_the_observation_is_the_environments_and_then_the_task(name: str) -> Non
 
 @pytest.mark.parametrize("name", ["navigation", "bandit", "tabular-mdp", "half-cheetah-vel"])
 def test_tasks_and_what_is_known_of_them_are_the_environments(name: str) -> None:
-    (env,) = maml_envs.make(name, copies=1)
+    env = maml_envs.make(name)
     told = ToldTask(env)
     drawn, again = (e.sample_tasks(4, torch.Generator().manual_seed(2)) for e in (env, told))
     assert torch.equal(drawn, again)

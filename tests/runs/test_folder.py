@@ -16,7 +16,7 @@ from tiny import files, tiny
 
 from maml_envs import InputError
 from maml_rl.config.rl import Config
-from maml_rl.config.toml import to_toml
+from maml_rl.config.toml import load, parse_toml, to_toml
 from maml_rl.machine.files import free_name
 from maml_rl.machine.files import write as write_file
 from maml_rl.runs.checkpoint import Checkpoint
@@ -261,13 +261,36 @@ def test_all_differing_keys_are_named(run: Path) -> None:
 
 
 def test_a_key_of_a_table_that_came_or_went_is_named(run: Path) -> None:
-    ranged = tiny(task_ranges={"g": (1.0, 2.0)})
-    with pytest.raises(InputError, match=r"task_ranges\.g: None there, \(1\.0, 2\.0\) now"):
+    ranged = tiny(vector={"task_ranges": {"g": (1.0, 2.0)}})
+    with pytest.raises(InputError, match=r"vector\.task_ranges\.g: None there, \(1\.0, 2\.0\) now"):
         opened(run, ranged)
     text = (run / "config.toml").read_text()
-    (run / "config.toml").write_text(text.replace("[config.task_ranges]", "[config.task_ranges]\ng = [1.0, 2.0]"))
-    with pytest.raises(InputError, match=r"task_ranges\.g: \(1\.0, 2\.0\) there, None now"):
+    (run / "config.toml").write_text(
+        text.replace("[config.vector.task_ranges]", "[config.vector.task_ranges]\ng = [1.0, 2.0]")
+    )
+    with pytest.raises(InputError, match=r"vector\.task_ranges\.g: \(1\.0, 2\.0\) there, None now"):
         opened(run, tiny())
+
+
+def at_the_top(text: str, table: str = "") -> str:
+    """A configuration in TOML as older versions saved it: all keys of [vector], before the first table."""
+    text = text.replace(f"[{table}vector.task_ranges]\n", "").replace(f"[{table}vector]\n", "")
+    return text.replace("tasks = 2\n", "workers = 0\nworker_timeout = 60.0\nvector_size = 8\ntasks = 2\n", 1).replace(
+        f"[{table}policy]", f"[{table}task_ranges]\ng = [1.0, 2.0]\n\n[{table}policy]"
+    )
+
+
+def test_a_run_from_before_the_table_of_gymnasium_environments_goes_on(run: Path) -> None:
+    config = tiny(vector={"vector_size": 8, "task_ranges": {"g": (1.0, 2.0)}})
+    text = at_the_top((run / "config.toml").read_text(), "config.")
+    (run / "config.toml").write_text(text)
+    assert read_config(run) == load(run / "config.toml") == config
+    assert parse_toml(at_the_top(to_toml(CONFIG)), "checkpoint.pt") == config
+    with pytest.raises(InputError, match=r"vector\.task_ranges\.g: \(1\.0, 2\.0\) there, None now"):
+        opened(run, CONFIG)
+    with opened(run, config):
+        pass
+    assert "[config.vector]\nvector_size = 8\n" in (run / "config.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -277,7 +300,7 @@ def test_a_key_of_a_table_that_came_or_went_is_named(run: Path) -> None:
         {"device": "cpu"},
         {"threads": 2},
         {"evaluation": {"tasks": 7, "every": 1}},
-        {"workers": 2, "worker_timeout": 5.0, "vector_size": 8},
+        {"vector": {"workers": 2, "worker_timeout": 5.0, "vector_size": 8}},
     ],
 )
 def test_what_may_differ_is_taken_over(changes: dict[str, Any], run: Path) -> None:

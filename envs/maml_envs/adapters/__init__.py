@@ -1,1 +1,1 @@
-"""Other people's environments as ours, and ours as gymnasium's."""
+"""Adapters: gymnasium's environments as TaskEnv, and a TaskEnv as gymnasium's."""

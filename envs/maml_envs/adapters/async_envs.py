@@ -27,7 +27,7 @@ import numpy as np
 
 from maml_envs import errors
 from maml_envs.adapters import attribute_tasks, metaworld, sync_envs
-from maml_envs.adapters.sync_envs import Array, MakeEnv, Rows
+from maml_envs.adapters.sync_envs import Array, MakeEnv, StepRows
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.physics import warnings
 
@@ -63,7 +63,7 @@ def _dumps(value: object) -> bytes:
 
 
 class _Worker:
-    """One process, the connection to it, and where its Python stack can be read."""
+    """A worker process, the connection to it, and the pipe that its Python stack comes from."""
 
     def __init__(self, number: int, timeout: float) -> None:
         self.number = number
@@ -87,14 +87,14 @@ class _Worker:
         self.connection = Connection(ours.detach())
 
     def stack(self) -> str:
-        """The Python stack that it left, where it crashed or was asked to show it."""
+        """Return the Python stack that it wrote when it crashed or was asked for it."""
         try:
             return os.read(self._stack, 1 << 16).decode(errors="replace")
         except BlockingIOError:
             return ""
 
     def show_stack(self) -> None:
-        """Ask a worker that does not answer where it is."""
+        """Ask a worker that does not answer for its Python stack."""
         self.process.send_signal(signal.SIGUSR1)
         time.sleep(0.2)
 
@@ -116,8 +116,8 @@ def _stop(workers: list[_Worker], grace: float = GRACE_S) -> None:
         workers.pop().close(deadline)
 
 
-class Workers:
-    """A Stepper whose environments are dealt to processes; see ``Stepper`` for what the methods do.
+class AsyncEnvs:
+    """``SyncEnvs`` whose environments are dealt to processes; the methods do the same.
 
     Whatever goes wrong ends all workers: the next step needs them all.
 
@@ -125,7 +125,7 @@ class Workers:
         make: Makes one environment; pickled by cloudpickle, so a class of a script or a notebook will do.
         width: Numbers in a flattened observation.
         names: Numbers of the environment's info to report.
-        mujoco: See ``Stepper``.
+        mujoco: See ``SyncEnvs``.
         count: Processes.
         timeout: Seconds that a process may take for an answer.
     """
@@ -139,14 +139,14 @@ class Workers:
         self._workers: list[_Worker] = []
         self.close = weakref.finalize(self, _stop, self._workers)  # also at exit, and when collected
         try:
-            stepper_arguments = _dumps((make, width, tuple(names), mujoco))
+            arguments = _dumps((make, width, tuple(names), mujoco))
             start = _dumps(sync_envs.serve)
             for number in range(count):
                 self._workers.append(_Worker(number, timeout))
             for worker in self._workers:
                 worker.connection.send(sys.path)
                 worker.connection.send_bytes(start)
-                worker.connection.send_bytes(stepper_arguments)
+                worker.connection.send_bytes(arguments)
             self._answers(self._workers, "start")
         except BaseException:
             self.close()
@@ -158,16 +158,16 @@ class Workers:
         return [worker.process.pid for worker in self._workers]
 
     def reset(self, tasks: Array, seeds: Sequence[int]) -> Array:
-        """Start an episode in every environment; each process gets a run of rows."""
+        """Start an episode in every environment; each process gets consecutive rows."""
         size = -(-len(tasks) // len(self._workers))
         self._parts = [slice(start, start + size) for start in range(0, len(tasks), size)]
         arguments = [(tasks[part], seeds[part], part.start) for part in self._parts]
         return np.concatenate(self._call("reset", arguments))
 
-    def step(self, actions: Array) -> Rows:
+    def step(self, actions: Array) -> StepRows:
         """Step the environments that live."""
         answers = self._call("step", [(actions[part],) for part in self._parts])
-        return Rows(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
+        return StepRows(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
 
     def _call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         asked = self._workers[: len(arguments)]
@@ -202,7 +202,7 @@ class Workers:
                     raise self._stalled(worker, method, timeout)
         return [answers[worker.number] for worker in asked]
 
-    def _receive(self, worker: _Worker, method: str) -> Any:  # noqa: ANN401  what the Stepper's method returns
+    def _receive(self, worker: _Worker, method: str) -> Any:  # noqa: ANN401  what the method of SyncEnvs returns
         try:
             succeeded, result = pickle.loads(worker.connection.recv_bytes())
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Tasks without a class: an environment's attributes, each uniform in a range, are the task."""
+"""Tasks made of an environment's attributes, each drawn uniformly from a range."""
 
 import difflib
 import inspect
@@ -31,22 +31,22 @@ def _is_number(value: object) -> bool:
 
 
 def mujoco_model(env: gymnasium.Env[Any, Any]) -> Any:  # noqa: ANN401  MuJoCo is not imported for environments without it
-    """The environment's MuJoCo model; None if it has none."""
+    """Return the environment's MuJoCo model, or None if it has none."""
     model = getattr(env.unwrapped, "model", None)
     return model if type(model).__module__.startswith("mujoco") else None
 
 
 def _element(key: str, array: NDArray[Any], index: str | None) -> Callable[[float], None]:
     if index is None and array.size != 1:
-        raise InputError(f"task_ranges: {key!r} has {array.size} numbers: name one, such as '{key}.0'")
+        raise InputError(f"vector.task_ranges: {key!r} has {array.size} numbers: name one, such as '{key}.0'")
     number = int(index or 0) if (index or "0").isdigit() else array.size
     if number >= array.size:
-        raise InputError(f"task_ranges: {key!r} has no number {index!r}: give 0 to {array.size - 1}")
+        raise InputError(f"vector.task_ranges: {key!r} has no number {index!r}: give 0 to {array.size - 1}")
     return partial(array.reshape(-1).__setitem__, number)
 
 
 def _of_model(key: str, model: Any) -> Callable[[float], None] | None:  # noqa: ANN401
-    """The setter of ``body_mass.torso`` and its like; None where the key has another form."""
+    """Return the setter of a key such as ``body_mass.torso``; None for keys of another form."""
     field, *rest = key.split(".")
     kind, _, quantity = field.partition("_")
     if key == "gravity":
@@ -55,17 +55,19 @@ def _of_model(key: str, model: Any) -> Callable[[float], None] | None:  # noqa: 
         return None
     fields = [name for name in dir(model) if name.partition("_")[0] in _KINDS]
     if not isinstance(getattr(model, field, None), np.ndarray):
-        raise InputError(f"task_ranges: {key!r}: a MuJoCo model has no {field!r}; {_near(field, fields)}")
+        raise InputError(f"vector.task_ranges: {key!r}: a MuJoCo model has no {field!r}; {_near(field, fields)}")
     named = getattr(model, {"dof": "jnt"}.get(kind, kind))
     count = model.njnt if kind == "dof" else len(getattr(model, field))
     names = [named(i).name or str(i) for i in range(count)]
     if rest[0] not in names:
-        raise InputError(f"task_ranges: {key!r}: no {kind} of the model is named {rest[0]!r}; {_near(rest[0], names)}")
+        raise InputError(
+            f"vector.task_ranges: {key!r}: no {kind} of the model is named {rest[0]!r}; {_near(rest[0], names)}"
+        )
     return _element(key, getattr(named(names.index(rest[0])), quantity), rest[1] if len(rest) == 2 else None)
 
 
 def _of_attributes(key: str, root: Any) -> Callable[[float], None]:  # noqa: ANN401
-    """The setter of a dotted path of attributes and, where it is made of digits, of an element of an array."""
+    """Return the setter of a dotted path of attributes; a last part of digits is an element of an array."""
     *path, last = key.split(".")
     if last.isdigit() and path:
         last = f"{path.pop()}.{last}"
@@ -73,22 +75,24 @@ def _of_attributes(key: str, root: Any) -> Callable[[float], None]:  # noqa: ANN
     for part in path:
         owner = getattr(owner, part, None)
     name, _, index = last.partition(".")
-    found = getattr(owner, name, None)
-    if isinstance(found, np.ndarray):
-        return _element(key, found, index or None)
-    if not _is_number(found) or index:
+    value = getattr(owner, name, None)
+    if isinstance(value, np.ndarray):
+        return _element(key, value, index or None)
+    if not _is_number(value) or index:
         known = [other for other in dir(owner) if not other.startswith("_") and _is_number(getattr(owner, other, None))]
-        what = f"is a {type(found).__name__} and not a number" if found is not None else "is not an attribute"
-        raise InputError(f"task_ranges: {key!r} {what} of {type(root).__name__}; {_near(name, known)}")
+        what = f"is a {type(value).__name__} and not a number" if value is not None else "is not an attribute"
+        raise InputError(f"vector.task_ranges: {key!r} {what} of {type(root).__name__}; {_near(name, known)}")
     return partial(setattr, owner, name)
 
 
 def _check(ranges: Ranges) -> None:
     if not ranges:
-        raise InputError("task_ranges is empty: give an attribute and its range, such as g = [5, 15]")
+        raise InputError("vector.task_ranges is empty: give an attribute and its range, such as g = [5, 15]")
     for key, (low, high) in ranges.items():
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-            raise InputError(f"task_ranges: {key} = [{low:g}, {high:g}] is no range: give [low, high] with low <= high")
+            raise InputError(
+                f"vector.task_ranges: {key} = [{low:g}, {high:g}] is no range: give [low, high] with low <= high"
+            )
 
 
 class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -112,7 +116,7 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         _check(ranges)
         if env.has_wrapper_attr("sample_tasks"):
-            raise InputError(f"task_ranges: {type(env.unwrapped).__name__} draws its own tasks: leave task_ranges out")
+            raise InputError(f"vector.task_ranges: {type(env.unwrapped).__name__} draws its own tasks: leave them out")
         self._keys = sorted(ranges)
         self._low, self._high = np.array([ranges[key] for key in self._keys], np.float64).T
         model = mujoco_model(env)
@@ -128,11 +132,11 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.set_task(self._low)
 
     def sample_tasks(self, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Uniform in the ranges, (count, keys)."""
+        """Draw values uniformly from the ranges, (count, keys)."""
         return rng.uniform(self._low, self._high, (count, len(self._keys)))
 
     def held_out_tasks(self, count: int, split: str) -> NDArray[np.float64]:
-        """Split "out": every value outside its range, by up to a quarter of the width, with the sign of the range."""
+        """Return fixed values; split "out" is outside each range by up to a quarter of its width, of its sign."""
         rng = np.random.default_rng(HELD_OUT_SEED)
         inside = self.sample_tasks(count, rng)
         if split == "in":
@@ -146,7 +150,7 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return np.asarray(np.where(upward, above, below), np.float64)
 
     def describe(self, task: NDArray[Any]) -> str:
-        """Every attribute and its value."""
+        """List every attribute with its value."""
         return ", ".join(f"{key} {value:.3g}" for key, value in zip(self._keys, task, strict=True))
 
     def set_task(self, task: NDArray[Any]) -> None:
@@ -155,7 +159,7 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             try:
                 setter(float(value))
             except (AttributeError, TypeError, ValueError) as error:
-                raise InputError(f"task_ranges: {key} = {float(value):g} cannot be set: {error}") from error
+                raise InputError(f"vector.task_ranges: {key} = {float(value):g} cannot be set: {error}") from error
         if self._derive is not None:
             self._derive()
 
@@ -163,9 +167,9 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 def by_class(
     kind: type[gymnasium.Env[Any, Any]], ranges: Ranges, render_mode: str | None = None
 ) -> gymnasium.Env[Any, Any]:
-    """An environment of a class that is called without arguments, or with a render mode if it is drawn and takes one.
+    """Make an environment of a class, with a render mode if one is given and the class takes it.
 
-    Its own tasks if there are no ranges.
+    Without ranges, it has tasks of its own.
     """
     options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
     env = kind(**options) if options.keys() <= inspect.signature(kind).parameters.keys() else kind()
@@ -175,7 +179,7 @@ def by_class(
 def by_spec(
     spec: EnvSpec, horizon: int | None, ranges: Ranges, render_mode: str | None = None
 ) -> gymnasium.Env[Any, Any]:
-    """An environment that gymnasium has registered; a horizon replaces its time limit."""
+    """Make an environment registered with gymnasium; a horizon replaces its time limit."""
     make = partial(gymnasium.make, spec, max_episode_steps=horizon, disable_env_checker=True)
     try:
         env = make(render_mode=render_mode)

@@ -1,4 +1,4 @@
-"""Any gymnasium environment with two more methods as a TaskEnv: a batch, stepped in this process or by workers."""
+"""A TaskEnv of any gymnasium environment with two more methods, stepped in this process or by workers."""
 
 import traceback
 from collections.abc import Callable
@@ -11,10 +11,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from maml_envs.adapters.async_envs import Workers
-from maml_envs.adapters.attribute_tasks import mujoco_model
+from maml_envs.adapters.async_envs import AsyncEnvs
+from maml_envs.adapters.attribute_tasks import Ranges, mujoco_model
 from maml_envs.adapters.spaces import Actions, observation_box
-from maml_envs.adapters.sync_envs import MakeEnv, Stepper, five, number
+from maml_envs.adapters.sync_envs import MakeEnv, SyncEnvs, as_number, checked_step
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.task_env import Step, TaskEnv
 
@@ -41,7 +41,7 @@ def _kind(value: object) -> str:
 
 
 def _with_traceback(call: Callable[[], T]) -> T:
-    """An error of the environment itself becomes a WorkerError with its traceback, as from a worker."""
+    """Call the environment; turn an error of its own code into a WorkerError with the traceback, as from a worker."""
     try:
         return call()
     except (InputError, WorkerError):
@@ -50,16 +50,38 @@ def _with_traceback(call: Callable[[], T]) -> T:
         raise WorkerError(f"the environment raised an error. Its own traceback:\n{traceback.format_exc()}") from error
 
 
-class Vector(NamedTuple):
-    """How gymnasium environments are stepped. What is sampled depends on none of it but for the policy's rounding."""
+class VectorOptions(NamedTuple):
+    """Options for gymnasium environments: how they are stepped, and attributes that make the task; None: not given.
 
-    workers: int = 0  # processes; 0: in this one
-    worker_timeout: float = 60.0  # seconds for a worker's answer
-    vector_size: int = 64  # most environments at once
+    Samples do not depend on how environments are stepped, except for the policy's rounding.
+    """
+
+    workers: int | None = None  # processes that step them; None or 0: this one
+    worker_timeout: float | None = None  # seconds for a worker's answer; None: 60
+    vector_size: int | None = None  # most environments at once; None: 64
+    task_ranges: Ranges | None = None  # (low, high) by attribute; none: the environment draws its own tasks
+
+    def refuse(self, name: str) -> None:
+        """Refuse these options for an environment that steps its whole batch at once.
+
+        Raises:
+            InputError: One of them was given.
+        """
+        if self.task_ranges:
+            raise InputError(
+                f"vector.task_ranges does nothing for env = {name!r}, which draws its own tasks: leave it out, or use "
+                "env = 'gymnasium:ID'"
+            )
+        for key, value in self._replace(task_ranges=None)._asdict().items():
+            if value is not None:
+                raise InputError(
+                    f"vector.{key} = {value} does nothing for env = {name!r}, which steps its whole batch at once: "
+                    "leave it out"
+                )
 
 
 class GymnasiumTaskEnv(TaskEnv):
-    """A batch of one gymnasium environment's copies.
+    """A batch of copies of a gymnasium environment.
 
     The environment has ``sample_tasks(count, rng)``, ``set_task(task)`` and, if it likes, ``held_out_tasks(count,
     split)``. Every episode is ``set_task(row)``, ``reset(seed=...)`` and then steps until it ends: nothing else may
@@ -71,7 +93,7 @@ class GymnasiumTaskEnv(TaskEnv):
 
     Args:
         make: Makes one environment.
-        vector: Workers, and how many environments there are at once.
+        vector: Workers, and how many environments there are at once. Its ranges of attributes are for ``make``.
         horizon: Most steps in an episode; None for the environment's own ``horizon`` or time limit.
         where: Names the environment in errors.
 
@@ -80,48 +102,49 @@ class GymnasiumTaskEnv(TaskEnv):
     """
 
     def __init__(
-        self, make: MakeEnv, vector: Vector | None = None, horizon: int | None = None, where: str | None = None
+        self, make: MakeEnv, vector: VectorOptions | None = None, horizon: int | None = None, where: str | None = None
     ) -> None:
-        vector = vector or Vector()
+        vector = vector or VectorOptions()
+        self._workers, self._timeout = vector.workers or 0, vector.worker_timeout or 60.0
+        self.max_batch: int = vector.vector_size or 64
         self._env = make()
         where = where or type(self._env.unwrapped).__name__
         missing = [name for name in ("sample_tasks", "set_task") if not callable(self._reach(name))]
         if missing:
             raise InputError(
                 f"{where}: the environment has no {' and no '.join(missing)}. Give ranges of its attributes in "
-                f"[task_ranges], or write methods like\n{METHODS}"
+                f"[vector.task_ranges], or write methods like\n{METHODS}"
             )
-        if vector.vector_size < max(1, vector.workers):
+        if self.max_batch < max(1, self._workers):
             raise InputError(
-                f"vector_size = {vector.vector_size} with workers = {vector.workers}: some workers would have no "
-                "environment; use a vector_size that is a multiple of workers"
+                f"vector.vector_size = {self.max_batch} with vector.workers = {self._workers}: some workers would have "
+                "no environment; use a multiple of the workers"
             )
         limit = self._env.spec.max_episode_steps if self._env.spec is not None else None
-        own = self._reach("horizon")
-        steps = horizon or (int(own) if isinstance(own, Integral) else limit)
+        horizon_of_env = self._reach("horizon")
+        steps = horizon or (int(horizon_of_env) if isinstance(horizon_of_env, Integral) else limit)
         if steps is None:
             raise InputError(f"{where}: nothing says how long an episode is; give horizon = 200, or another number")
         self.horizon = steps
-        self.max_batch = vector.vector_size
         self.observation_space = observation_box(self._env.observation_space, where)
         self._actions = Actions.of(self._env.action_space, where)
         self.action_space = self._actions.policy_space()
-        self._where, self._vector, self._make = where, vector, make
+        self._where, self._make = where, make
         self._flat = True  # a task is one number, and not a row
         self._names = self._info_names()
-        self._batch: Stepper | Workers | None = None
+        self._batch: SyncEnvs | AsyncEnvs | None = None
 
     def _reach(self, name: str) -> Any:  # noqa: ANN401  an attribute of the environment or of one inside its wrappers
         return self._env.get_wrapper_attr(name) if self._env.has_wrapper_attr(name) else None
 
     def _info_names(self) -> list[str]:
-        """The names of numbers in the info of a first step."""
+        """Return the names of the numbers in the info of a first step."""
         (task,) = self._rows(self._reach("sample_tasks")(1, np.random.default_rng(0)), 1)
         self._reach("set_task")(self._own(task[None])[0])
         self._env.reset(seed=0)
         middle = self._actions(np.zeros((1, self.action_width)))[0]
-        info = five(self._env.step(middle))[4]
-        return [name for name, value in info.items() if not np.isnan(number(value))]
+        info = checked_step(self._env.step(middle))[4]
+        return [name for name, value in info.items() if not np.isnan(as_number(value))]
 
     def _rows(self, tasks: ArrayLike, count: int) -> NDArray[np.float32]:
         try:
@@ -136,34 +159,34 @@ class GymnasiumTaskEnv(TaskEnv):
         return rows[:, None] if self._flat else rows
 
     def _own(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Tasks as the environment gave them: numbers, or rows."""
+        """Return tasks in the form the environment gave them: numbers, or rows."""
         return rows[:, 0] if self._flat else rows
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """The environment's own tasks, from a numpy generator that follows from this one."""
+        """Draw the environment's own tasks, with a numpy generator seeded from this one."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         return torch.from_numpy(self._rows(self._reach("sample_tasks")(count, rng), count))
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """The environment's own ``held_out_tasks(count, split)`` if it has that, else draws from a fixed seed."""
-        own = self._reach("held_out_tasks")
-        if own is None:
+        """Return the environment's own ``held_out_tasks(count, split)``, or draw from a fixed seed if it has none."""
+        held_out_tasks = self._reach("held_out_tasks")
+        if held_out_tasks is None:
             return super().held_out_tasks(count, split)
-        return torch.from_numpy(self._rows(own(count, split), count))
+        return torch.from_numpy(self._rows(held_out_tasks(count, split), count))
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
-        """Set the tasks, reset from the seeds' lower 31 bits, which is what the narrowest generators take."""
-        if self._batch is None or (isinstance(self._batch, Workers) and not self._batch.close.alive):
+        """Set the tasks and reset from the seeds' lower 31 bits, all that the narrowest generators take."""
+        if self._batch is None or (isinstance(self._batch, AsyncEnvs) and not self._batch.close.alive):
             mujoco = mujoco_model(self._env) is not None
             arguments = (self._make, self.observation_space.shape[0], self._names, mujoco)
-            workers = self._vector.workers
-            self._batch = Workers(*arguments, workers, self._vector.worker_timeout) if workers else Stepper(*arguments)
+            workers = self._workers
+            self._batch = AsyncEnvs(*arguments, workers, self._timeout) if workers else SyncEnvs(*arguments)
         starts = (seeds & 0x7FFFFFFF).tolist()
         batch, rows = self._batch, self._own(tasks.to(torch.float32).numpy())
         return torch.from_numpy(_with_traceback(lambda: batch.reset(rows, starts)))
 
     def step(self, action: Tensor) -> Step:
-        """Step the environments that live."""
+        """Step the environments whose episode goes on."""
         if self._batch is None:
             raise RuntimeError("call reset(tasks, seeds) before step(action)")
         batch, actions = self._batch, self._actions(action.numpy())
@@ -172,17 +195,17 @@ class GymnasiumTaskEnv(TaskEnv):
         return Step(observation, reward, terminated, truncated, dict(zip(self._names, info.unbind(-1), strict=True)))
 
     def describe(self, task: Tensor) -> str:
-        """In the words of the environment's own ``describe(task)`` if it has that."""
-        own = self._reach("describe")
-        return super().describe(task) if own is None else str(own(self._own(task[None].numpy())[0]))
+        """Return the environment's own ``describe(task)`` if it has one, else its numbers."""
+        describe = self._reach("describe")
+        return super().describe(task) if describe is None else str(describe(self._own(task[None].numpy())[0]))
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
-        """The environment's own picture, where it was made with render_mode "rgb_array", without workers.
+        """Return the environment's own picture; needs render_mode "rgb_array" and no workers.
 
         Raises:
             InputError: It draws no RGB array.
         """
-        if not isinstance(self._batch, Stepper) or self._env.render_mode != "rgb_array":
+        if not isinstance(self._batch, SyncEnvs) or self._env.render_mode != "rgb_array":
             raise InputError(f"{self._where} draws no picture: {PICTURE}")
         if mujoco_model(self._env) is not None:
             from maml_envs.physics.renderer import choose_backend

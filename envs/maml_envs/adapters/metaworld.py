@@ -1,4 +1,4 @@
-"""Meta-World's benchmarks as one gymnasium environment whose tasks are rows; Meta-World itself need not be there."""
+"""Meta-World's benchmarks as a gymnasium environment whose tasks are rows; imports Meta-World only when used."""
 
 import difflib
 import pickle
@@ -24,24 +24,24 @@ SEED = 0
 """Of the training goals, whatever the seed of training; held-out goals are those of the next seed, as in ML1."""
 
 
-class Idle:
-    """Robots that no episode needs now: loading one takes as long as some hundred steps. A pickled one is empty."""
+class RobotPool:
+    """Idle robots, kept for reuse: loading one takes as long as some hundred steps. Pickled, it is empty."""
 
     def __init__(self) -> None:
         self._waiting: dict[type, list[Any]] = {}
 
     def take(self, kind: type) -> Any:  # noqa: ANN401  a SawyerXYZEnv
-        """One of a class."""
+        """Take a robot of a class out, or load one."""
         waiting = self._waiting.get(kind)
         return waiting.pop() if waiting else kind()
 
     def give_back(self, robot: object) -> None:
-        """One that ``take`` gave."""
+        """Put back a robot that ``take`` gave."""
         self._waiting.setdefault(type(robot), []).append(robot)
 
-    def __reduce__(self) -> tuple[type["Idle"], tuple[()]]:
-        """Nothing of it goes to another process."""
-        return Idle, ()
+    def __reduce__(self) -> tuple[type["RobotPool"], tuple[()]]:
+        """Pickle as an empty pool: robots stay in their process."""
+        return RobotPool, ()
 
 
 class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -62,27 +62,27 @@ class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Args:
         name: An environment of Meta-World's, which makes ML1; or ML10, ML25 or ML45.
-        idle: Where robots of other environments wait.
+        robots: Where those of other environments wait.
 
     Source: Yu et al. 2019, Meta-World (arXiv 1910.10897), and its package.
     """
 
     horizon = 500
 
-    def __init__(self, name: str, idle: Idle) -> None:
+    def __init__(self, name: str, robots: RobotPool) -> None:
         from metaworld import env_dict
 
         known = env_dict.ALL_V3_ENVIRONMENTS
         split = getattr(env_dict, f"{name}_V3") if name in BENCHMARKS else {"train": {name: known[name]}, "test": {}}
         self._train, self._test = list(split["train"]), list(split["test"])
         self._kinds = [*split["train"].values(), *split["test"].values()]
-        self._idle = idle
+        self._robots = robots
         self._goals: dict[tuple[bool, int], NDArray[np.float64]] = {}
-        self._robot = idle.take(self._kinds[0])
+        self._robot = robots.take(self._kinds[0])
         super().__init__(self._robot)
 
     def _tasks(self, test: bool, seed: int) -> NDArray[np.float64]:
-        """Tasks (environments, GOALS, 1 + WIDTH); drawing those of one environment takes about a second."""
+        """Return tasks (environments, GOALS, 1 + WIDTH); drawing those of one environment takes about a second."""
         import metaworld
 
         if (test, seed) not in self._goals:
@@ -96,15 +96,15 @@ class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._goals[test, seed]
 
     def sample_tasks(self, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Training tasks; none twice before all of an environment's have come."""
+        """Draw training tasks; none comes twice before all of its environment's have come once."""
         tasks, turn = self._tasks(False, SEED), np.arange(count)
         environments = rng.permutation(len(tasks))[turn % len(tasks)]
         goals = rng.permuted(np.tile(np.arange(GOALS), (len(tasks), 1)), axis=1)
-        chosen: NDArray[np.float64] = tasks[environments, goals[environments, turn // len(tasks) % GOALS]]
-        return chosen
+        rows: NDArray[np.float64] = tasks[environments, goals[environments, turn // len(tasks) % GOALS]]
+        return rows
 
     def held_out_tasks(self, count: int, split: str) -> NDArray[np.float64]:
-        """The first ``count`` of the split, environments in turn.
+        """Return the first ``count`` tasks of the split, environments in turn.
 
         Raises:
             InputError: There are fewer, or no such split.
@@ -124,15 +124,15 @@ class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
 
         kind = self._kinds[int(task[0])]
         if type(self._robot) is not kind:
-            self._idle.give_back(self._robot)
-            self.env = self._robot = self._idle.take(kind)
+            self._robots.give_back(self._robot)
+            self.env = self._robot = self._robots.take(kind)
         vector = task[1 : 1 + self._robot._random_reset_space.low.size].astype(np.float64)
         data = {"env_cls": kind, "rand_vec": vector, "partially_observable": True}
         self._robot.set_task(Task(kind.__name__, pickle.dumps(data)))
 
 
 def metaworld_maker(name: str) -> MakeEnv:
-    """What makes the environment of "metaworld:NAME".
+    """Return the function that makes the environment of "metaworld:NAME".
 
     Raises:
         InputError: Meta-World is not installed, or has no such environment.
@@ -151,4 +151,4 @@ def metaworld_maker(name: str) -> MakeEnv:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
         raise InputError(f"env = '{BY_METAWORLD}{name}': Meta-World has no {name!r}; {hint}")
-    return partial(MetaWorld, name, Idle())
+    return partial(MetaWorld, name, RobotPool())

@@ -1,4 +1,4 @@
-"""The spaces of a gymnasium environment as a policy sees them: flat rows of numbers."""
+"""Spaces of a gymnasium environment as a policy sees them: flat rows of numbers."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from maml_envs.errors import InputError
 
 
 def observation_box(space: gymnasium.Space[Any], where: str) -> spaces.Box:
-    """The space of flattened observations, float32.
+    """Return the space of flattened observations, float32.
 
     Args:
         space: A Box of any shape, or a Dict or Tuple of such spaces: what ``gymnasium.spaces.flatten`` flattens.
@@ -32,7 +32,7 @@ def observation_box(space: gymnasium.Space[Any], where: str) -> spaces.Box:
 
 
 class Actions(NamedTuple):
-    """From rows of a policy to the environment's actions.
+    """The map from a policy's rows to the environment's actions.
 
     A Discrete action is a one-hot row. A dimension of a Box that is bounded on both sides is -1 ... 1 for the policy,
     clipped, spanning the bounds; any other is passed on as it is, clipped to the bound that it has.
@@ -46,7 +46,7 @@ class Actions(NamedTuple):
 
     @classmethod
     def of(cls, space: gymnasium.Space[Any], where: str) -> "Actions":
-        """Read it off the environment's action space; ``where`` names the environment in errors.
+        """Make it from the environment's action space; ``where`` names the environment in errors.
 
         Raises:
             InputError: It is neither a Box of floating-point numbers nor Discrete.
@@ -66,13 +66,13 @@ class Actions(NamedTuple):
         return cls(space, np.where(finite, -1.0, low), np.where(finite, 1.0, high), middle, half)
 
     def policy_space(self) -> spaces.Box | spaces.Discrete:
-        """The space of the policy's actions."""
+        """Return the space of the policy's actions."""
         if isinstance(self.space, spaces.Discrete):
             return spaces.Discrete(int(self.space.n))
         return spaces.Box(self.low.astype(np.float32), self.high.astype(np.float32), dtype=np.float32)
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """The environment's actions, (batch, *shape), for rows (batch, act)."""
+        """Return the environment's actions, (batch, *shape), for rows (batch, act)."""
         if isinstance(self.space, spaces.Discrete):
             return np.asarray(rows.argmax(-1) + self.space.start)
         actions = self.middle + self.half * np.clip(rows.astype(np.float64), self.low, self.high)

@@ -26,21 +26,25 @@ Array = NDArray[Any]
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 
 
-def number(value: object) -> float:
-    """A number or flag of an environment's info; NaN for anything else."""
+def as_number(value: object) -> float:
+    """Return a number or flag of an environment's info as a float; NaN for anything else."""
     return float(value) if isinstance(value, int | float | np.number | np.bool_) else np.nan
 
 
-def five(step: object) -> tuple[Any, Any, Any, Any, Any]:
-    """What an environment's step returned, if it is what gymnasium asks for."""
+def checked_step(step: object) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the five values of an environment's step.
+
+    Raises:
+        TypeError: It returned anything else.
+    """
     if not isinstance(step, tuple) or len(step) != 5:
         what = f"{len(step)} values" if isinstance(step, tuple) else f"a {type(step).__name__}"
         raise TypeError(f"step returned {what}: return (observation, reward, terminated, truncated, info)")
     return step
 
 
-class Rows(NamedTuple):
-    """What a step gives, a row for each environment."""
+class StepRows(NamedTuple):
+    """The results of a step, a row for each environment."""
 
     observation: Array  # (batch, obs) float32
     reward: Array  # (batch,) float32
@@ -49,8 +53,8 @@ class Rows(NamedTuple):
     info: Array  # (batch, names) float32; NaN where the environment did not give it
 
 
-class Stepper:
-    """Environments made when a batch first needs them, each with a task of its own.
+class SyncEnvs:
+    """Environments stepped in turn, made when a batch first needs them, each with a task of its own.
 
     An environment that has ended is not stepped again before the next reset: its row keeps its last observation and
     flags, with reward 0.
@@ -73,10 +77,10 @@ class Stepper:
         self._first, self._step = 0, 0
         self._rows = self._blank(0)
 
-    def _blank(self, batch: int) -> Rows:
+    def _blank(self, batch: int) -> StepRows:
         terminated, truncated = np.zeros((2, batch), np.bool_)
         info = np.full((batch, len(self._names)), np.nan, np.float32)
-        return Rows(
+        return StepRows(
             np.zeros((batch, self._width), np.float32), np.zeros(batch, np.float32), terminated, truncated, info
         )
 
@@ -120,29 +124,29 @@ class Stepper:
                 raise
         return self._rows.observation.copy()
 
-    def step(self, actions: Array) -> Rows:
-        """Step the environments that live; actions (batch, *action shape), which environments may keep."""
+    def step(self, actions: Array) -> StepRows:
+        """Step the environments whose episode goes on; they may keep the actions (batch, *action shape)."""
         self._step += 1
         rows = self._rows
         rows.reward.fill(0)
         for i in tuple(self._live):
             try:
-                observation, reward, terminated, truncated, info = five(self._envs[i].step(actions[i]))
+                observation, reward, terminated, truncated, info = checked_step(self._envs[i].step(actions[i]))
                 self._observe(i, observation)
                 if isinstance(reward, np.ndarray) and reward.ndim:
                     raise TypeError(f"the reward {reward!r:.200} is an array: return one number")
                 rows.reward[i], rows.terminated[i], rows.truncated[i] = reward, bool(terminated), bool(truncated)
                 for column, name in enumerate(self._names):
-                    rows.info[i, column] = number(info.get(name))
+                    rows.info[i, column] = as_number(info.get(name))
                 if terminated or truncated:
                     self._live.remove(i)
             except (Exception, SystemExit) as error:
                 self._locate(error, i)
                 raise
-        return Rows(*(part.copy() for part in rows))
+        return StepRows(*(part.copy() for part in rows))
 
     def render(self, i: int) -> Any:  # noqa: ANN401  whatever the environment returns
-        """What an environment draws."""
+        """Return what an environment draws."""
         return self._envs[i].render()
 
     def close(self) -> None:
@@ -158,13 +162,13 @@ def _end_with(parent: int) -> None:
 
 
 def serve(connection: Connection, parent: int, stack: int) -> None:
-    """A worker's life: answer ``(method, arguments)`` of a Stepper until the parent closes the connection.
+    """Run a worker: answer calls ``(method, arguments)`` of ``SyncEnvs`` until the parent closes the connection.
 
     It answers ``(True, result)``, or ``(False, traceback)`` once and ends. It ends as well where the parent is gone,
     even inside a step that never returns.
 
     Args:
-        connection: To the parent. Its first message is a pickled tuple of the Stepper's arguments.
+        connection: To the parent. Its first message is a pickled tuple of the arguments of ``SyncEnvs``.
         parent: The parent's process id.
         stack: A file descriptor: the Python stack goes there on SIGUSR1, and where a crash ends the process.
     """
@@ -176,26 +180,26 @@ def serve(connection: Connection, parent: int, stack: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    stepper = None
+    envs = None
     try:
         arguments = connection.recv_bytes()
-        answer, stepper = _answer(lambda: Stepper(*pickle.loads(arguments)))
+        answer, envs = _answer(lambda: SyncEnvs(*pickle.loads(arguments)))
         connection.send((answer[0], None) if answer[0] else answer)
-        while stepper is not None:
+        while envs is not None:
             method, values = connection.recv()
-            answer, _ = _answer(partial(getattr(stepper, method), *values))
+            answer, _ = _answer(partial(getattr(envs, method), *values))
             connection.send(answer)
             if not answer[0]:
                 break
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone or has closed its end
         pass
     finally:
-        if stepper is not None:
-            stepper.close()
+        if envs is not None:
+            envs.close()
 
 
 def _answer(call: Callable[[], Any]) -> tuple[tuple[bool, Any], Any]:
-    """What a call into the environments gives, as it is sent to the parent, and as it is; a traceback if it fails."""
+    """Call into the environments; return the message for the parent, with a traceback if it fails, and the result."""
     try:
         result = call()
     except (Exception, SystemExit):

@@ -1,4 +1,4 @@
-"""Any TaskEnv as an ordinary gymnasium environment: one robot, for rendering and for other libraries."""
+"""An ordinary gymnasium environment of any TaskEnv: one robot, for rendering and for other libraries."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from maml_envs.task_env import TaskEnv
 
 
 class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
-    """One environment of a TaskEnv.
+    """A single environment of a TaskEnv.
 
     Actions are in [-1, 1], spanning the robot's own bounds whatever the scale of the policy's action, or the index of
     a discrete action.
@@ -60,7 +60,7 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         return np.asarray(self._middle + self._half * np.asarray(action, np.float32), np.float32)
 
     def step(self, action: NDArray[Any]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """One control step; truncated at the environment's horizon."""
+        """Take one control step; truncated at the environment's horizon."""
         step = self.env.step(torch.from_numpy(self._policy_action(action)).unsqueeze(0))
         self._steps += 1
         truncated = bool(step.truncated[0]) or self._steps >= self.env.horizon
@@ -74,7 +74,7 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         )
 
     def render(self) -> NDArray[np.uint8] | None:
-        """An RGB image (height, width, 3), uint8."""
+        """Return an RGB image (height, width, 3), uint8, or None without the render mode."""
         return self.env.render() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:

@@ -1,19 +1,18 @@
-"""Batched steppers: one MuJoCo model, many worlds."""
+"""Simulators of batches of MuJoCo worlds: what each can do, and the table of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mujoco
 import torch
 from torch import Tensor
 
-from maml_envs.errors import InputError
-from maml_envs.task_env import Memory
+from maml_envs.task_env import GraphKey
 
 
 class Physics(Protocol):
-    """A batch of MuJoCo worlds, on the CPU (``cpu.CpuPhysics``) or on a GPU (``gpu.GpuPhysics``).
+    """A batch of MuJoCo worlds.
 
     ``qpos`` (batch, nq) and ``qvel`` (batch, nv) are the state that the simulator writes, not copies of it. A world
     that diverges turns to NaN and stays so until ``set_state``; its neighbours go on.
@@ -23,10 +22,10 @@ class Physics(Protocol):
     qvel: Tensor
 
     @property
-    def memory(self) -> Memory | None:
-        """In which ``step`` does the same operations every time; None on the CPU, where nothing records them."""
+    def graph_key(self) -> GraphKey | None:
+        """Key under which ``step`` may be recorded, see ``TaskEnv``; None on the CPU, where nothing is."""
 
-    def use(self, models: Sequence[mujoco.MjModel]) -> None:
+    def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
         """Give each world a model, of the same sizes as those before."""
 
     def set_state(self, qpos: Tensor, qvel: Tensor) -> None:
@@ -36,25 +35,52 @@ class Physics(Protocol):
         """Hold ``control`` (batch, nu) for ``frame_skip`` physics steps."""
 
     def check(self) -> None:
-        """Raise what no step since ``set_state`` could raise without waiting for the device."""
+        """Raise errors that steps since ``set_state`` put off because looking means waiting for the device."""
 
     def close(self) -> None:
         """Release threads and memory."""
 
 
-def gpu_extra() -> bool:
-    """Whether the extra ``gpu`` is installed."""
-    return all(find_spec(name) for name in ("warp", "mujoco_warp"))
+class Settings(NamedTuple):
+    """Settings of a simulator; each uses those that concern it."""
+
+    device: torch.device
+    threads: int
+    max_contacts: int | None  # to make room for in each world; None: the most there can be
+    max_rows: int | None  # of constraints, likewise
 
 
-def require_gpu_extra(env: str, device: torch.device) -> None:
-    """Refuse a GPU for the MuJoCo environment ``env`` where there is nothing that simulates on it.
+class Simulator(NamedTuple):
+    """A way to simulate MuJoCo worlds."""
 
-    Raises:
-        InputError: The extra ``gpu`` is not installed.
-    """
-    if device.type != "cpu" and not gpu_extra():
-        raise InputError(
-            f"env = {env!r} with device = '{device}' simulates on the GPU with mujoco_warp, which is not installed: "
-            "pip install 'maml_rl[gpu]', or use device = 'cpu'"
-        )
+    physics: Callable[[Sequence[mujoco.MjModel], int, Settings], Physics]  # models, batch, settings
+    dtype: torch.dtype  # of the state
+    packages: tuple[str, ...]  # of an extra of this package
+    extra: str
+
+    def installed(self) -> bool:
+        """Return whether the packages it needs are installed."""
+        return all(find_spec(name) for name in self.packages)
+
+
+def _on_threads(models: Sequence[mujoco.MjModel], batch: int, settings: Settings) -> Physics:
+    from maml_envs.physics.cpu import CpuPhysics
+
+    return CpuPhysics(models, batch, settings.threads)
+
+
+def _on_gpu(models: Sequence[mujoco.MjModel], batch: int, settings: Settings) -> Physics:
+    from maml_envs.physics.gpu import GpuPhysics  # of the extra gpu
+
+    return GpuPhysics(models, batch, settings.device, settings.max_contacts, settings.max_rows)
+
+
+SIMULATORS = {
+    "mujoco": Simulator(_on_threads, torch.float64, (), ""),
+    "mujoco_warp": Simulator(_on_gpu, torch.float32, ("warp", "mujoco_warp"), "gpu"),
+}
+
+
+def simulator_on(device: torch.device) -> str:
+    """Return the name of the simulator of a device."""
+    return "mujoco" if device.type == "cpu" else "mujoco_warp"

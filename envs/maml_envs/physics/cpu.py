@@ -9,7 +9,7 @@ from mujoco.rollout import Rollout
 from torch import Tensor
 
 from maml_envs.physics.warnings import log_warnings
-from maml_envs.task_env import Memory
+from maml_envs.task_env import GraphKey
 
 _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 
@@ -29,11 +29,11 @@ class CpuPhysics:
         threads: Threads of the pool; 1 runs on the calling thread, without the interpreter lock.
     """
 
-    memory: Memory | None = None
+    graph_key: GraphKey | None = None
 
     def __init__(self, models: mujoco.MjModel | Sequence[mujoco.MjModel], batch: int, threads: int) -> None:
         self._batch = batch
-        self.use([models] * batch if isinstance(models, mujoco.MjModel) else models)
+        self.set_models([models] * batch if isinstance(models, mujoco.MjModel) else models)
         model = self._models[0]
         self._data = [mujoco.MjData(model) for _ in range(threads)]
         self._pool = Rollout(nthread=threads if threads > 1 else 0)
@@ -54,7 +54,7 @@ class CpuPhysics:
             self._sensors = np.empty((batch, frame_skip, sensors))
             self._frame_skip = frame_skip
 
-    def use(self, models: Sequence[mujoco.MjModel]) -> None:
+    def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
         """Give each world a model, of the same sizes as those before."""
         # The simulator does not check: it would read beyond a list that is too short.
         if len(models) != self._batch:
@@ -86,7 +86,7 @@ class CpuPhysics:
             self._state[~(np.abs(self._state).max(axis=1) < mujoco.mjMAXVAL)] = np.nan
 
     def check(self) -> None:
-        """Nothing: a world that diverges shows as NaN, and MuJoCo makes room for what it needs."""
+        """Do nothing: a diverged world shows as NaN, and MuJoCo makes room for what it needs."""
 
     def close(self) -> None:
         """Stop the threads."""

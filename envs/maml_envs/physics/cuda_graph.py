@@ -1,4 +1,4 @@
-"""A function recorded once on a GPU, and replayed without Python and with few launches."""
+"""CUDA recordings: a function recorded once and replayed without Python, in few launches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -9,17 +9,17 @@ from typing import ClassVar
 import torch
 
 NewSegment = Callable[[], AbstractContextManager[Callable[[], None]]]
-"""Makes a context whose operations are recorded, not done; what it gives does them, any number of times."""
+"""Makes a context in which operations are recorded instead of run, and which gives a function that runs them."""
 
 
 @cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all recordings: the libraries keep a workspace for each stream."""
+    """Return the stream of all recordings; one, since libraries keep a workspace for each stream."""
     return torch.cuda.Stream(device)
 
 
 def cuda_segments(device: torch.device) -> NewSegment:
-    """Segments that torch captures as CUDA graphs, one after the other on one stream and in one pool of memory."""
+    """Return what records segments as CUDA graphs, one after the other on one stream and in one memory pool."""
     pool, stream = torch.cuda.graph_pool_handle(), _capture_stream(device)
 
     @contextmanager
@@ -36,7 +36,7 @@ def cuda_segments(device: torch.device) -> NewSegment:
 
 
 class Recording:
-    """What a function does, to do again: torch's operations in segments, and between them what others launch.
+    """A replayable recording of a function: segments of torch operations, and other libraries' launches between them.
 
     The function must do the same operations on the same memory every time: nothing in it may look at a number on the
     device, or depend on one on the host that changes. Its memory has to live as long as the recording.
@@ -48,7 +48,7 @@ class Recording:
     _here: ClassVar[local] = local()  # what is being recorded in this thread
 
     def __init__(self, new_segment: NewSegment, function: Callable[[], None]) -> None:
-        """Record the function; nothing is done yet."""
+        """Record the function without running its operations."""
         self._new_segment = new_segment
         self._actions: list[Callable[[], None]] = []
         Recording._here.recording = self
@@ -63,13 +63,13 @@ class Recording:
         self._actions.append(self._open.enter_context(self._new_segment()))
 
     def replay(self) -> None:
-        """Do it once more."""
+        """Run the recorded operations."""
         for action in self._actions:
             action()
 
     @classmethod
     def between(cls, launch: Callable[[], None]) -> None:
-        """Launch what torch cannot record: now or, while something is recorded, in this place of every replay."""
+        """Launch what torch cannot record: now or, during a recording, at this point of every replay."""
         recording: Recording | None = getattr(cls._here, "recording", None)
         if recording is None:
             launch()

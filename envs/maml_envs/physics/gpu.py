@@ -14,7 +14,7 @@ from mujoco_warp import GeomType, OverflowType
 from torch import Tensor
 
 from maml_envs.physics.cuda_graph import Recording
-from maml_envs.task_env import Memory
+from maml_envs.task_env import GraphKey
 
 wp.config.log_level = wp.LOG_WARNING
 wp.init()
@@ -41,7 +41,7 @@ SIZE_BUFFERS = {"dof_frictionloss", "tendon_frictionloss"}
 
 
 def buffer_sizes(model: mujoco.MjModel, pairs: np.ndarray) -> tuple[int, int]:
-    """The most contacts and constraint rows that one world of rigid bodies can have, so that no buffer overflows.
+    """Return the most contacts and constraint rows that a world of rigid bodies can have, so that no buffer overflows.
 
     Every pair of geometries that may collide does, in as many points as two such shapes have. A row is a friction
     loss, a limit, one of up to 6 of an equality, or one of a contact's: 1 without friction, else the 2 (condim - 1)
@@ -64,7 +64,7 @@ def buffer_sizes(model: mujoco.MjModel, pairs: np.ndarray) -> tuple[int, int]:
 
 
 def _differences(base: mujoco.MjModel, models: Sequence[mujoco.MjModel]) -> set[str]:
-    """Names of the arrays and options in which some model is not the base."""
+    """Return the names of arrays and options in which some model differs from the base."""
     arrays = [name for name in dir(base) if isinstance(getattr(base, name), np.ndarray)]
     options = [f"opt.{name}" for name in dir(base.opt) if not name.startswith("_")]
     return {
@@ -75,7 +75,7 @@ def _differences(base: mujoco.MjModel, models: Sequence[mujoco.MjModel]) -> set[
 
 
 def _in_turn(device: torch.device) -> wp.ScopedDevice | wp.ScopedStream:
-    """What warp does goes to the device and, on a GPU, in turn with what torch does."""
+    """Make a context in which warp works on the device and, on a GPU, in order with torch."""
     if device.type == "cuda":
         return wp.ScopedStream(wp.stream_from_torch(device))
     return wp.ScopedDevice(wp.device_from_torch(device))
@@ -90,7 +90,7 @@ def _launch(graph: wp.Graph, device: torch.device) -> None:
 def _note(
     nacon: wp.array[int], ncollision: wp.array[int], nefc: wp.array[int], contacts: wp.array[int], rows: wp.array[int]
 ) -> None:
-    """The most contacts of all worlds together, and the most rows of each, so far."""
+    """Keep the most contacts of all worlds together, and the most rows of each, so far."""
     world = wp.tid()
     rows[world] = wp.max(rows[world], nefc[world])
     if world == 0:
@@ -103,7 +103,7 @@ class GpuPhysics:
     ``qpos`` and ``qvel`` are float32 torch views of warp's arrays. The physics of a control step is a graph, captured
     once for each ``frame_skip`` and replayed: nothing waits for the device before ``check``, and ``step`` can be part
     of a ``Recording``. Models that differ give warp arrays with a leading axis over worlds, of what differs only.
-    ``use`` copies them, and takes models that it had the last time for unchanged.
+    ``set_models`` copies them, and takes models that it had the last time for unchanged.
 
     ``mujoco_warp`` neither looks for diverged worlds nor resets them. A world turns to NaN here when the size of its
     state reaches MuJoCo's own limit, or when contacts or forces were lost because a buffer was full, which ``check``
@@ -145,7 +145,7 @@ class GpuPhysics:
         self._models: list[mujoco.MjModel] = []
         self._base = models[0]
         self._put(set())
-        self.use(models)
+        self.set_models(models)
         with _in_turn(self._torch_device):
             self._most = buffer_sizes(self._base, self._model.nxn_geom_pair_filtered.numpy())
             self._contacts = self._most[0] if contacts is None else contacts
@@ -179,9 +179,9 @@ class GpuPhysics:
         self._model.opt.graph_conditional = not self._device.is_cuda or wp.is_conditional_graph_supported()
         self._varied = varied
         self._graphs.clear()
-        self.memory: Memory | None = Memory()
+        self.graph_key: GraphKey | None = GraphKey()
 
-    def use(self, models: Sequence[mujoco.MjModel]) -> None:
+    def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
         """Give each world a model, of the same sizes and options as those before; compared on the host."""
         if len(models) != self._batch:
             raise ValueError(f"{len(models)} models for {self._batch} worlds: give one model, or one for each world")
@@ -210,12 +210,12 @@ class GpuPhysics:
         self.qvel.copy_(qvel)
 
     def _capture(self, frame_skip: int) -> wp.Graph:
-        """The physics steps of one control step; warp compiles here what its cache lacks."""
+        """Record the physics steps of one control step; warp compiles here what its cache lacks."""
         with wp.ScopedDevice(self._device), wp.ScopedCapture() as capture:
             for _ in range(frame_skip):
                 mujoco_warp.step(self._model, self._data)
-                found = [self._data.nacon, self._data.ncollision, self._data.nefc]
-                wp.launch(_note, self._batch, found, [self._most_contacts, self._most_rows])
+                counts = [self._data.nacon, self._data.ncollision, self._data.nefc]
+                wp.launch(_note, self._batch, counts, [self._most_contacts, self._most_rows])
         return capture.graph
 
     def step(self, control: Tensor, frame_skip: int) -> None:
@@ -230,7 +230,7 @@ class GpuPhysics:
         self.qvel.masked_fill_(lost.unsqueeze(1), torch.nan)
 
     def check(self) -> None:
-        """Wait for the device, and see whether every step since ``set_state`` had room for its contacts.
+        """Wait for the device and check that every step since ``set_state`` had room for its contacts.
 
         Raises:
             FloatingPointError: A buffer was full; the message has its size, what was needed and the remedy.
@@ -244,7 +244,7 @@ class GpuPhysics:
             (CONTACTS, "contacts", self._contacts, needed[0], "max_contacts", self._most[0]),
             (ROWS, "constraint rows", self._rows, needed[1], "max_rows", self._most[1]),
         ]
-        found = [
+        overflows = [
             f"{size} {what} a world, and at least {need} are needed: leave {key} of the environment's class at None, "
             f"which makes room for {most}"
             for kinds, what, size, need, key, most in buffers
@@ -252,10 +252,10 @@ class GpuPhysics:
         ]
         others = flags & OVERFLOWS & ~(CONTACTS | ROWS)
         if others:
-            found.append(f"a buffer of fixed size ({others.name}): this model needs device = 'cpu'")
+            overflows.append(f"a buffer of fixed size ({others.name}): this model needs device = 'cpu'")
         raise FloatingPointError(
             f"mujoco_warp lost contacts or forces in {len(worlds)} of {self._batch} worlds, the first {worlds[0]}: it "
-            f"had room for {'; '.join(found)}"
+            f"had room for {'; '.join(overflows)}"
         )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""MuJoCo's off-screen renderer, on machines with a display and without."""
+"""Off-screen rendering with MuJoCo, on machines with a display and without."""
 
 import functools
 import importlib
@@ -16,7 +16,7 @@ renderer = mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)
 renderer.render()
 renderer.close()
 """
-"""What a process of its own tries: a backend that failed cannot be unloaded."""
+"""Code that a process of its own tries: a backend that failed cannot be unloaded."""
 
 PACKAGES = "egl (Debian package libegl1) or osmesa (libosmesa6)"
 
@@ -29,7 +29,7 @@ def _works(backend: str) -> bool:
 
 @functools.cache
 def choose_backend() -> None:
-    """On Linux without a display, give ``MUJOCO_GL`` the first of EGL and OSMesa that works, unless it has a value.
+    """Set ``MUJOCO_GL`` to the first of EGL and OSMesa that works, on Linux without a display where it is not set.
 
     MuJoCo reads the variable where it is imported; its choice is made anew here, so that this need not come first.
 
@@ -50,20 +50,20 @@ def choose_backend() -> None:
 
 
 def renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
-    """A renderer of images of this size, in pixels, without shadows and reflections, which take most of the time.
+    """Make a renderer of images of a size in pixels, without shadows and reflections, which take most of the time.
 
     Raises:
         InputError: MuJoCo cannot draw here.
     """
     choose_backend()
     try:
-        made = mujoco.Renderer(model, height, width)
+        images = mujoco.Renderer(model, height, width)
     except Exception as error:
-        chosen = os.environ.get("MUJOCO_GL")
+        backend = os.environ.get("MUJOCO_GL")
         raise InputError(
-            f"MuJoCo cannot draw here with {f'MUJOCO_GL={chosen}' if chosen else 'the display'}: set the environment "
+            f"MuJoCo cannot draw here with {f'MUJOCO_GL={backend}' if backend else 'the display'}: set the environment "
             f"variable MUJOCO_GL to {PACKAGES} before Python starts; its own words: {error}"
         ) from error
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-        made.scene.flags[flag] = False
-    return made
+        images.scene.flags[flag] = False
+    return images

@@ -1,4 +1,4 @@
-"""MuJoCo's warnings as messages of Python's log."""
+"""Logging of MuJoCo's warnings."""
 
 import logging
 

@@ -14,12 +14,12 @@ from maml_envs.robots.mujoco_task import ResetNoise, State, gymnasium_asset
 
 
 def ant_model() -> mujoco.MjModel:
-    """Gymnasium's ant."""
+    """Compile gymnasium's ant."""
     return mujoco.MjModel.from_xml_string(gymnasium_asset("ant.xml"))
 
 
 def rllab_ant_model() -> mujoco.MjModel:
-    """Gymnasium's ant with rllab's time step and softer contacts."""
+    """Compile gymnasium's ant with rllab's time step and softer contacts."""
     model = ant_model()
     model.opt.timestep = 0.02
     model.geom_solimp[:, :3] = 0.8, 0.8, 0.01
@@ -32,11 +32,10 @@ FINN2017 = Definition(
     rllab_ant_model,
     1,
     1.0,
-    ResetNoise(qpos_normal=0.01),
+    ResetNoise(qpos_normal=0.01, around=LEGS_DOWN),
     control_cost=0.005,
     heights=(0.2, 1.0),
     center_of_mass=True,
-    start=LEGS_DOWN,
 )
 
 
@@ -71,21 +70,21 @@ class Ant(Locomotion):
         return CenterOfMass(self.model, self._start)
 
     def observation(self, state: State) -> Tensor:
-        """Positions and velocities; finn2017 adds the torso's rotation and the centre of mass."""
+        """Return positions and velocities; finn2017 adds the torso's rotation and the centre of mass."""
         if self.definition.center_of_mass:
             turn = rotation(state.qpos[..., 3:7]).flatten(-2)
             return torch.cat((state.qpos, state.qvel, turn, self._mass(state)[0]), -1)
         return torch.cat((state.qpos[..., 0 if self.sees_position else 2 :], state.qvel), -1)
 
     def motion(self, before: State, after: State) -> Motion:
-        """Along x and y, by the preset's definition."""
+        """Return the motion along x and y, by the preset's definition."""
         if self.definition.center_of_mass:
             position, velocity = self._mass(after)
             return Motion(position[..., :2], velocity[..., :2])
         return self.change(before, after, 2)
 
     def terminated(self, state: State) -> Tensor:
-        """Whether the torso's height has left the definition's range."""
+        """Return whether the torso's height has left the definition's range."""
         return outside(state.qpos[..., 2], self.definition.heights)
 
 

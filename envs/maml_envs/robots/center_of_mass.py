@@ -1,4 +1,4 @@
-"""The centre of mass of a robot, and its velocity, as functions of positions and velocities."""
+"""Centre of mass of a robot and its velocity, as functions of positions and velocities."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 
 def rotation(quaternion: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) of quaternions (..., 4), scalar first, of any length but zero."""
+    """Return rotation matrices (..., 3, 3) of quaternions (..., 4), scalar first, of any length but zero."""
     w, x, y, z = (quaternion / torch.linalg.vector_norm(quaternion, dim=-1, keepdim=True)).unbind(-1)
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
@@ -25,7 +25,7 @@ def rotation(quaternion: Tensor) -> Tensor:
 
 
 def _spin(axis: Array) -> tuple[Array, Array, Array]:
-    """Rodrigues' constants: the rotation by θ about a unit axis is a + b sin θ + c cos θ."""
+    """Return Rodrigues' constants a, b, c: the rotation by θ about a unit axis is a + b sin θ + c cos θ."""
     x, y, z = axis
     along = np.outer(axis, axis)
     return along, np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]), np.eye(3) - along
@@ -96,14 +96,14 @@ class CenterOfMass:
         self._levels: list[_Level] = []
         joints: list[int] = []
         for level, above in zip(links[::-1], [*links[-2::-1], [0]], strict=True):
-            own = [hinges[link - 1] for link in level]
-            made = _level(model, len(joints), own, [levers[link] for link in level], above)
-            self._levels.append(_Level(made.hinges, made.lever.to(like), made.gather.to(like)))
-            joints += [hinge.joint for hinge in own]
+            members = [hinges[link - 1] for link in level]
+            constants = _level(model, len(joints), members, [levers[link] for link in level], above)
+            self._levels.append(_Level(constants.hinges, constants.lever.to(like), constants.gather.to(like)))
+            joints += [hinge.joint for hinge in members]
         slides = [slide.joint for slide in self._slides]
         self._qpos, self._qvel, self._slide_qpos, self._slide_qvel = (
-            torch.from_numpy(address[chosen]).to(like.device)
-            for chosen in (joints, slides)
+            torch.from_numpy(address[indices]).to(like.device)
+            for indices in (joints, slides)
             for address in (model.jnt_qposadr, model.jnt_dofadr)
         )
         self._rest = torch.from_numpy(model.qpos0[model.jnt_qposadr[joints]]).unsqueeze(-1).to(like)
@@ -111,7 +111,7 @@ class CenterOfMass:
         self._slide_axis = torch.from_numpy(np.reshape([slide.axis for slide in self._slides], (-1, 3))).to(like)
 
     def _tree(self, model: mujoco.MjModel) -> tuple[list[Array], list[_Hinge]]:
-        """Levers of the links and the hinges between them; a body without a joint is part of the link it is on."""
+        """Return the links' levers and the hinges between them; a body without a joint is part of the link it is on."""
         total = model.body_subtreemass[0]
         levers, hinges = [np.zeros(3)], list[_Hinge]()
         frames = [(0, np.eye(3), np.zeros(3))]  # of each body: its link, orientation and offset there
@@ -140,7 +140,7 @@ class CenterOfMass:
         return levers, hinges
 
     def __call__(self, state: State) -> tuple[Tensor, Tensor]:
-        """Position (..., 3) in m and velocity (..., 3) in m/s of the centre of mass."""
+        """Return position (..., 3) in m and velocity (..., 3) in m/s of the centre of mass."""
         # The batch comes last inside, where long rows are fast.
         both = self._moment(*(part.reshape(-1, part.shape[-1]).T.contiguous() for part in state))
         m, dm = (part.T.reshape(*state.qpos.shape[:-1], 3) for part in both.unbind(1))
@@ -154,7 +154,7 @@ class CenterOfMass:
         return m + (slid - self._slide_rest) @ self._slide_axis, dm + slides @ self._slide_axis
 
     def _moment(self, qpos: Tensor, qvel: Tensor) -> Tensor:
-        """Moment of everything on the root, in its frame, and the moment's rate: (3, 2, batch)."""
+        """Return the moment of everything on the root, in its frame, and the moment's rate: (3, 2, batch)."""
         angle, spin = qpos.index_select(0, self._qpos) - self._rest, qvel.index_select(0, self._qvel)
         sine, cosine = angle.sin().unsqueeze(1), angle.cos().unsqueeze(1)
         both = qpos.new_zeros(3, 1, 2, qpos.shape[1])

@@ -16,7 +16,7 @@ TOTAL_MASS = 14.0
 
 
 def half_cheetah_model() -> mujoco.MjModel:
-    """Gymnasium's half-cheetah, its mass set after compiling because the XML attribute is deprecated."""
+    """Compile gymnasium's half-cheetah, and set its mass afterwards because the XML attribute is deprecated."""
     model = mujoco.MjModel.from_xml_string(gymnasium_asset("half_cheetah.xml").replace('settotalmass="14"', ""))
     mujoco.mj_setTotalmass(model, TOTAL_MASS)
     mujoco.mj_setConst(model, mujoco.MjData(model))
@@ -58,21 +58,21 @@ class HalfCheetah(Locomotion):
         return CenterOfMass(self.model, self._start)
 
     def observation(self, state: State) -> Tensor:
-        """All positions but x, and all velocities; finn2017 adds the centre of mass."""
+        """Return all positions but x, and all velocities; finn2017 adds the centre of mass."""
         seen = [state.qpos[..., 1:], state.qvel]
         if self.definition.center_of_mass:
             seen.append(self._mass(state)[0])
         return torch.cat(seen, -1)
 
     def motion(self, before: State, after: State) -> Motion:
-        """Along x, by the preset's definition."""
+        """Return the motion along x, by the preset's definition."""
         if self.definition.center_of_mass:
             position, velocity = self._mass(after)
             return Motion(position[..., :1], velocity[..., :1])
         return self.change(before, after, 1)
 
     def terminated(self, state: State) -> Tensor:
-        """Never."""
+        """Return False everywhere."""
         return torch.zeros(state.qpos.shape[:-1], dtype=torch.bool, device=state.qpos.device)
 
 

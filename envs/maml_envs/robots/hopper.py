@@ -12,7 +12,7 @@ from maml_envs.robots.random_dynamics import RandomDynamics
 
 
 def hopper_model() -> mujoco.MjModel:
-    """Gymnasium's hopper."""
+    """Compile gymnasium's hopper."""
     return mujoco.MjModel.from_xml_string(gymnasium_asset("hopper.xml"))
 
 
@@ -50,15 +50,15 @@ class HopperRandomDynamics(RandomDynamics):
     presets = tuple(definitions)
 
     def observation(self, state: State) -> Tensor:
-        """All positions but x, and all velocities, clipped."""
+        """Return all positions but x, and all velocities, clipped."""
         return torch.cat((state.qpos[..., 1:], state.qvel.clamp(-10, 10)), -1)
 
     def motion(self, before: State, after: State) -> Motion:
-        """Of the root along x."""
+        """Return the root's motion along x."""
         return self.change(before, after, 1)
 
     def terminated(self, state: State) -> Tensor:
-        """Whether it has fallen, by height and lean, or whirls."""
+        """Return whether it has fallen, by height and lean, or whirls."""
         fallen = outside(state.qpos[..., 1], self.definition.heights) | outside(state.qpos[..., 2], (-0.2, 0.2))
         whirls = outside(torch.cat((state.qpos[..., 2:], state.qvel), -1), (-100.0, 100.0)).any(-1)
         return fallen | whirls

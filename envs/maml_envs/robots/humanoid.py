@@ -14,7 +14,7 @@ from maml_envs.robots.mujoco_task import ResetNoise, State, gymnasium_asset
 
 
 def humanoid_model() -> mujoco.MjModel:
-    """Gymnasium's humanoid with MuJoCo's Newton solver instead of PGS, which the GPU simulator does not have."""
+    """Compile gymnasium's humanoid with the Newton solver instead of PGS, which the GPU simulator does not have."""
     model = mujoco.MjModel.from_xml_string(gymnasium_asset("humanoid.xml"))
     model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     return model
@@ -63,14 +63,14 @@ class HumanoidDirection(PlaneDirection):
         return CenterOfMass(self.model, self._start)
 
     def observation(self, state: State) -> Tensor:
-        """All positions but x and y, and all velocities."""
+        """Return all positions but x and y, and all velocities."""
         return torch.cat((state.qpos[..., 2:], state.qvel), -1)
 
     def motion(self, before: State, after: State) -> Motion:
-        """Of the centre of mass along x and y, on average over the step."""
+        """Return the centre of mass along x and y, and its mean velocity over the step."""
         position = self._mass(after)[0][..., :2]
         return Motion(position, (position - self._mass(before)[0][..., :2]) / self.dt)
 
     def terminated(self, state: State) -> Tensor:
-        """Whether the torso is too low or too high."""
+        """Return whether the torso is too low or too high."""
         return outside(state.qpos[..., 2], self.definition.heights)

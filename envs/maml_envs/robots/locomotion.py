@@ -1,4 +1,4 @@
-"""Locomotion: a reward for how a robot moves, a price of control, a bonus for staying up."""
+"""Locomotion: a reward for how a robot moves, a cost of control, a bonus for staying up."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,14 +12,14 @@ from maml_envs.robots.mujoco_task import MujocoTask, ResetNoise, State
 
 
 class Motion(NamedTuple):
-    """Where a robot is after a step and how fast it moves, along x or along x and y."""
+    """Position of a robot after a step and its velocity, along x or along x and y."""
 
     position: Tensor  # (..., axes) m
     velocity: Tensor  # (..., axes) m/s
 
 
 class Definition(NamedTuple):
-    """A family of tasks as one line of work defines it."""
+    """A family of tasks, by one published definition."""
 
     model: Callable[[], mujoco.MjModel]
     frame_skip: int
@@ -30,7 +30,6 @@ class Definition(NamedTuple):
     weight: float = 1.0  # times the task's reward
     heights: tuple[float, float] = (-torch.inf, torch.inf)  # m: outside, the episode ends
     center_of_mass: bool = False  # position, velocity and observation of the robot's centre of mass, as in rllab
-    start: tuple[float, ...] | None = None  # qpos that the noise is added to; None: the model's own
 
 
 class Locomotion(MujocoTask):
@@ -52,37 +51,36 @@ class Locomotion(MujocoTask):
         device: torch.device | str = "cpu",
     ) -> None:
         self.preset = preset
-        self.definition = self.definitions[preset]
-        model, frame_skip, action_scale, noise = self.definition[:4]
-        super().__init__(model(), frame_skip, action_scale, noise, horizon, threads, self.definition.start, device)
+        self.definition = form = self.definitions[preset]
+        super().__init__(form.model(), form.frame_skip, form.action_scale, form.noise, horizon, threads, device)
 
     @abstractmethod
     def motion(self, before: State, after: State) -> Motion:
-        """How the robot moved in a step."""
+        """Return how the robot moved in a step."""
 
     @abstractmethod
     def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
-        """What the task pays for a motion, (...)."""
+        """Return the task's reward for a motion, (...)."""
 
     def reward_terms(self, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
-        """The task's reward for the motion, the control cost and, where there is one, the bonus for staying up."""
+        """Return the task's reward for the motion, the control cost and, if there is one, the bonus for staying up."""
         run = self.definition.weight * self.task_reward(self.motion(before, after), task)
         terms = {"reward_run": run, "reward_control": -self.definition.control_cost * control.square().sum(-1)}
         if self.definition.survive:
             terms["reward_survive"] = torch.full_like(run, self.definition.survive)
         return terms
 
-    def places(self) -> Tensor:
-        """Position, as the preset measures it, (batch, axes) in m."""
+    def positions(self) -> Tensor:
+        """Return positions, as the preset measures them, (batch, axes) in m."""
         return self.motion(self.state, self.state).position.clone()
 
     def change(self, before: State, after: State, axes: int) -> Motion:
-        """Motion of the root along its first axes: its change of position in the step over dt."""
+        """Return the root's motion along its first axes; the velocity is the change of position over dt."""
         position = after.qpos[..., :axes]
         return Motion(position, (position - before.qpos[..., :axes]) / self.dt)
 
 
 def outside(value: Tensor, interval: tuple[float, float]) -> Tensor:
-    """Whether a value has left a closed interval; NaN has not, so that divergence shows and is not an ending."""
+    """Return whether a value has left a closed interval; NaN has not, so that divergence shows and is not an ending."""
     low, high = interval
     return (value < low) | (value > high)

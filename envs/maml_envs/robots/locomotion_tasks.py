@@ -1,4 +1,4 @@
-"""The tasks that robots share: a distribution each, and what the task pays for a motion."""
+"""Tasks that robots share: each a distribution and a reward for a motion."""
 
 import math
 from collections.abc import Mapping
@@ -22,21 +22,21 @@ class ForwardOrBackward(Locomotion):
     task_name = "direction (1: forward, -1: backward)"
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """Directions (count, 1), +1 or -1."""
+        """Draw directions (count, 1), +1 or -1."""
         return 2.0 * torch.randint(2, (count, 1), generator=generator) - 1
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """+1, -1, +1, ...: as many of one direction as of the other."""
+        """Return +1, -1, +1, ...: as many of one direction as of the other."""
         if split != "in":
             raise InputError(f"{type(self).__name__} has only two tasks, so no split {split!r}: use split='in'")
         return 1.0 - 2.0 * (torch.arange(count).unsqueeze(-1) % 2)
 
     def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
-        """Velocity in the task's direction."""
+        """Return the velocity in the task's direction."""
         return task[..., 0] * motion.velocity[..., 0]
 
     def describe(self, task: Tensor) -> str:
-        """The direction."""
+        """Name the direction."""
         return "forward" if task[0] > 0 else "backward"
 
 
@@ -49,21 +49,21 @@ class PlaneDirection(Locomotion):
     task_name = "direction"
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """Directions (count, 2), unit vectors."""
+        """Draw directions (count, 2), unit vectors."""
         return _unit(2 * math.pi * torch.rand(count, generator=generator))
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """Directions evenly spaced around the circle."""
+        """Return directions evenly spaced around the circle."""
         if split != "in":
             raise InputError(f"{type(self).__name__} has tasks all around, so no split {split!r}: use split='in'")
         return _unit(2 * math.pi * torch.arange(count) / count)
 
     def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
-        """Velocity in the task's direction."""
+        """Return the velocity in the task's direction."""
         return (task * motion.velocity).sum(-1)
 
     def describe(self, task: Tensor) -> str:
-        """The direction's angle from the x axis."""
+        """Name the direction's angle from the x axis."""
         degrees = math.degrees(math.atan2(task[1], task[0]))
         return f"direction {round(degrees) % 360}°"
 
@@ -75,22 +75,22 @@ class GoalVelocity(Locomotion):
     top_speeds: ClassVar[Mapping[str, float]]  # m/s, by preset
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """Goal velocities (count, 1) in m/s."""
+        """Draw goal velocities (count, 1) in m/s."""
         return self.top_speeds[self.preset] * torch.rand(count, 1, generator=generator)
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """Fixed goal velocities; split "out" lies within 1 m/s above the training range."""
+        """Return fixed goal velocities; split "out" lies within 1 m/s above the training range."""
         if split == "out":
             generator = torch.Generator().manual_seed(HELD_OUT_SEED)
             return self.top_speeds[self.preset] + torch.rand(count, 1, generator=generator)
         return super().held_out_tasks(count, split)
 
     def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
-        """Minus the distance to the goal velocity."""
+        """Return minus the distance to the goal velocity."""
         return -(motion.velocity[..., 0] - task[..., 0]).abs()
 
     def describe(self, task: Tensor) -> str:
-        """The goal velocity."""
+        """Name the goal velocity."""
         return f"goal velocity {float(task[0]):.2f} m/s"
 
 
@@ -105,14 +105,14 @@ class GoalPosition(Locomotion):
     shapes: ClassVar[Mapping[str, str]]  # "disc" or "square", by preset
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """Goals (count, 2) in m."""
+        """Draw goals (count, 2) in m."""
         numbers = torch.rand(count, 2, generator=generator)
         if self.shapes[self.preset] == "square":
             return self.reach * (2 * numbers - 1)
         return self.reach * numbers[:, :1].sqrt() * _unit(2 * math.pi * numbers[:, 1])
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """Fixed goals; split "out": 3 to 4.5 m from the start, in a square by the larger coordinate."""
+        """Return fixed goals; split "out": 3 to 4.5 m from the start, in a square by the larger coordinate."""
         goals = super().held_out_tasks(count, "in" if split == "out" else split)
         if split == "out":
             norm = 2 if self.shapes[self.preset] == "disc" else math.inf
@@ -121,13 +121,13 @@ class GoalPosition(Locomotion):
         return goals
 
     def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
-        """Minus the distance to the goal, along x plus along y."""
+        """Return minus the distance to the goal, along x plus along y."""
         return -(motion.position - task).abs().sum(-1)
 
-    def goals(self, tasks: Tensor) -> Tensor:
-        """The tasks."""
+    def goal_positions(self, tasks: Tensor) -> Tensor:
+        """Return the tasks, which are the goals."""
         return tasks
 
     def describe(self, task: Tensor) -> str:
-        """The goal."""
+        """Name the goal."""
         return goal_in_words(task)

@@ -1,7 +1,6 @@
 """MujocoTask: a MuJoCo model and four pure functions make a TaskEnv."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -15,29 +14,30 @@ from torch import Tensor
 
 from maml_envs import random
 from maml_envs.cores import cores
-from maml_envs.physics import Physics, renderer, require_gpu_extra
-from maml_envs.physics.cpu import CpuPhysics
-from maml_envs.task_env import Memory, Step, TaskEnv
+from maml_envs.errors import InputError
+from maml_envs.physics import SIMULATORS, Physics, Settings, Simulator, renderer, simulator_on
+from maml_envs.task_env import GraphKey, Step, TaskEnv
 
 
 class State(NamedTuple):
-    """The simulator's state: generalised positions and velocities."""
+    """State of the simulator: generalised positions and velocities."""
 
     qpos: Tensor  # (..., nq)
     qvel: Tensor  # (..., nv)
 
 
 class ResetNoise(NamedTuple):
-    """Start state: default + uniform(-u, u) + normal(0, n), each of its own width."""
+    """Start state: a position + uniform(-u, u) + normal(0, n), each of its own width."""
 
     qpos_uniform: float = 0.0
     qpos_normal: float = 0.0
     qvel_normal: float = 0.1
     qvel_uniform: float = 0.0
+    around: tuple[float, ...] | None = None  # the position, qpos; None: the model's own
 
 
 def gymnasium_asset(name: str) -> str:
-    """The text of one of the robot models that gymnasium ships."""
+    """Return the XML text of a robot model that gymnasium ships."""
     return (Path(gymnasium.envs.__file__).parent / "mujoco" / "assets" / name).read_text()
 
 
@@ -55,11 +55,10 @@ class MujocoTask(TaskEnv):
         noise: Distribution of the start state.
         horizon: Control steps in an episode.
         threads: Threads of each copy's simulator; 0 for all cores, or with torchrun its rank's share.
-        start: Positions that the noise of the start state is added to; None for the model's default.
         device: Where the worlds are and all tensors live: the CPU, or a GPU with the extra ``gpu``.
 
     Attributes:
-        warp_on_cpu: Whether mujoco_warp, in float32, simulates on a CPU too, and not MuJoCo in float64: for tests.
+        simulator: Its name in ``SIMULATORS``; None for that of the device.
         max_contacts: Contacts that mujoco_warp makes room for in each world; None for the most there can be.
         max_rows: The same of constraint rows.
 
@@ -68,7 +67,7 @@ class MujocoTask(TaskEnv):
     """
 
     copies = 2
-    warp_on_cpu: ClassVar[bool] = False
+    simulator: ClassVar[str | None] = None
     max_contacts: ClassVar[int | None] = None
     max_rows: ClassVar[int | None] = None
 
@@ -80,11 +79,15 @@ class MujocoTask(TaskEnv):
         noise: ResetNoise,
         horizon: int,
         threads: int = 0,
-        start: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        require_gpu_extra(type(self).__name__, self.device)
+        self._simulator = self._simulator_on(self.device)
+        if not self._simulator.installed():
+            raise InputError(
+                f"device = '{self.device}': {type(self).__name__} simulates there with {self._simulator.packages[-1]}, "
+                f"which is not installed: pip install 'maml_rl[{self._simulator.extra}]', or use device = 'cpu'"
+            )
         # A diverged world must show as NaN, not restart from the default state.
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.model = model
@@ -97,9 +100,8 @@ class MujocoTask(TaskEnv):
         self._threads = threads or cores()
         low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).to(self.device).unbind(-1)
         self._control_middle, self._control_half = (high + low) / 2, (high - low) / 2
-        self._on_warp = self.warp_on_cpu or self.device.type != "cpu"
-        dtype = torch.float32 if self._on_warp else torch.float64
-        self._start = torch.tensor(model.qpos0 if start is None else start, dtype=dtype, device=self.device)
+        start = model.qpos0 if noise.around is None else noise.around
+        self._start = torch.tensor(start, dtype=self._simulator.dtype, device=self.device)
         self._physics: Physics | None = None
         self._batch = 0
         self._task = torch.zeros(0)
@@ -110,63 +112,67 @@ class MujocoTask(TaskEnv):
         width = self.observation(State(self._start, self._start.new_zeros(model.nv))).shape[-1]
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
+    @classmethod
+    def _simulator_on(cls, device: torch.device) -> Simulator:
+        return SIMULATORS[cls.simulator or simulator_on(device)]
+
+    @classmethod
+    def best_device(cls, device: torch.device) -> torch.device:
+        """Return the device if its simulator is installed, else the CPU."""
+        return device if cls._simulator_on(device).installed() else torch.device("cpu")
+
     @abstractmethod
     def observation(self, state: State) -> Tensor:
-        """What the policy sees of a state, (..., obs)."""
+        """Return what the policy observes of a state, (..., obs)."""
 
     @abstractmethod
     def reward_terms(self, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
-        """Named terms, each (...), that sum to the reward; ``control`` is the action scaled and clipped."""
+        """Return named terms, each (...), that sum to the reward; ``control`` is the action, scaled and clipped."""
 
     @abstractmethod
     def terminated(self, state: State) -> Tensor:
-        """Whether the episode ends in this state, (...) bool."""
+        """Return whether the episode ends in this state, (...) bool."""
 
     def task_model(self, task: Tensor) -> mujoco.MjModel:
-        """The model in which a task (task_shape) is played: the same for all, unless tasks change the dynamics."""
+        """Return the model of a task (task_shape): the same for all, unless tasks change the dynamics."""
         return self.model
 
     def _models_of(self, tasks: Tensor) -> list[mujoco.MjModel]:
-        """A model for each environment; equal tasks share one, and tasks of the last reset keep theirs.
+        """Return a model for each environment; equal tasks share one, and tasks of the last reset keep theirs.
 
-        Where no task has a model of its own, nothing is read from the tasks' device.
+        Reads nothing from the tasks' device where no task has a model of its own.
         """
         if type(self).task_model is MujocoTask.task_model:
             return [self.model] * len(tasks)
         keys = [row.tobytes() for row in tasks.cpu().numpy()]
         distinct = dict(zip(keys, tasks, strict=True))
-        known = self._models
-        self._models = {key: known[key] if key in known else self.task_model(task) for key, task in distinct.items()}
+        before = self._models
+        self._models = {key: before[key] if key in before else self.task_model(task) for key, task in distinct.items()}
         return [self._models[key] for key in keys]
 
     @property
     def state(self) -> State:
-        """The worlds' present state (views of the simulator's arrays; float64 of MuJoCo, float32 of mujoco_warp)."""
+        """Current state of the worlds: views of the simulator's arrays, in its dtype."""
         if self._physics is None:
             raise RuntimeError("call reset(tasks, seeds) before reading the state")
         return State(self._physics.qpos, self._physics.qvel)
 
-    def _simulate(self, batch: int) -> Physics:
-        if not self._on_warp:
-            return CpuPhysics(self._worlds, batch, self._threads)
-        from maml_envs.physics.gpu import GpuPhysics  # of the extra gpu
-
-        return GpuPhysics(self._worlds, batch, self.device, self.max_contacts, self.max_rows)
-
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
-        """Start at the default position plus noise; see the class for its widths."""
+        """Start at the default position plus noise; see ``ResetNoise``."""
         batch, self._worlds = len(seeds), self._models_of(tasks)
         if self._physics is None or batch != self._batch:
             self.close()
-            self._physics, self._batch, self._task = self._simulate(batch), batch, tasks.clone()
+            settings = Settings(self.device, self._threads, self.max_contacts, self.max_rows)
+            self._physics = self._simulator.physics(self._worlds, batch, settings)
+            self._batch, self._task = batch, tasks.clone()
         else:
-            self._physics.use(self._worlds)
+            self._physics.set_models(self._worlds)
             self._task.copy_(tasks)
         nq, nv = self.model.nq, self.model.nv
-        shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold(seeds, 0), (nq,)) - 1)
-        shift = shift + self._noise.qpos_normal * random.normal(random.fold(seeds, 1), (nq,))
-        velocity = self._noise.qvel_normal * random.normal(random.fold(seeds, 2), (nv,))
-        velocity = velocity + self._noise.qvel_uniform * (2 * random.uniform(random.fold(seeds, 3), (nv,)) - 1)
+        shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold_in(seeds, 0), (nq,)) - 1)
+        shift = shift + self._noise.qpos_normal * random.normal(random.fold_in(seeds, 1), (nq,))
+        velocity = self._noise.qvel_normal * random.normal(random.fold_in(seeds, 2), (nv,))
+        velocity = velocity + self._noise.qvel_uniform * (2 * random.uniform(random.fold_in(seeds, 3), (nv,)) - 1)
         self._physics.set_state(self._start + shift, velocity)
         return self.observation(self.state).float()
 
@@ -184,16 +190,16 @@ class MujocoTask(TaskEnv):
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
 
     @property
-    def step_memory(self) -> Memory | None:
-        """Where mujoco_warp steps the worlds, until a reset to another number of them or to more that differs in them.
+    def graph_key(self) -> GraphKey | None:
+        """The simulator's key, until a reset to another number of worlds or to more that differs in them.
 
         None for a class with a ``step`` of its own.
         """
-        own = type(self).step is not MujocoTask.step
-        return None if own or self._physics is None else self._physics.memory
+        overridden = type(self).step is not MujocoTask.step
+        return None if overridden or self._physics is None else self._physics.graph_key
 
-    def end_episodes(self) -> None:
-        """Wait for the simulator, and see whether it had room for every contact.
+    def raise_deferred(self) -> None:
+        """Wait for the simulator and check that it had room for every contact.
 
         Raises:
             FloatingPointError: It had not: contacts or forces were lost.
@@ -202,7 +208,7 @@ class MujocoTask(TaskEnv):
             self._physics.check()
 
     def render(self, index: int = 0, width: int = 480, height: int = 360) -> NDArray[np.uint8]:
-        """An RGB image of one environment, in its own model, from the model's tracking camera."""
+        """Draw an RGB image of one environment, in its own model, from the model's tracking camera."""
         state = self.state
         if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
             if self._renderer is not None:

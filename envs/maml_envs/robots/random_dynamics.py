@@ -45,17 +45,17 @@ class RandomDynamics(Locomotion):
         return bases ** (exponent * (2 * torch.rand(count, len(bases), generator=generator) - 1))
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """Factors (count, elements)."""
+        """Draw factors (count, elements)."""
         return self._factors(count, self.exponent, generator)
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
-        """Fixed factors; split "out" has exponents of up to 4 instead of 3."""
+        """Return fixed factors; split "out" has exponents of up to 4 instead of 3."""
         if split == "out":
             return self._factors(count, self.exponent_beyond, torch.Generator().manual_seed(HELD_OUT_SEED))
         return super().held_out_tasks(count, split)
 
     def task_model(self, task: Tensor) -> mujoco.MjModel:
-        """The robot with its parameters times the task's factors."""
+        """Return the robot's model with its parameters times the task's factors."""
         model = copy.copy(self.model)
         for name, factors in zip(BASES, task.double().cpu().split(self._sizes()), strict=True):
             parameter = getattr(model, name)
@@ -64,7 +64,7 @@ class RandomDynamics(Locomotion):
         return model
 
     def describe(self, task: Tensor) -> str:
-        """The geometric mean of each kind's factors, over the elements that are not zero."""
+        """Name the geometric mean of each kind's factors, over the elements that are not zero."""
         words = []
         for name, factors in zip(BASES, task.double().cpu().split(self._sizes()), strict=True):
             present = torch.from_numpy(getattr(self.model, name) != 0).flatten()
@@ -72,5 +72,5 @@ class RandomDynamics(Locomotion):
         return ", ".join(words)
 
     def task_reward(self, motion: Motion, task: Tensor) -> Tensor:
-        """Velocity along x."""
+        """Return the velocity along x."""
         return motion.velocity[..., 0]

@@ -13,7 +13,7 @@ from maml_envs.robots.random_dynamics import RandomDynamics
 
 
 def walker2d_model() -> mujoco.MjModel:
-    """Gymnasium's walker of version 4 and before: friction 0.9 under one foot and 1.9 under the other."""
+    """Compile gymnasium's walker of version 4 and before: friction 0.9 under one foot and 1.9 under the other."""
     return mujoco.MjModel.from_xml_string(gymnasium_asset("walker2d.xml"))
 
 
@@ -43,15 +43,15 @@ class Walker2d(Locomotion):
     """
 
     def observation(self, state: State) -> Tensor:
-        """All positions but x, and all velocities, clipped."""
+        """Return all positions but x, and all velocities, clipped."""
         return torch.cat((state.qpos[..., 1:], state.qvel.clamp(-10, 10)), -1)
 
     def motion(self, before: State, after: State) -> Motion:
-        """Of the root along x."""
+        """Return the root's motion along x."""
         return self.change(before, after, 1)
 
     def terminated(self, state: State) -> Tensor:
-        """Whether it has fallen, by height and lean."""
+        """Return whether it has fallen, by height and lean."""
         return outside(state.qpos[..., 1], self.definition.heights) | outside(state.qpos[..., 2], (-1.0, 1.0))
 
 

@@ -1,5 +1,6 @@
 """Which device an environment gets, and what is said where nothing simulates on a GPU."""
 
+from functools import partial
 from importlib import util
 
 import pytest
@@ -25,45 +26,48 @@ def no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_extra")
 @pytest.mark.parametrize("name", [name for name in maml_envs.names() if "-" in name and name != "tabular-mdp"])
 def test_a_gpu_needs_the_extra(name: str) -> None:
-    message = rf"env = '{name}' with device = 'cuda' simulates on the GPU .*: pip install 'maml_rl\[gpu\]', or use"
+    family = maml_envs.family(name)
+    message = (
+        rf"device = 'cuda': {family.__name__} simulates there with mujoco_warp.*: pip install 'maml_rl\[gpu\]', or"
+    )
     with pytest.raises(InputError, match=message):
         maml_envs.make(name, device=CUDA)
     with pytest.raises(InputError, match=message):
         learner.build(tiny(env=name, device="cuda"))
-    family = maml_envs.family(name)
-    with pytest.raises(InputError, match=f"env = '{family.__name__}' with device = 'cuda'"):
+    with pytest.raises(InputError, match=message):
         family(device="cuda")
 
 
 @pytest.mark.usefixtures("no_extra")
 def test_a_gpu_that_was_found_and_not_asked_for_leaves_mujoco_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(learner.maml_envs, "make", lambda *args: asked.append(args[-1]) or [HalfCheetahDirection()])
+    monkeypatch.setattr(learner.maml_envs, "make", lambda *args: asked.append(args[-1]) or HalfCheetahDirection())
     built = learner.build(tiny(env="half-cheetah-dir", device="auto"))
     assert built.device == CUDA
     learner.build(tiny(env="navigation", device="auto"))
     monkeypatch.setattr(physics, "find_spec", lambda _: util.find_spec("os"))
     learner.build(tiny(env="half-cheetah-dir", device="auto"))
-    assert asked == [torch.device("cpu"), CUDA, CUDA]
+    assert asked == [torch.device("cpu")] * 2 + [CUDA] * 4
 
 
 def test_the_device_reaches_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [env.device.type for env in maml_envs.make("half-cheetah-dir")] == ["cpu", "cpu"]
+    make = partial(maml_envs.make, "half-cheetah-dir")
+    assert [env.device.type for env in maml_envs.make_copies(make)] == ["cpu", "cpu"]
     monkeypatch.setattr(physics, "find_spec", lambda _: util.find_spec("os"))
     made = []
     monkeypatch.setattr(
         HalfCheetahDirection, "__init__", lambda self, **options: (made.append(options), vars(self).update(options))[0]
     )
-    maml_envs.make("half-cheetah-dir", "finn2017", device=CUDA)
+    maml_envs.make_copies(partial(make, "finn2017", device=CUDA))
     # One copy: there is nothing that two could do side by side.
     assert made == [{"preset": "finn2017", "device": CUDA}]
-    (env,) = maml_envs.make("navigation", device=torch.device("meta"))
+    env = maml_envs.make("navigation", device=torch.device("meta"))
     assert (type(env), env.device.type) == (Navigation, "meta")
 
 
 def test_the_oracle_looks_at_its_environments_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    monkeypatch.setattr(Navigation, "end_episodes", lambda self: looked.append(self))
+    monkeypatch.setattr(Navigation, "raise_deferred", lambda self: looked.append(self))
     env = Navigation()
-    ToldTask(env).end_episodes()
+    ToldTask(env).raise_deferred()
     assert looked == [env]

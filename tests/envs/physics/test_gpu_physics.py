@@ -94,7 +94,7 @@ def test_it_agrees_with_mujoco(family: type[Locomotion], preset: str, on_warp: M
         assert torch.equal(other.terminated, one.terminated)
         assert set(other.info) == set(one.info)
         fast = max(fast, float(cpu.state.qvel.abs().max()))
-    warped.end_episodes()
+    warped.raise_deferred()
     assert fast > 5  # not because nothing moved
     cpu.close()
 
@@ -143,14 +143,14 @@ def test_a_wrong_version_is_far_apart(on_warp: Make, monkeypatch: pytest.MonkeyP
     cpu, warped = Walker2dRandomDynamics(threads=1), on_warp(Walker2dRandomDynamics)
     assert max(excess(cpu, warped)) < 1
 
-    step, use = GpuPhysics.step, GpuPhysics.use
+    step, set_models = GpuPhysics.step, GpuPhysics.set_models
     wrong = {
         "no control": ("step", lambda self, control, skip: step(self, torch.zeros_like(control), skip)),
         "the other way": ("step", lambda self, control, skip: step(self, -control, skip)),
         "one physics step": ("step", lambda self, control, skip: step(self, control, 1)),
         "another world's control": ("step", lambda self, control, skip: step(self, control.roll(1, 0), skip)),
-        "another world's masses": ("use", lambda self, models: use(self, [*models[1:], models[0]])),
-        "one model for all": ("use", lambda self, models: use(self, [models[0]] * len(models))),
+        "another world's masses": ("set_models", lambda self, models: set_models(self, [*models[1:], models[0]])),
+        "one model for all": ("set_models", lambda self, models: set_models(self, [models[0]] * len(models))),
     }
     for name, (method, instead) in wrong.items():
         with monkeypatch.context() as patch:
@@ -189,7 +189,7 @@ def test_a_motion_known_in_closed_form() -> None:
         physics.step(torch.full((3, 1), force), steps)
         torch.testing.assert_close(physics.qvel, torch.tensor(qvel).unsqueeze(1), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(physics.qpos, torch.tensor(qpos).unsqueeze(1), rtol=1e-6, atol=1e-6)
-    physics.use([slider_model(4.0)] * 3)
+    physics.set_models([slider_model(4.0)] * 3)
     physics.set_state(torch.zeros(3, 1), torch.zeros(3, 1))
     physics.step(torch.full((3, 1), 3.0), 1)
     torch.testing.assert_close(physics.qvel, torch.full((3, 1), 0.075))
@@ -198,7 +198,7 @@ def test_a_motion_known_in_closed_form() -> None:
 
 def test_equal_models_share_one() -> None:
     physics = GpuPhysics(half_cheetah_model(), 3, CPU)
-    physics.use([half_cheetah_model()] * 3)
+    physics.set_models([half_cheetah_model()] * 3)
     assert physics._model.body_mass.shape[0] == 1
 
 
@@ -211,7 +211,7 @@ def test_models_must_differ_in_what_can_vary() -> None:
     for other, name in ((slow, "opt.timestep"), (ghost, "geom_contype"), (rubbing, "dof_frictionloss")):
         for _ in range(2):
             with pytest.raises(ValueError, match=name):
-                physics.use([first, other])
+                physics.set_models([first, other])
         with pytest.raises(ValueError, match=name):
             GpuPhysics([first, other], 2, CPU)
     with pytest.raises(ValueError, match="1 models for 2 worlds: give one model, or one for each world"):
@@ -259,7 +259,7 @@ def test_nothing_is_read_from_the_device_inside_an_episode(
         for move in moves:
             env.step(move)
         with pytest.raises(AssertionError, match="read"):
-            env.end_episodes()
+            env.raise_deferred()
 
 
 # --- Start states and episodes.
@@ -296,7 +296,7 @@ def test_a_diverged_world_shows_and_its_neighbours_go_on(qvel: float, steps: int
     assert torch.equal(step.observation[[0, 2]], alone[-1][[0, 2]])
     # It stays so, is no overflow, and leaves nothing behind.
     assert env.step(torch.ones(3, 6)).reward.isfinite().tolist() == [True, False, True]
-    env.end_episodes()
+    env.raise_deferred()
     assert torch.equal(env.reset(tasks, seeds), first)
     again = [env.step(torch.ones(3, 6)).observation for _ in range(steps)]
     assert torch.equal(torch.stack(again), torch.stack(alone))
@@ -338,7 +338,7 @@ def test_no_state_needs_more(family: type[Locomotion], on_warp: Make) -> None:
     lying(env)
     env._physics.step(torch.zeros(3, env.action_width), 1)
     assert env._physics._most_contacts.numpy()[0] == 3 * env._physics._contacts
-    env.end_episodes()
+    env.raise_deferred()
 
 
 def test_too_little_room_for_contacts_is_an_error(on_warp: Make) -> None:
@@ -352,9 +352,9 @@ def test_too_little_room_for_contacts_is_an_error(on_warp: Make) -> None:
     )
     for _ in range(2):
         with pytest.raises(FloatingPointError, match=message):
-            env.end_episodes()
+            env.raise_deferred()
     env.reset(torch.ones(3, 1), torch.arange(3))
-    env.end_episodes()
+    env.raise_deferred()
 
 
 def test_too_little_room_for_rows_is_an_error_of_that_world(on_warp: Make) -> None:
@@ -367,7 +367,7 @@ def test_too_little_room_for_rows_is_an_error_of_that_world(on_warp: Make) -> No
         match=r"in 1 of 3 worlds, the first 1: .* 16 constraint rows a world, and at least (6\d|70) are needed: leave "
         r"max_rows of the environment's class at None, which makes room for 70",
     ):
-        env.end_episodes()
+        env.raise_deferred()
 
 
 @pytest.mark.parametrize("room", [{"contacts": 24}, {"rows": 100}])

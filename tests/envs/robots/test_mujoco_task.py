@@ -78,12 +78,12 @@ def test_a_world_can_have_a_model_of_its_own() -> None:
 
 def test_worlds_can_be_given_other_models() -> None:
     physics = CpuPhysics(slider_model(), batch=2, threads=1)
-    physics.use([slider_model(4.0), slider_model(2.0)])
+    physics.set_models([slider_model(4.0), slider_model(2.0)])
     physics.set_state(torch.zeros(2, 1), torch.zeros(2, 1))
     physics.step(torch.full((2, 1), 3.0), frame_skip=1)
     assert_equal(physics.qvel, [[0.075], [0.15]], 1e-12)
     with pytest.raises(ValueError, match="1 models for 2 worlds"):
-        physics.use([slider_model()])
+        physics.set_models([slider_model()])
     physics.close()
 
 
