@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import tyro
+from torch import Tensor
 
 from maml_rl.config.rl import Config, Evaluation, Outer, Policy
-from maml_rl.core.tree import Params
-from maml_rl.rl.explore import Exploration
+from maml_rl.core.streams import Purpose
+from maml_rl.core.task_axis import TaskAxis
+from maml_rl.core.tree import Params, of_one_seed
+from maml_rl.machine.device import set_up
+from maml_rl.rl.data import Trajectory
+from maml_rl.rl.explore import explore
 from maml_rl.rl.learner import Learner, build
+from maml_rl.rl.method import MetaRL, meta_objective
 from maml_rl.rl.objective import MetaObjective
 
 
@@ -38,7 +44,8 @@ def arguments(description: str | None) -> Arguments:
 
 
 def learner_for(chosen: Arguments) -> Learner:
-    """Environments and policy of that size."""
+    """Environments and policy of that size, with all threads."""
+    set_up(chosen.device, threads=0)
     return build(
         Config(
             env=chosen.env,
@@ -54,11 +61,20 @@ def learner_for(chosen: Arguments) -> Learner:
     )
 
 
-def explored(learner: Learner) -> tuple[Params, Exploration, MetaObjective]:
-    """Initial parameters, one exploration from them, and its meta-objective."""
-    theta = learner.initial_params()
-    found = learner.explore_training(theta, 0)
-    return theta, found, learner.objective(found)
+def explored(learner: Learner) -> tuple[Params, MetaObjective]:
+    """Initial parameters (1, ...), and the meta-objective of one exploration from them."""
+    theta = of_one_seed(learner.initial_params())
+    draw = MetaRL([learner]).draw(0, [0])
+    data = explore(learner, theta, draw, [1.0] * learner.config.trained_steps)
+    return theta, meta_objective(learner, data)
+
+
+def episodes_of(learner: Learner, tasks: Tensor, episodes: int) -> Trajectory:
+    """A rollout with the initial policy for each task."""
+    axis = TaskAxis(len(tasks))
+    params = axis.spread(of_one_seed(learner.initial_params()))
+    keys = learner.key(Purpose.TRAINING).unsqueeze(0)
+    return learner.sampler.sample(params, tasks, episodes, keys, axis)
 
 
 def seconds(function: Callable[[], object]) -> float:

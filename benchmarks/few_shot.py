@@ -7,6 +7,7 @@ OMNIGLOT_ROOT=... python benchmarks/few_shot.py --config omniglot_5way_1shot --q
 import resource
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from torch.func import functional_call
 
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.toml import load, of_kind
-from maml_rl.core.tree import Params
+from maml_rl.core.tree import Params, of_one_seed
+from maml_rl.machine.device import set_up
 from maml_rl.supervised.learner import FewShotLearner, build, loss_of
+from maml_rl.supervised.outer import gradient
 from maml_rl.supervised.tasks import TaskBatch
 
 
@@ -40,8 +43,8 @@ def plain_loop(learner: FewShotLearner, theta: Params, batch: TaskBatch) -> Para
         for _ in range(inner.steps):
             outputs = functional_call(learner.module, params, (batch.support.inputs[k],))
             loss = loss_of(outputs, batch.support.targets[k])
-            gradient = torch.autograd.grad(loss, list(params.values()), create_graph=True)
-            params = {name: x - inner.lr * g for (name, x), g in zip(params.items(), gradient, strict=True)}
+            slope = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+            params = {name: x - inner.lr * g for (name, x), g in zip(params.items(), slope, strict=True)}
         outputs = functional_call(learner.module, params, (batch.query.inputs[k],))
         (loss_of(outputs, batch.query.targets[k]) / tasks).backward()
     return {name: value.grad for name, value in leaves.items()}
@@ -51,17 +54,20 @@ def main() -> None:
     """Time both in turn, and print medians."""
     chosen = tyro.cli(Arguments, description=__doc__)
     changes = {"threads": chosen.threads} | ({"queries": chosen.queries} if chosen.queries else {})
+    set_up("auto", chosen.threads)
     learner = build(of_kind(load(chosen.config, **changes), FewShotConfig, chosen.config))
     theta = learner.initial_params()
     batches = [learner.training_tasks(k) for k in range(chosen.repeats + 1)]
-    _, ours = learner.gradient(theta, batches[0])
+    stacked = of_one_seed(theta)
+    ours = {name: value[0] for name, value in gradient(learner, stacked, batches[0])[1].items()}
     plain = plain_loop(learner, theta, batches[0])
     off = max(float((ours[name] - plain[name]).abs().max() / plain[name].abs().max()) for name in ours)
+    ours_of, plain_of = partial(gradient, learner, stacked), partial(plain_loop, learner, theta)
     times: dict[str, list[float]] = {"maml_rl": [], "plain loop": []}
     for batch in batches[1:]:
-        for name, run in (("maml_rl", learner.gradient), ("plain loop", lambda t, b: plain_loop(learner, t, b))):
+        for name, run in (("maml_rl", ours_of), ("plain loop", plain_of)):
             began = time.perf_counter()
-            run(theta, batch)
+            run(batch)
             times[name].append(time.perf_counter() - began)
     median = {name: float(np.median(values)) for name, values in times.items()}
     print(

@@ -16,9 +16,10 @@ import tyro
 from common import report, seconds
 from maml_envs import GymnasiumTaskEnv, TaskEnv, VectorOptions, random
 from maml_envs.robots.half_cheetah import HalfCheetahDirection
-from maml_rl.core.task_axis import stack
+from maml_rl.core.task_axis import TaskAxis
+from maml_rl.core.tree import of_one_seed
 from maml_rl.rl.policies import GaussianPolicy
-from maml_rl.rl.rollout import rollout
+from maml_rl.rl.rollout import Sampler
 
 
 class Directional(gymnasium.Wrapper):
@@ -64,10 +65,12 @@ def steps_of(env: TaskEnv, chosen: Arguments) -> None:
 def rollout_of(made: list[TaskEnv], chosen: Arguments) -> None:
     """The same episodes with a policy for each of 8 tasks."""
     policy = GaussianPolicy(made[0].observation_space.shape[0], made[0].action_width, hidden=(100, 100))
-    params = stack(policy.init(torch.Generator().manual_seed(0)), 8)
+    axis = TaskAxis(8)
+    params = axis.spread(of_one_seed(policy.init(torch.Generator().manual_seed(0))))
     seeds = random.fold_in(torch.arange(8).unsqueeze(-1), torch.arange(chosen.environments // 8))
     noise = random.normal(seeds, (chosen.steps, policy.actions)).float()
-    rollout(made, policy, params, made[0].sample_tasks(8, torch.Generator().manual_seed(0)), noise, seeds)
+    tasks = made[0].sample_tasks(8, torch.Generator().manual_seed(0))
+    Sampler(made, policy).rollout(params, tasks, noise, seeds, axis)
 
 
 def vector_steps(env: gymnasium.vector.VectorEnv, chosen: Arguments) -> None:

@@ -11,8 +11,8 @@ import tyro
 from torch.profiler import ProfilerActivity, profile
 
 from common import Arguments, learner_for, peak_rss_mib, report
-from maml_rl.core.tree import Params
-from maml_rl.rl.method import meta_iteration
+from maml_rl.core.tree import Params, stack
+from maml_rl.rl.method import MetaRL
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,14 @@ def main() -> None:
     if chosen.seeds < 1:
         sys.exit(f"--seeds {chosen.seeds}: time one run or more")
     learner = learner_for(chosen)
-    learners = [learner.with_seed(seed) for seed in range(1, chosen.seeds + 1)]
-    starts: list[tuple[Params, Params]] = [(each.initial_params(), {}) for each in learners]
+    method = MetaRL([learner.with_seed(seed) for seed in range(1, chosen.seeds + 1)], [""] * chosen.seeds)
+    theta, state = stack([each.initial_params() for each in method.learners]), Params()
     rows = []
     for iteration in range(chosen.repeats + 1):
         began = time.perf_counter()
-        found = meta_iteration(learners, starts, iteration)
+        theta, state, metrics = method.iterate(theta, state, iteration)
         seconds = time.perf_counter() - began
-        starts = [(theta, state) for theta, state, _ in found]
-        rows.append(found[0][2] | {"seconds": seconds, "env_steps": sum(row["env_steps"] for *_, row in found)})
+        rows.append(metrics[0] | {"seconds": seconds, "env_steps": sum(row["env_steps"] for row in metrics)})
     del rows[0]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     report(
@@ -65,7 +64,7 @@ def main() -> None:
         }
     )
     if chosen.profile:
-        show_profile(lambda: meta_iteration(learners, starts, chosen.repeats + 1), learner.device)
+        show_profile(lambda: method.iterate(theta, state, chosen.repeats + 1), learner.device)
     learner.close()
 
 

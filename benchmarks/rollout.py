@@ -10,18 +10,15 @@ import torch
 from mujoco.rollout import Rollout
 from torch import Tensor
 
-from common import Arguments, arguments, learner_for, report, seconds
+from common import Arguments, arguments, episodes_of, learner_for, report, seconds
 from maml_envs.robots.mujoco_task import MujocoTask
-from maml_rl.core.streams import Purpose
-from maml_rl.core.task_axis import stack
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.learner import Learner
 
 
 def closed_loop(learner: Learner, chosen: Arguments) -> Trajectory:
     """A rollout with a policy for each task."""
-    params = stack(learner.initial_params(), chosen.tasks)
-    return learner.sample(params, learner.training_tasks(0), chosen.episodes, learner.key(Purpose.TRAINING))
+    return episodes_of(learner, learner.training_tasks(0), chosen.episodes)
 
 
 class OpenLoop:
@@ -78,7 +75,7 @@ def main() -> None:
     learner = learner_for(chosen)
     trajectory = closed_loop(learner, chosen)
     steps = trajectory.rewards.numel()
-    env = learner.envs[0]
+    env = learner.env
     assert isinstance(env, MujocoTask), "this benchmark is for MuJoCo environments"
     replay = OpenLoop(env, trajectory, learner.training_tasks(0))
     controls = replay.control[:20, :: env.frame_skip].astype(np.float32)

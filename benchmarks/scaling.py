@@ -17,8 +17,9 @@ import tyro
 from torch import distributed as torch_distributed
 
 from common import Arguments, learner_for, report
+from maml_rl.core.tree import of_one_seed
 from maml_rl.machine import launch, ranks
-from maml_rl.rl.method import meta_iteration
+from maml_rl.rl.method import MetaRL
 
 PREDICTED = (8, 64, 512)
 
@@ -49,11 +50,11 @@ def measure(chosen: Scaling) -> None:
     torch_distributed.all_reduce = counted
     learner = learner_for(chosen)
     with launch.joined():
-        theta, state, rows = learner.initial_params(), {}, []
+        method, theta, state, rows = MetaRL([learner]), of_one_seed(learner.initial_params()), {}, []
         for iteration in range(chosen.repeats + 1):
             said.clear()
             began = time.perf_counter()
-            ((theta, state, row),) = meta_iteration([learner], [(theta, state)], iteration)
+            theta, state, (row,) = method.iterate(theta, state, iteration)
             for _ in ("saved", "stopped"):  # as in training, after every iteration
                 ranks.any_rank(0)
             rows.append(

@@ -10,11 +10,10 @@ import torch
 import tyro
 
 import maml_envs
-from common import Arguments, learner_for, report, seconds
+from common import Arguments, episodes_of, learner_for, report, seconds
 from maml_envs import TaskEnv
-from maml_rl.core.streams import Purpose
-from maml_rl.core.task_axis import stack
 from maml_rl.rl.learner import Learner
+from maml_rl.rl.rollout import Sampler
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def wait(device: torch.device) -> None:
 
 def physics_seconds(learner: Learner, worlds: int, steps: int) -> float:
     """So many control steps of so many worlds, with random actions that are there already; fastest of three."""
-    env = learner.envs[0]
+    env = learner.env
     tasks = env.sample_tasks(worlds, torch.Generator().manual_seed(0)).to(env.device)
     generator = torch.Generator().manual_seed(0)
     actions = torch.rand(8, worlds, env.action_width, generator=generator).to(env.device) * 2 - 1
@@ -58,11 +57,10 @@ def physics_seconds(learner: Learner, worlds: int, steps: int) -> float:
 
 def closed_loop_seconds(learner: Learner, tasks: int, episodes: int, repeats: int) -> float:
     """A rollout with a policy for each task; fastest of the repeats, after one that warms up."""
-    params = stack(learner.initial_params(), tasks)
-    drawn = learner.envs[0].sample_tasks(tasks, torch.Generator().manual_seed(0)).to(learner.device)
+    drawn = learner.env.sample_tasks(tasks, torch.Generator().manual_seed(0)).to(learner.device)
 
     def play() -> None:
-        learner.sample(params, drawn, episodes, learner.key(Purpose.TRAINING))
+        episodes_of(learner, drawn, episodes)
         wait(learner.device)
 
     play()
@@ -80,7 +78,7 @@ def measure(chosen: Worlds, worlds: int, on_warp: bool = True) -> dict[str, floa
     """Rates at one number of worlds."""
     learner = learner_for(chosen)
     if on_warp and chosen.device == "cpu":
-        learner = replace(learner, envs=[warped(chosen)])  # one, as on a GPU
+        learner = replace(learner, sampler=Sampler([warped(chosen)], learner.policy))  # one, as on a GPU
     if learner.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(learner.device)
     alone = physics_seconds(learner, worlds, chosen.horizon)

@@ -75,7 +75,7 @@ class MetaObjective:
 
     def values(self, theta: Params) -> Terms:
         """Means over each seed's tasks, (S,)."""
-        terms: Terms = self.axis.mean(self.of_task, theta, list(self.batches), self._weights())
+        terms: Terms = self.axis.mean(self.of_task, theta, list(self.batches), self.weights())
         return terms
 
     def gradient(self, theta: Params, term: str = "objective") -> tuple[Tensor, Params]:
@@ -89,9 +89,10 @@ class MetaObjective:
             value: Tensor = getattr(self.of_task(theta, batches, weights), term)
             return value
 
-        return self.axis.value_and_grad(of_task, theta, list(self.batches), self._weights(), value=f"the {term}")
+        return self.axis.value_and_grad(of_task, theta, list(self.batches), self.weights(), value=f"the {term}")
 
-    def _weights(self) -> Weights:
+    def weights(self) -> Weights:
+        """Return what each task's other terms count, (K S,)."""
         nothing = self.batches[-1].weights.new_zeros(len(self.batches[-1].weights))
         penalty = None if self.inner_kl is None else self.axis.spread({"": self.inner_kl.to(nothing)})[""]
         return Weights(nothing if self.credit is None else self.credit, nothing if penalty is None else penalty)
