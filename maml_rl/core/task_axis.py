@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from maml_rl.core.seeds import over_ranks, repeat, sum_of_each, to_rows
 from maml_rl.core.tree import Params, Tree, leaves, map_tensors
 from maml_rl.machine import ranks
 from maml_rl.machine.threads import side_by_side, spans
@@ -76,7 +77,7 @@ class TaskAxis(NamedTuple):
 
     def spread(self, params: Params) -> Params:
         """Give each task its seed's parameters, (S, ...) -> (K S, ...), without a copy for one seed."""
-        return _repeat(params, self.tasks)
+        return repeat(params, self.tasks)
 
     def by_seed(self, values: Tensor) -> Tensor:
         """Values of rows, (K S, ...), as (S, K, ...)."""
@@ -124,7 +125,7 @@ class TaskAxis(NamedTuple):
             own = {name: x[piece.seeds] for name, x in theta.items()}
             return map_tensors(lambda x: x / self.tasks, self._sums(function, own, piece.rows, data))
 
-        return _over_ranks(self._add_up(of_slice, data), self.tasks)
+        return over_ranks(self._add_up(of_slice, data), self.tasks)
 
     def value_and_grad(
         self, function: Callable[..., Tensor], theta: Params, *data: Tree, value: str = "its value"
@@ -152,7 +153,7 @@ class TaskAxis(NamedTuple):
             self.check(total, lambda row: of_slice(self._slice_of(row)), value)
             return total
 
-        result: tuple[Tensor, Params] = _over_ranks(self.everywhere(of_this_rank), self.tasks)
+        result: tuple[Tensor, Params] = over_ranks(self.everywhere(of_this_rank), self.tasks)
         return result
 
     def linear(self, build: Callable[..., LinearMap], *data: Tree) -> LinearMap:
@@ -170,12 +171,12 @@ class TaskAxis(NamedTuple):
                 seeds, rows = pieces[number]
                 own = {name: x[seeds] for name, x in vector.items()}
                 count = len(next(iter(own.values())))
-                image = maps[number](_repeat(own, (rows.stop - rows.start) // count))
-                return {name: _sum_of_each(x, count) for name, x in image.items()}
+                image = maps[number](repeat(own, (rows.stop - rows.start) // count))
+                return {name: sum_of_each(x, count) for name, x in image.items()}
 
             sums = side_by_side(of_map, range(len(maps)))
             total = map_tensors(lambda x: x / self.tasks, self._total(pieces, sums))
-            result: Params = _over_ranks(total, self.tasks)
+            result: Params = over_ranks(total, self.tasks)
             return result
 
         return product
@@ -216,8 +217,8 @@ class TaskAxis(NamedTuple):
     def _sums(self, function: Callable[..., Tree], theta: Params, rows: slice, data: Tree) -> Tree:
         """Sum over some rows, of as many tasks of each of the seeds that theta is of."""
         seeds = len(next(iter(theta.values())))
-        each = self._each(function, _repeat(theta, (rows.stop - rows.start) // seeds), *_take(data, rows))
-        return map_tensors(lambda x: _sum_of_each(x, seeds), each)
+        each = self._each(function, repeat(theta, (rows.stop - rows.start) // seeds), *_take(data, rows))
+        return map_tensors(lambda x: sum_of_each(x, seeds), each)
 
     def _add_up(self, of_slice: Callable[[Slice], Tree], data: Tree) -> Tree:
         pieces = self._slices(data)
@@ -253,39 +254,5 @@ class TaskAxis(NamedTuple):
         ]
 
 
-def to_rows(metrics: dict[str, Tensor]) -> list[dict[str, float]]:
-    """Turn metrics, (S,) each, into a row of numbers for each seed; read at once from each device they are on."""
-    numbers: dict[str, list[float]] = {}
-    for device in {values.device for values in metrics.values()}:
-        there = {name: values.double() for name, values in metrics.items() if values.device == device}
-        numbers |= zip(there, torch.stack(list(there.values())).tolist(), strict=True)
-    columns = zip(*(numbers[name] for name in metrics), strict=True)
-    return [dict(zip(metrics, column, strict=True)) for column in columns]
-
-
 def _take(data: Tree, rows: slice) -> Tree:
     return map_tensors(lambda x: x[rows], data)
-
-
-def _repeat(params: Params, tasks: int) -> Params:
-    """Give each of so many tasks its seed's parameters, (S, ...) -> (tasks S, ...)."""
-    return {
-        name: value.unsqueeze(1).expand(len(value), tasks, *value.shape[1:]).flatten(0, 1)
-        for name, value in params.items()
-    }
-
-
-def _sum_of_each(values: Tensor, seeds: int) -> Tensor:
-    """Sum over the tasks of each seed, (rows, ...) -> (S, ...)."""
-    total: Tensor = values.unflatten(0, (seeds, -1)).sum(1)
-    return total
-
-
-def _over_ranks(means: Tree, tasks: int) -> Tree:
-    """Average a tree of means over this rank's tasks, of any shapes and types, over all ranks; see ``ranks.mean``."""
-    if ranks.size() == 1:
-        return means
-    flat = [value.reshape(-1) for value in leaves(means)]
-    parts = iter(ranks.mean(torch.cat(flat), tasks).split([len(part) for part in flat]))
-    reduced: Tree = map_tensors(lambda value: next(parts).reshape(value.shape).to(value.dtype), means)
-    return reduced

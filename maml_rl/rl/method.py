@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maml_rl.core.seeds import to_rows
 from maml_rl.core.streams import Purpose
-from maml_rl.core.task_axis import TaskAxis, to_rows
+from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params
 from maml_rl.rl.diagnostics import compare_gradients
 from maml_rl.rl.explore import Draw, Exploration, explore
