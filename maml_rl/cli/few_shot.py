@@ -10,42 +10,39 @@ from rich.table import Table
 from maml_rl.cli.parse import EvaluateFewShot, parse
 
 
-def evaluate(arguments: Sequence[str]) -> None:
-    """``maml-rl evaluate RUN ...`` of a run of few-shot learning."""
-    from maml_rl.results.few_shot_table import tabulate
-
+def evaluate(arguments: Sequence[str]) -> EvaluateFewShot:
+    """``maml-rl evaluate RUN ...`` of runs of few-shot learning; returns the options."""
     chosen = parse(EvaluateFewShot, arguments, "evaluate")
     for run in chosen.runs:
         _evaluate(run, chosen)
-    if len(chosen.runs) > 1:
-        tabulate(chosen.runs).show("few-shot learning on held-out tasks, 95 % intervals")
+    return chosen
 
 
 def _evaluate(run: Path, chosen: EvaluateFewShot) -> None:
-    from maml_rl.evaluate_few_shot import evaluate as run_evaluation
-    from maml_rl.results.few_shot_table import shown
-    from maml_rl.supervised.measures import MEASURES
+    from maml_rl.evaluate import evaluate as run_evaluation
+    from maml_rl.runs.measures import MEASURES, shown
 
-    result = run_evaluation(run, chosen.tasks, chosen.steps, chosen.shots, chosen.which, chosen.tune_lr)
-    count = len(next(iter(result.values.values())))
-    shots = "" if result.shots is None else f" shots {result.shots},"
-    table = Table(title=f"{run}: {count} held-out tasks,{shots} rate {result.lr:g}")
+    result = run_evaluation(
+        run, chosen.tasks, chosen.steps, which=chosen.which, tune_lr=chosen.tune_lr, shots=chosen.shots
+    )
+    title = f"{run}: {len(result.per_task)} held-out tasks"
+    title += "" if result.shots is None else f", shots {result.shots}"
+    table = Table(title=title + (f", rate {result.lr[0]:g}" if result.steps else ""))
     table.add_column("gradient steps", justify="right")
-    regression = "error" in result.mean
-    for name in result.mean:
-        for column in (MEASURES[name], "95 % interval", *(("median", "trimmed mean") if regression else ())):
+    regression = result.measure == "error"
+    columns: list[list[str]] = []
+    for name in result.values:
+        one = result.of(name)
+        half = (
+            [] if one.ci95 is None else [f"± {shown(each, name)}" if math.isfinite(each) else "" for each in one.ci95]
+        )
+        numbers = (one.mean, one.median, one.trimmed_mean) if regression else (one.mean,)
+        mean, *others = ([shown(each, name) for each in values] for values in numbers)
+        columns += [mean, half or [""] * len(mean), *others]
+        for column in (MEASURES[name].label, "95 % interval", *(("median", "trimmed mean") if regression else ())):
             table.add_column(column, justify="right")
-    for k in range(len(next(iter(result.mean.values())))):
-        row = []
-        for name, mean in result.mean.items():
-            numbers = [
-                mean[k],
-                result.ci95[name][k] if result.ci95 else math.nan,
-                *((result.median[name][k], result.trimmed_mean[name][k]) if regression else ()),
-            ]
-            cells = [shown(x, name) for x in numbers]
-            row += [cells[0], f"± {cells[1]}" if result.ci95 else "", *cells[2:]]
-        table.add_row(str(k), *row)
+    for k, cells in enumerate(zip(*columns, strict=True)):
+        table.add_row(str(k), *cells)
     Console().print(table)
     if regression:
         print(f"share of tasks that diverged: {100 * result.diverged:.2f} %")

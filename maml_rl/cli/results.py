@@ -9,9 +9,7 @@ from rich.table import Table
 
 from maml_envs import InputError
 from maml_rl.cli.parse import Compare, Evaluate, Plot, Render, Report, parse
-from maml_rl.config import toml
 from maml_rl.config.few_shot import FewShotConfig
-from maml_rl.config.rl import Config
 
 
 def _few_shot(arguments: Sequence[str | Path]) -> bool:
@@ -32,37 +30,39 @@ def evaluate(arguments: Sequence[str]) -> None:
     if _few_shot(arguments):
         from maml_rl.cli.few_shot import evaluate as evaluate_few_shot
 
-        evaluate_few_shot(arguments)
+        few_shot = evaluate_few_shot(arguments)
+        if len(few_shot.runs) > 1:
+            print_comparison(few_shot.runs, few_shot.which)
         return
     chosen = parse(Evaluate, arguments, "evaluate")
     _refuse_none(chosen.runs, "evaluate")
     for run in chosen.runs:
         _evaluate(run, chosen)
     if len(chosen.runs) > 1:
-        _print_comparison(chosen.runs, chosen.which, chosen.split)
+        print_comparison(chosen.runs, chosen.which, chosen.split)
 
 
 def _evaluate(run: Path, chosen: Evaluate) -> None:
     from maml_rl.evaluate import evaluate as run_evaluation
-    from maml_rl.results.published import adaptation
+    from maml_rl.results.published import published
     from maml_rl.runs.folder import read_config
 
     result = run_evaluation(
         run, chosen.tasks, chosen.steps, chosen.episodes, chosen.split, chosen.which, chosen.tune_lr
     )
-    config = toml.of_kind(read_config(run), Config, str(run))
-    found = adaptation(config.env, config.preset, config.horizon) if chosen.split == "in" else None
+    config = read_config(run)
+    found = published(config, result, "return")
     known = found.of(config.method) if found else ()
-    table = Table(title=f"{run}: return on {len(result.tasks)} held-out tasks")
+    table = Table(title=f"{run}: return on {len(result.returns)} held-out tasks")
     success = result.mean_success()
     more = [*([found.source] if found and known else []), *([] if success is None else ["success"])]
     for column in ("gradient steps", "mean return", "95 % interval", *more):
         table.add_column(column, justify="right")
     for k, mean in enumerate(result.mean):
         half = "" if result.ci95 is None else f"± {result.ci95[k]:.2f}"
-        published = [f"{known[k]:.2f}" if k < len(known) else ""] if known else []
+        theirs = [f"{known[k]:.2f}" if k < len(known) else ""] if known else []
         solved = [] if success is None else [f"{100 * success[k]:.0f} %"]
-        table.add_row(str(k), f"{mean:.2f}", half, *published, *solved)
+        table.add_row(str(k), f"{mean:.2f}", half, *theirs, *solved)
     Console().print(table)
     if result.best is not None:
         print(f"best possible, knowing the task: {result.best:.2f}")
@@ -71,22 +71,25 @@ def _evaluate(run: Path, chosen: Evaluate) -> None:
     print(f"written: {result.file}")
 
 
-def _print_comparison(runs: Sequence[Path], which: str, split: str, markdown: bool = False) -> None:
-    from maml_rl.results.comparison import compare_groups
+def print_comparison(runs: Sequence[Path], which: str, split: str = "in", markdown: bool = False) -> None:
+    """Print evaluated runs side by side, in a table for each measure and in words."""
+    from maml_rl.results.comparison import comparisons
     from maml_rl.results.runs import grouped, read_runs
     from maml_rl.results.sentences import sentences
-    from maml_rl.results.table import listed, tabulate
+    from maml_rl.results.table import long_table, wide_table
+    from maml_rl.runs.measures import MEASURES
 
-    groups = grouped(read_runs(runs, Config, which, split))
-    comparison = compare_groups(groups)
+    found = comparisons(grouped(read_runs(runs)), which, split)
     if markdown:
-        print(tabulate(comparison).markdown())
+        print("\n\n".join(wide_table(comparison).markdown() for comparison in found))
         return
     of = {"checkpoint": "", "best": ", best parameters", "initial": ", before training"}[which]
     beyond = " beyond the training distribution" if split == "out" else ""
-    title = f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks{beyond}{of}, 95 % intervals"
-    listed(comparison).show(title)
-    for sentence in sentences(comparison, groups):
+    for comparison in found:
+        label = MEASURES[comparison.measure].label
+        title = f"{comparison.subject}: {label} on {comparison.tasks} held-out tasks{beyond}{of}, 95 % intervals"
+        long_table(comparison).show(title)
+    for sentence in sentences(found[0]):
         print(f"- {sentence}")
 
 
@@ -94,25 +97,14 @@ def compare(arguments: Sequence[str]) -> None:
     """``maml-rl compare RUN ...``."""
     chosen = parse(Compare, arguments, "compare")
     _refuse_none(chosen.runs, "compare")
-    if _few_shot(chosen.runs):
-        from maml_rl.results.few_shot_table import tabulate
-
-        found = tabulate(chosen.runs)
-        if chosen.markdown:
-            print(found.markdown())
-        else:
-            found.show("few-shot learning on held-out tasks, 95 % intervals")
-        return
-    _print_comparison(chosen.runs, chosen.which, chosen.split, chosen.markdown)
+    print_comparison(chosen.runs, chosen.which, chosen.split, chosen.markdown)
 
 
 def plot(arguments: Sequence[str]) -> None:
     """``maml-rl plot RUN ...``."""
+    from maml_rl.results.plot import plot as draw
+
     chosen = parse(Plot, arguments, "plot")
-    if _few_shot(chosen.runs):
-        from maml_rl.results.few_shot import plot as draw
-    else:
-        from maml_rl.results.plot import plot as draw
     drawn = draw(chosen.runs, chosen.out)
     print(*drawn.files, sep="\n")
     if drawn.missing:
@@ -146,6 +138,4 @@ def report(arguments: Sequence[str]) -> None:
 
     chosen = parse(Report, arguments, "report")
     _refuse_none(chosen.runs, "report")
-    if _few_shot(chosen.runs):
-        raise InputError(f"{chosen.runs[0]} is few-shot learning, which has no report yet: use maml-rl plot")
     print(write(chosen.runs, chosen.out, chosen.films))

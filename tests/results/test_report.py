@@ -21,7 +21,6 @@ from tiny import Command, files, tiny
 import maml_rl
 from maml_envs import InputError
 from maml_rl import meta_train
-from maml_rl.config.rl import Config
 from maml_rl.results.report import CAPTIONS, _films, report
 from maml_rl.results.runs import grouped, read_runs
 
@@ -191,7 +190,7 @@ def test_a_run_that_is_not_evaluated_and_has_no_film(tmp_path: Path, folder: Pat
     assert "no film" not in page.text
     assert "Returns are undiscounted" not in page.text
     assert not (run / "figures").exists()
-    shown, missing = _films(grouped(read_runs([run], Config)), True)
+    shown, missing = _films(grouped(read_runs([run])), True)
     assert not shown
     assert missing[0].startswith(f"no film of {run}: Bandit cannot draw itself: define render(index)")
     assert not (run / "videos").exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maml_rl.results.statistics import (
+from maml_rl.core.statistics import (
     Interval,
     bootstrap,
     bootstrap_difference,
