@@ -162,6 +162,7 @@ def test_evaluation_changes_nothing_else(run: Path) -> None:
         ({"episodes": -1}, r"evaluation\.episodes: .*greater than or equal to 1 \(given: -1\)"),
         ({"steps": -1}, r"evaluation\.steps: .*greater than or equal to 0 \(given: -1\)"),
         ({"split": "beyond"}, "no held-out tasks with split='beyond'"),
+        ({"shots": 5}, "--shots 5 has no effect on meta-RL, which adapts to episodes: leave it out"),
         ({"which": "worst"}, r"there is no checkpoint .*worst\.pt"),
     ],
 )

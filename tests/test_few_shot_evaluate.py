@@ -268,6 +268,8 @@ def test_learned_rates_are_used_and_cannot_be_tuned(tmp_path: Path) -> None:
         ({"steps": -1}, r"evaluation\.steps: .*greater than or equal to 0"),
         ({"shots": 0}, r"evaluation\.shots: .*greater than or equal to 1"),
         ({"which": "last"}, r"there is no checkpoint .*last\.pt"),
+        ({"episodes": 3}, "--episodes 3 has no effect on few-shot learning: leave it out, or give --shots"),
+        ({"split": "out"}, "--split out has no effect on few-shot learning, whose tasks are of one kind: leave it out"),
     ],
 )
 def test_bad_numbers_write_nothing(arguments: dict[str, Any], problem: str, run: Path) -> None:

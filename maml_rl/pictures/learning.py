@@ -1,7 +1,6 @@
 """The learning curve: return during training, before and after adaptation, or the loss of few-shot learning."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -23,25 +22,6 @@ from maml_rl.pictures.style import (
 )
 
 
-class Quantity(NamedTuple):
-    """What a learning curve is of."""
-
-    key: str  # of the metrics: `key`/k for each number of gradient steps, or `key` itself
-    label: str
-    over: tuple[str, str]  # of ``AXES``; the second where it was taken
-    log: bool
-
-    def keys(self, seeds: Sequence[Rows]) -> dict[int, str]:
-        """Return the keys of the metrics by their gradient steps; the loss is after all of training's, here 1."""
-        if self.log:
-            return {1: self.key} if any(self.key in row for rows in seeds for row in rows) else {}
-        return {k: f"{self.key}/{k}" for k in curves.steps_of(seeds, self.key)}
-
-
-RETURN_CURVE = Quantity("return", RETURN, ("env_steps", "minutes"), log=False)
-LOSS_CURVE = Quantity("loss", "query loss in training", ("iteration", "minutes"), log=True)
-
-
 @style
 def learning_curve(groups: Mapping[str, Sequence[Rows]], window: int | None = None) -> Figure:
     """Draw the return during training over environment steps, or the loss of few-shot learning over iterations.
@@ -60,20 +40,22 @@ def learning_curve(groups: Mapping[str, Sequence[Rows]], window: int | None = No
         ValueError: no run, or a run without rows, without what they are drawn over, or without `return/k` or `loss`.
     """
     at_least_one(groups)
-    lossy = any("loss" in row for seeds in groups.values() for rows in seeds for row in rows[:1])
-    of = LOSS_CURVE if lossy else RETURN_CURVE
-    keys = {name: of.keys(seeds) for name, seeds in groups.items()}
+    loss = any("loss" in row for seeds in groups.values() for rows in seeds for row in rows)
+    keys = {
+        name: {1: "loss"} if loss else {k: f"return/{k}" for k in curves.steps_of(seeds, "return")}
+        for name, seeds in groups.items()
+    }
     for name, seeds in groups.items():
         if not keys[name]:
             rows = sum(map(len, seeds))
-            raise ValueError(f"{name}: nothing to draw, no return/0, return/1 ... or loss in {rows} rows of metrics")
+            raise ValueError(f"{name}: nothing to draw, no return/0, return/1 ... in {rows} rows of metrics")
     timed = all(curves.seconds(rows).any() for seeds in groups.values() for rows in seeds)
     every_k = sorted(set().union(*keys.values()))
     several = len(groups) > 1
     colours = colours_for(len(groups) if several else len(every_k))
     figure = Figure(figsize=SIZE, layout="constrained")
     panels = figure.subplots(1, 1 + timed, sharey=True, squeeze=False)[0]
-    for axes, over in zip(panels, of.over, strict=False):
+    for axes, over in zip(panels, ("iteration" if loss else "env_steps", "minutes"), strict=False):
         for i, (name, seeds) in enumerate(groups.items()):
             for j, (k, key) in enumerate(keys[name].items()):
                 x, y = curves.series(name, seeds, key, over)
@@ -82,12 +64,12 @@ def learning_curve(groups: Mapping[str, Sequence[Rows]], window: int | None = No
         axes.set(xlabel=AXES[over])
         axes.xaxis.set_major_locator(MaxNLocator(5))
     panels[0].xaxis.set_major_formatter(EngFormatter(sep=" "))
-    panels[0].set_ylabel(of.label)
-    if of.log:
+    panels[0].set_ylabel("query loss in training" if loss else RETURN)
+    if loss:
         logarithmic(panels[0])
     names = [curves.called(name, seeds) for name, seeds in groups.items()]
     handles = [Line2D([], [], color=colours[i], label=name) for i, name in enumerate(names) if several]
-    for j, k in enumerate(every_k if not of.log else ()):
+    for j, k in enumerate(() if loss else every_k):
         handles.append(Line2D([], [], color=GREY if several else colours[j], linestyle=dashes(k), label=after(k)))
     if not several:
         panels[0].set_title(names[0], loc="left")

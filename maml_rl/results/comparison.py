@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -71,20 +71,6 @@ class Comparison(NamedTuple):
     def is_rl(self) -> bool:
         """Whether it is of meta-RL, and not of few-shot learning."""
         return self.measure == "return"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return nested dictionaries and lists; what is not finite is None."""
-        return {key: _plain(each) for key, each in self._asdict().items()}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Comparison | GroupResult | Point | Interval | Published):
-        return {key: _plain(each) for key, each in value._asdict().items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Evaluated(NamedTuple):

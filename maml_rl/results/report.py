@@ -75,14 +75,15 @@ OTHER_EVALUATIONS = {
 
 
 class Embedded(NamedTuple):
-    """A file as text in the page."""
+    """A file in the page."""
 
-    data: str
+    content: bytes
     caption: str
 
-
-def _embed(content: bytes, caption: str) -> Embedded:
-    return Embedded(base64.b64encode(content).decode(), caption)
+    @property
+    def data(self) -> str:
+        """Return it as text."""
+        return base64.b64encode(self.content).decode()
 
 
 def _configurations(runs: Sequence[Run]) -> tuple[dict[str, list[str]], str]:
@@ -98,21 +99,17 @@ def _configurations(runs: Sequence[Run]) -> tuple[dict[str, list[str]], str]:
 
 def _clock(groups: Sequence[Group]) -> Table:
     """Return the wall clock of a seed of each group that was trained, by its parts where metrics have them."""
-    trained = {group.label: [run for run in group.runs if run.metrics] for group in groups}
-    spent = {
-        label: [sum(float(seconds(run.metrics, part).sum()) for run in runs) / len(runs) for part in ("", *PARTS)]
-        for label, runs in trained.items()
-        if runs
-    }
-    parts = list(PARTS.values()) if any(sum(rest) for _, *rest in spent.values()) else []
     is_rl = isinstance(groups[0].runs[0].config, Config)
+    parts = PARTS if is_rl else {}
     rows = []
-    for label, (together, *rest) in spent.items():
-        runs = trained[label]
-        shares = [f"{clock(part)} ({100 * part / together:.0f} %)" for part in rest] if parts else []
-        done = sum(run.metrics[-1]["env_steps"] if is_rl else _iterations(run) for run in runs) / len(runs)
-        rows.append((label, *shares, clock(together), count(done / together) if together else ""))
-    header = ("", *parts, "together", f"{'environment steps' if is_rl else 'iterations'} a second")
+    for group in groups:
+        runs = [run for run in group.runs if run.metrics]
+        if runs:
+            spent = [sum(float(seconds(run.metrics, part).sum()) for run in runs) / len(runs) for part in ("", *parts)]
+            shares = [f"{clock(part)} ({100 * part / spent[0]:.0f} %)" for part in spent[1:]]
+            done = sum(run.metrics[-1]["env_steps"] if is_rl else _iterations(run) for run in runs) / len(runs)
+            rows.append((group.label, *shares, clock(spent[0]), count(done / spent[0])))
+    header = ("", *parts.values(), "together", f"{'environment steps' if is_rl else 'iterations'} a second")
     return Table(header, tuple(rows))
 
 
@@ -183,7 +180,7 @@ def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[st
             except InputError as error:
                 missing.append(f"no film of {run}: {error}")
         if files:
-            shown.append(_embed(files[-1].read_bytes(), f"{group.label}, seed {group.runs[0].config.seed}: {FILM}"))
+            shown.append(Embedded(files[-1].read_bytes(), f"{group.label}, seed {group.runs[0].config.seed}: {FILM}"))
     return shown, missing
 
 
@@ -235,7 +232,7 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
         tables=tables,
         table_note=TABLE_NOTE if is_rl else FEW_SHOT_NOTE,
         films=shown,
-        figures=[_embed(png(drawn[name], dpi=200), caption) for name, caption in captions.items() if name in drawn],
+        figures=[Embedded(png(drawn[name], dpi=200), caption) for name, caption in captions.items() if name in drawn],
         clock=_clock(results.groups),
         runs=_runs(results.runs),
         names=[Path(run.name).name for run in results.runs],

@@ -1,7 +1,7 @@
 """Evaluations of a run: what evaluation.json holds."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -187,11 +187,13 @@ def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
     if len(lr) != shape[1] - 1 or (tasks is not None and len(tasks) != shape[0]):
         raise ValueError(f"lr or tasks are not those of {shape[0]} tasks and {shape[1] - 1} steps")
     fields: dict[str, Any] = {"values": values, "lr": lr, "tasks": tasks}
-    for name, (is_right, kind) in _PLAIN.items():
+    for name, kind in _KINDS.items():
         if name in content or name in _REQUIRED:
-            if not is_right(content[name]):
-                raise ValueError(f"{name} is not {kind}")
+            if not isinstance(content[name], kind):
+                raise ValueError(f"{name} is {content[name]!r:.80}")
             fields[name] = content[name]
+    if not all(isinstance(value, float | int) for value in fields.get("references", {}).values()):
+        raise ValueError("references are not numbers")
     return fields
 
 
@@ -205,24 +207,16 @@ def _array(numbers: object, name: str, axes: Sequence[str]) -> Floats:
     return values.astype(float)
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, float) or _whole(value)
-
-
 _REQUIRED = ("which", "iteration", "split")
-_PLAIN: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "which": (lambda value: isinstance(value, str), "a word"),
-    "split": (lambda value: isinstance(value, str), "a word"),
-    "iteration": (lambda value: value is None or _whole(value), "a whole number"),
-    "tuned": (lambda value: isinstance(value, bool), "true or false"),
-    "env_steps": (_whole, "a whole number"),
-    "best": (lambda value: value is None or _number(value), "a number"),
-    "shots": (lambda value: value is None or _whole(value), "a whole number"),
-    "references": (lambda value: isinstance(value, dict) and all(map(_number, value.values())), "numbers by name"),
+_KINDS: dict[str, Any] = {
+    "which": str,
+    "iteration": int | None,
+    "split": str,
+    "tuned": bool,
+    "env_steps": int,
+    "best": float | int | None,
+    "shots": int | None,
+    "references": dict,
 }
 
 

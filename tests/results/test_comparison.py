@@ -69,7 +69,6 @@ def test_what_the_four_methods_are_worth(tmp_path: Path) -> None:
     assert (maml.env_steps, maml.seconds, maml.seeds, random.env_steps) == (1000, 3.0, (1,), 0)
     assert found.published is not None
     assert found.published.gap_closed(1) == pytest.approx(0.7537, abs=1e-3)
-    assert json.loads(json.dumps(found.as_json()))["rows"][0]["points"][1]["gap_closed"]["value"] == gap.value
 
 
 def test_without_an_oracle_nothing_is_said_of_it(tmp_path: Path) -> None:
@@ -155,17 +154,16 @@ def test_two_groups_of_a_method_are_not_one_scale(tmp_path: Path) -> None:
     assert all(point.gap_closed is None for row in compare(runs).rows for point in row.points)
 
 
-def test_what_is_not_finite_is_nothing_in_json(tmp_path: Path) -> None:
+def test_a_gap_that_may_be_nothing_may_be_anything(tmp_path: Path) -> None:
     maml = write_run(tmp_path / "maml", [-1.0, 0.0], spread=5.0)
     runs = [maml, write_run(tmp_path / "oracle", [0.0], method="oracle", spread=-5.0)]
     assert compare(runs).rows[0].points[1].gap_closed == pytest.approx((1, -np.inf, np.inf))
-    content = json.loads(json.dumps(compare(runs).as_json(), allow_nan=False))
-    assert content["rows"][0]["points"][1]["gap_closed"] == {"value": pytest.approx(1), "low": None, "high": None}
     write_evaluation(maml, [0.0, 3.0])
-    content = json.loads(json.dumps(compare(runs).as_json(), allow_nan=False))
-    assert content["rows"][0]["points"][1]["gap_closed"] is None  # this oracle is no better than where it starts
-    assert content["rows"][0]["seeds"] == [1]
-    assert content["published"]["oracle"] == [-2.29]
+    found = compare(runs)
+    assert found.rows[0].points[1].gap_closed is None  # this oracle is no better than where it starts
+    assert found.rows[0].seeds == (1,)
+    assert found.published is not None
+    assert found.published.oracle == (-2.29,)
 
 
 def test_other_parameters_are_left_out_but_of_a_policy_that_is_not_trained(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_sinusoid_run_learns_to_adapt(tmp_path: Path) -> None:
     before, after = evaluate(run).mean
     assert after < 0.75 * before
     assert after < 3.0  # below the best function that does not know the task, 3.0057
-    untrained = evaluate(run, which="initial").mean["error"][1]
+    untrained = evaluate(run, which="initial").mean[1]
     assert after < 0.8 * untrained
 
 
