@@ -1,5 +1,6 @@
 """The adaptation curve: a measure on held-out tasks after 0, 1, ... gradient steps."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ def adaptation_curve(
         over: what the intervals are over, such as "seeds and tasks".
         of: what is measured.
         trimmed: for each name the mean without the 5 % of tasks at each end, which few tasks cannot move: a dotted
-            line, and the axis begins at 0.
+            line. The axis goes from 0 to a little above these and what is there before adaptation, not to a mean that
+            a task which diverged carries away.
 
     Raises:
         ValueError: no group, or one whose values are not (k, 3).
@@ -60,12 +62,16 @@ def adaptation_curve(
             axes.plot(x, _finite(trimmed[name]), color=colour, linestyle=":", zorder=2)
     if trimmed:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="mean without the 5 % of tasks at each end"))
-        axes.set_ylim(bottom=0)
+        highest = [
+            *(points[0, 2] for points in values.values()),
+            *(value for each in trimmed.values() for value in each),
+        ]
+        axes.set_ylim(0, 1.2 * np.nanmax(_finite(highest)) or 1)
     handles += _published(axes, published)
     last = max(len(known) for known in [*values.values(), *(known for _, known, _ in published)]) - 1
     axes.set(xlabel="gradient steps on the new task", xticks=range(last + 1), xlim=(-0.3, last + 0.3))
-    undiscounted = "undiscounted, " if of == "return" else ""
-    axes.set_ylabel(f"{of} on held-out tasks\n({undiscounted}{average},\n95 % interval over {over})")
+    words = f"({'undiscounted, ' if of == 'return' else ''}{average}, 95 % interval over {over})"
+    axes.set_ylabel(f"{of} on held-out tasks\n{textwrap.fill(words, 36)}")
     legend(figure, handles)
     return figure
 

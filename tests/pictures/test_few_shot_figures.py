@@ -96,8 +96,8 @@ def test_adaptation_curve_draws_mean_interval_and_trimmed_mean(tmp_path: Path) -
     assert data(published)[:, 1].tolist() == [1, 0.67]
     assert np.isnan(data(published)[1, 0])
     assert legend(figure) == ["run", "mean without the 5 % of tasks at each end", "Finn et al. 2017: MAML"]
-    assert axes.get_ylim()[0] == 0
-    assert axes.get_ylabel() == "mean squared error on held-out tasks\n(mean,\n95 % interval over tasks)"
+    assert axes.get_ylim() == (0, pytest.approx(1.2 * 3.5))
+    assert axes.get_ylabel() == "mean squared error on held-out tasks\n(mean, 95 % interval over tasks)"
 
 
 def test_an_evaluation_of_one_task_or_one_that_diverged_is_drawn(tmp_path: Path) -> None:
@@ -108,6 +108,9 @@ def test_an_evaluation_of_one_task_or_one_that_diverged_is_drawn(tmp_path: Path)
     figure = pictures.adaptation_curve({"lost": lost}, (), "mean", "tasks", "error", {"lost": [3.0, float("inf")]})
     seen(figure, tmp_path / "lost.png")
     assert np.isnan(data(figure.axes[0].lines[0])[1, 1])
+    far = [(3.0, 2.5, 3.5), (1e16, 1.0, 9e16)]
+    figure = pictures.adaptation_curve({"far": far}, (), "mean", "tasks", "error", {"far": [3.0, 1.0]})
+    assert figure.axes[0].get_ylim() == (0, pytest.approx(1.2 * 3.5))
 
 
 def test_fits_have_a_panel_for_each_run(tmp_path: Path) -> None:
