@@ -15,7 +15,9 @@ import matplotlib
 import numpy as np
 import tyro
 
-from maml_rl.results.statistics import Interval, bootstrap, bootstrap_difference
+from maml_rl.core.statistics import Interval, bootstrap, bootstrap_difference
+from maml_rl.pictures.curves import seconds
+from maml_rl.runs.evaluation import read_evaluation
 from maml_rl.runs.folder import read_metrics
 
 matplotlib.use("Agg")
@@ -54,7 +56,7 @@ def finished(run: Path, iterations: int) -> bool:
     """Whether a run is trained and evaluated; an evaluation of other parameters would be compared as if it were."""
     if not (run / "evaluation.json").exists():
         return False
-    evaluated = json.loads((run / "evaluation.json").read_text())["iteration"]
+    evaluated = read_evaluation(run / "evaluation.json").iteration
     if evaluated != iterations:
         sys.exit(f"{run} was evaluated after {evaluated} iterations, not {iterations}: move it away")
     return True
@@ -74,13 +76,7 @@ def make(chosen: Arguments, outer: str, estimator: str, seed: int) -> None:
 
 def returns(run: Path) -> np.ndarray:
     """Mean return of each held-out task after each step, (tasks, steps + 1)."""
-    return np.array(json.loads((run / "evaluation.json").read_text())["returns"]).mean(-1)
-
-
-def seconds(run: Path) -> float:
-    """Wall clock of an iteration, median."""
-    parts = ("seconds/sampling", "seconds/inner", "seconds/outer")
-    return float(np.median([sum(row[part] for part in parts) for row in read_metrics(run)]))
+    return read_evaluation(run / "evaluation.json").per_task
 
 
 def summary(runs: list[Path], reference: list[Path]) -> dict[str, object]:
@@ -92,7 +88,7 @@ def summary(runs: list[Path], reference: list[Path]) -> dict[str, object]:
         "return": [bootstrap(values[..., k])._asdict() for k in steps],
         "log_prob_ahead": [bootstrap_difference(others[..., k], values[..., k])._asdict() for k in steps],
         "mean_of_each_seed": values.mean(1).tolist(),
-        "seconds_an_iteration": float(np.median([seconds(run) for run in runs])),
+        "seconds_an_iteration": float(np.median([np.median(seconds(read_metrics(run))) for run in runs])),
     }
 
 

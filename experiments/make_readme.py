@@ -12,11 +12,9 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from maml_rl.config.rl import Config
-from maml_rl.results import few_shot_table as few_shot
-from maml_rl.results.comparison import compare
-from maml_rl.results.table import tabulate
-from maml_rl.runs.folder import read_config
+from maml_rl.results.comparison import comparisons
+from maml_rl.results.runs import grouped, read_runs
+from maml_rl.results.table import wide_table
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- runs: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -57,11 +55,10 @@ def machines(runs: Sequence[Path]) -> str:
 
 
 def block(patterns: str) -> str:
-    """A table with what made it."""
+    """A table for each measure, with what made them."""
     runs = folders(patterns)
-    reinforced = isinstance(read_config(runs[0]), Config)
-    cells = tabulate(compare(runs)) if reinforced else few_shot.tabulate(runs)
-    return f"{cells.markdown()}\n\n{machines(runs)}\n\n```\n" + "\n".join(dict.fromkeys(commands(runs))) + "\n```\n"
+    cells = "\n\n".join(wide_table(comparison).markdown() for comparison in comparisons(grouped(read_runs(runs))))
+    return f"{cells}\n\n{machines(runs)}\n\n```\n" + "\n".join(dict.fromkeys(commands(runs))) + "\n```\n"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Evaluation: return on held-out tasks after 0, 1, 2, ... gradient steps, with fresh episodes at each."""
+"""Evaluation: held-out tasks after 0, 1, 2, ... gradient steps, of meta-RL with fresh episodes at each."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,98 +9,28 @@ import torch
 
 from maml_envs import InputError
 from maml_envs.user_code import warn_foreign_import
+from maml_rl.config.base import METHODS
+from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 from maml_rl.config.rl import Evaluation as EvaluationSettings
-from maml_rl.config.toml import of_kind, parse_toml, with_evaluation
+from maml_rl.config.toml import AnyConfig, Kind, of_kind, parse, parse_toml, with_evaluation
+from maml_rl.core.statistics import Floats
 from maml_rl.core.tree import Params
 from maml_rl.machine.device import set_up
 from maml_rl.machine.files import free_name, write
+from maml_rl.rl import held_out
 from maml_rl.rl.agent import Agent
-from maml_rl.rl.held_out import HeldOut, explore_held_out, tune
-from maml_rl.rl.learner import Learner, build
+from maml_rl.rl.learner import Learner
+from maml_rl.rl.learner import build as build_rl
 from maml_rl.runs import checkpoint
 from maml_rl.runs.evaluation import Evaluation
 from maml_rl.runs.folder import parameters_of, read_config
+from maml_rl.supervised import measures
+from maml_rl.supervised.learner import FewShotLearner
+from maml_rl.supervised.learner import build as build_few_shot
+from maml_rl.supervised.registry import sizes_of
 
-
-def summarise(
-    learner: Learner, adaptation: HeldOut, split: str, which: str = "checkpoint", iteration: int = 0
-) -> Evaluation:
-    """Return the evaluation of what was sampled before and after each inner step."""
-    outcomes, tasks = adaptation.exploration.outcomes, adaptation.draw.tasks
-    returns = torch.stack([outcome.returns for outcome in outcomes], 1).double()
-    per_task = returns.mean(-1)
-    best = learner.env.best_return(tasks)
-    success = [outcome.success.double().mean(-1) for outcome in outcomes if outcome.success is not None]
-    half = 1.96 * per_task.std(0) / math.sqrt(len(per_task)) if len(per_task) > 1 else None
-    return Evaluation(
-        tasks=tasks.flatten(1).double().cpu().numpy(),
-        returns=returns.cpu().numpy(),
-        mean=per_task.mean(0).cpu().numpy(),
-        ci95=None if half is None else half.cpu().numpy(),
-        split=split,
-        which=which,
-        iteration=iteration,
-        steps=len(adaptation.lr),
-        lr=np.array(adaptation.lr, dtype=float),
-        env_steps=sum(int(outcome.steps.sum()) for outcome in outcomes),
-        best=None if best is None else float(best.mean()),
-        success=torch.stack(success, 1).cpu().numpy() if success else None,
-    )
-
-
-def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
-    """Evaluate parameters with the configuration's own [evaluation] settings."""
-    chosen = settings(learner.config, "evaluation")
-    adaptation = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, "in")
-    return summarise(learner, adaptation, "in")
-
-
-def settings(config: Config, where: str, **given: int | None) -> EvaluationSettings:
-    """The [evaluation] settings of a configuration, with those that are given in their place; no steps for an oracle.
-
-    Raises:
-        InputError: A number is out of range; ``where`` says whose.
-    """
-    if config.method == "oracle" and given.get("steps") is None:
-        given["steps"] = 0
-    return with_evaluation(config, where, **given).evaluation
-
-
-def load_learner(run: Path | str, which: str = "checkpoint", device: str | None = None) -> tuple[Learner, Params]:
-    """The learner and parameters of a run folder, or of a checkpoint file alone.
-
-    Args:
-        run: A run folder, or a checkpoint file.
-        which: "checkpoint" for the last, "best" for the best training return, "initial" for those before training.
-        device: Where to compute; None for the configuration's own device.
-
-    Raises:
-        InputError: There is no such run, it is damaged, or its parameters are not the model's.
-    """
-    learner, theta, _ = _load(run, which, device)
-    return learner, theta
-
-
-def _load(run: Path | str, which: str, device: str | None = None) -> tuple[Learner, Params, int]:
-    """The same, and the iterations that the parameters come from."""
-    path = Path(run)
-    if not path.exists():
-        raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
-    folder = read_config(path) if path.is_dir() else None
-    which = parameters_of(folder, which) if folder else which
-    file = path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path
-    saved = checkpoint.load(file)
-    config = of_kind(folder or parse_toml(saved.config, str(path)), Config, str(path))
-    warn_foreign_import(config.env, path)
-    config = config.model_copy(update={"device": device or config.device})
-    set_up(config.device, config.threads)
-    learner = build(config)
-    try:
-        return learner, *checkpoint.select_parameters(file, saved, which, learner.initial_params())
-    except InputError:
-        learner.close()
-        raise
+AnyLearner = Learner | FewShotLearner
 
 
 def evaluate(
@@ -111,54 +41,187 @@ def evaluate(
     split: str = "in",
     which: str = "checkpoint",
     tune_lr: bool | None = None,
+    shots: int | None = None,
 ) -> Evaluation:
     """Evaluate a run and write evaluation.json into its folder; a second evaluation gets a number.
 
     Args:
-        run: The run folder.
-        tasks: Held-out tasks; None for the configuration's number, as for the next two.
+        run: The run folder, of meta-RL or of few-shot learning.
+        tasks: Held-out tasks; None for the configuration's number, as for the next two and shots.
         steps: Gradient steps; None is 0 for the oracle, which needs none.
-        episodes: Episodes for each task and step.
-        split: "in" for held-out tasks of the training distribution, "out" for tasks beyond it.
-        which: "checkpoint" for the last parameters, "best" for those with the best training return, "initial" for
-            those before training: the same policy, randomly initialised.
-        tune_lr: Adapt at the rate that ``tune`` finds on training tasks; None for where method = "pretrained".
+        episodes: Meta-RL: episodes for each task and step.
+        split: "in" for held-out tasks of the training distribution; meta-RL: "out" for tasks beyond it.
+        which: "checkpoint" for the last parameters, "best" for those with the best training return or the lowest
+            training loss, "initial" for those before training: with these, learning each task from scratch.
+        tune_lr: Adapt at the rate that serves other tasks best, those of training or, in few-shot learning, of
+            validation; None for where method = "pretrained".
+        shots: Few-shot learning: support examples (of each class).
 
     Returns:
         The evaluation, with the file it is in.
 
     Raises:
-        InputError: The run cannot be read, a number is out of range, or the environment has no such split.
+        InputError: The run cannot be read, a number is out of range or does nothing, or there is no such split.
     """
     if Path(run).is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
-    learner, theta, iteration = _load(run, which)
-    which = parameters_of(learner.config, which)
+    config = _config_of(Path(run))
+    _refuse_idle(config, split, episodes, shots)
+    which = parameters_of(config, which)
+    config = settings(config, f"evaluate {run}", tasks=tasks, steps=steps, episodes=episodes, shots=shots)
+    changes: dict[str, object] = {"evaluation": config.evaluation.model_dump()}
+    if isinstance(config, FewShotConfig):
+        changes["shots"] = config.evaluation.shots or config.shots
+    learner, theta, iteration = _load(Path(run), which, changes)
     try:
-        chosen = settings(learner.config, f"evaluate {run}", tasks=tasks, episodes=episodes, steps=steps)
         if tune_lr and learner.inner.rates.learned:
             raise InputError(f"{run} has learned its rates: there is none to tune")
-        tunes = chosen.steps > 0 and (learner.config.method == "pretrained" if tune_lr is None else tune_lr)
-        if tunes:
-            learner = learner.with_rate(tune(learner, theta, chosen.tasks, chosen.episodes))
-        adaptation = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
+        tuned = config.evaluation.steps > 0 and (METHODS[config.method].tunes if tune_lr is None else tune_lr)
+        if isinstance(learner, Learner):
+            found = _of_episodes(learner, theta, learner.config.evaluation, split, tuned)
+        else:
+            found = _of_examples(learner, theta, tuned, shots)
     finally:
         learner.close()
-    result = replace(summarise(learner, adaptation, split, which, iteration), tuned=tunes)
+    result = replace(found, which=which, iteration=iteration, tuned=tuned)
     with free_name(Path(run), "evaluation", ".json") as file:
         write(file, result.to_json())
     return replace(result, file=file)
 
 
-def load(run: Path | str, which: str = "checkpoint", device: str | None = None) -> Agent:
-    """The agent of a run folder, or of a checkpoint file alone.
+def _refuse_idle(config: AnyConfig, split: str, episodes: int | None, shots: int | None) -> None:
+    if isinstance(config, Config):
+        if shots is not None:
+            raise InputError(f"--shots {shots} has no effect on meta-RL, which adapts to episodes: leave it out")
+        return
+    if episodes is not None:
+        raise InputError(f"--episodes {episodes} has no effect on few-shot learning: leave it out, or give --shots")
+    if split != "in":
+        raise InputError(
+            f"--split {split} has no effect on few-shot learning, whose tasks are of one kind: leave it out"
+        )
+
+
+def _of_episodes(
+    learner: Learner, theta: Params, chosen: EvaluationSettings, split: str, tuned: bool = False
+) -> Evaluation:
+    if tuned:
+        learner = learner.with_rate(held_out.tune(learner, theta, chosen.tasks, chosen.episodes))
+    adaptation = held_out.explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
+    return summarise(learner, adaptation, split)
+
+
+def _of_examples(learner: FewShotLearner, theta: Params, tuned: bool, wanted: int | None) -> Evaluation:
+    config, chosen = learner.config, learner.config.evaluation
+    shots = config.shots if "shots" in sizes_of(config.data) else None
+    if wanted is not None and shots is None:
+        raise InputError(
+            f"--shots {wanted} has no effect: data = {config.data!r} takes no argument `shots`. Add one to what makes "
+            "it, or leave --shots out"
+        )
+    rate = measures.tune(learner, theta, chosen.tasks, chosen.steps) if tuned else None
+    values = measures.adapted_errors(learner, theta, chosen.tasks, chosen.steps, "test", rate)
+    references = learner.data.references(learner.data.held_out_tasks(chosen.tasks))
+    return summarise_few_shot(values, references, rate or config.inner.lr, shots)
+
+
+def summarise(learner: Learner, adaptation: held_out.HeldOut, split: str) -> Evaluation:
+    """Return the evaluation of what was sampled before and after each inner step, by the last parameters."""
+    outcomes, tasks = adaptation.exploration.outcomes, adaptation.draw.tasks
+    values = {"return": torch.stack([outcome.returns for outcome in outcomes], 1).double().cpu().numpy()}
+    success = [outcome.success.double().mean(-1) for outcome in outcomes if outcome.success is not None]
+    if success:
+        values["success"] = torch.stack(success, 1).cpu().numpy()
+    best = learner.env.best_return(tasks)
+    return Evaluation(
+        values=values,
+        which="checkpoint",
+        iteration=0,
+        split=split,
+        lr=np.array(adaptation.lr, dtype=float),
+        tasks=tasks.flatten(1).double().cpu().numpy(),
+        env_steps=sum(int(outcome.steps.sum()) for outcome in outcomes),
+        best=None if best is None else float(best.mean()),
+    )
+
+
+def summarise_few_shot(
+    values: Mapping[str, Floats], references: dict[str, float], lr: float, shots: int | None
+) -> Evaluation:
+    """Evaluation of last parameters from each measure (tasks, k). NaN has diverged: it is the worst, not unknown."""
+    known = {name: np.where(np.isnan(numbers), np.inf, numbers) for name, numbers in values.items()}
+    steps = next(iter(known.values())).shape[1] - 1
+    return Evaluation(known, "checkpoint", 0, "in", np.full(steps, lr), shots=shots, references=references)
+
+
+def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
+    """Evaluate parameters with the configuration's own [evaluation] settings."""
+    return _of_episodes(learner, theta, settings(learner.config, "evaluation").evaluation, "in")
+
+
+def settings(config: Kind, where: str, **given: int | None) -> Kind:
+    """Return the configuration with [evaluation] settings given in their place; no steps where the task is told.
+
+    Raises:
+        InputError: A number is out of range; ``where`` says whose.
+    """
+    if METHODS[config.method].told and given.get("steps") is None:
+        given["steps"] = 0
+    return with_evaluation(config, where, **given)
+
+
+def load_learner(
+    run: Path | str, which: str = "checkpoint", changes: Mapping[str, object] | None = None
+) -> tuple[AnyLearner, Params]:
+    """Load the learner and parameters of a run folder, or of a checkpoint file alone.
 
     Args:
         run: A run folder, or a checkpoint file.
+        which: "checkpoint" for the last, "best" for the best in training, "initial" for those before training.
+        changes: Keys of its configuration to replace, such as device.
+
+    Raises:
+        InputError: There is no such run, it is damaged, or its parameters are not the model's.
+    """
+    learner, theta, _ = _load(Path(run), which, changes or {})
+    return learner, theta
+
+
+def _config_of(path: Path) -> AnyConfig:
+    if not path.exists():
+        raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
+    return read_config(path)
+
+
+def _load(path: Path, which: str, changes: Mapping[str, object]) -> tuple[AnyLearner, Params, int]:
+    """Load learner, parameters, and the number of iterations behind them."""
+    folder = None if path.is_file() else _config_of(path)
+    which = parameters_of(folder, which) if folder else which
+    file = path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path
+    saved = checkpoint.load(file)
+    config = parse((folder or parse_toml(saved.config, str(path))).model_dump() | dict(changes), str(path))
+    warn_foreign_import(config.env if isinstance(config, Config) else config.data, path)
+    set_up(config.device, config.threads)
+    learner: AnyLearner = build_rl(config) if isinstance(config, Config) else build_few_shot(config)
+    try:
+        return learner, *checkpoint.select_parameters(file, saved, which, learner.initial_params())
+    except InputError:
+        learner.close()
+        raise
+
+
+def load(run: Path | str, which: str = "checkpoint", device: str | None = None) -> Agent:
+    """Load the agent of a run folder, or of a checkpoint file alone.
+
+    Args:
+        run: A run folder of meta-RL, or a checkpoint file.
         which: "checkpoint" for the last parameters, "best" for those with the best training return.
         device: Where to compute; None for the configuration's own device.
 
     Raises:
-        InputError: There is no such run, or it is damaged.
+        InputError: There is no such run, it is damaged, or of few-shot learning.
     """
-    return Agent(*load_learner(run, which, device))
+    learner, theta = load_learner(run, which, {"device": device} if device else {})
+    of_kind(learner.config, Config, str(run))
+    assert isinstance(learner, Learner)
+    return Agent(learner, theta)

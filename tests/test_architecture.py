@@ -18,7 +18,6 @@ FLOOR = {
     "supervised": 3,
     "runs": 3,
     "evaluate": 4,
-    "evaluate_few_shot": 4,
     "checks": 4,
     "results": 5,
     "train": 6,

@@ -36,7 +36,9 @@ def written(result: Evaluation) -> Path:
 def as_lists(result: Evaluation) -> dict[str, Any]:
     """Its fields in their order, without the file, as JSON has them."""
     fields = {name: value for name, value in vars(result).items() if name != "file"}
-    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
+    values = {name: array.tolist() for name, array in result.values.items()}
+    lists = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
+    return {"version": 2} | lists | {"values": values}
 
 
 def test_the_file_holds_what_is_returned_and_the_means_follow_from_its_returns(run: Path) -> None:
@@ -44,12 +46,13 @@ def test_the_file_holds_what_is_returned_and_the_means_follow_from_its_returns(r
     assert result.file == run / "evaluation.json"
     content = json.loads(result.file.read_text())
     assert content == as_lists(result)
-    returns = np.array(content["returns"])
+    returns = np.array(content["values"]["return"])
+    np.testing.assert_array_equal(returns, result.returns)
     assert returns.shape == (4, 4, 5)  # tasks, k, episodes
     per_task = returns.mean(-1)
-    assert content["mean"] == pytest.approx(per_task.mean(0), abs=1e-12)
-    assert content["ci95"] == pytest.approx(1.96 * per_task.std(0, ddof=1) / math.sqrt(4), abs=1e-12)
-    assert (content["split"], content["steps"]) == ("in", 3)
+    assert result.mean == pytest.approx(per_task.mean(0), abs=1e-12)
+    assert result.ci95 == pytest.approx(1.96 * per_task.std(0, ddof=1) / math.sqrt(4), abs=1e-12)
+    assert (content["split"], result.steps) == ("in", 3)
     assert content["lr"] == [0.1, 0.05, 0.05]
     assert np.array(content["tasks"]).shape == (4, 2)
     assert 0 < content["env_steps"] <= 4 * 4 * 5 * 5
@@ -159,6 +162,7 @@ def test_evaluation_changes_nothing_else(run: Path) -> None:
         ({"episodes": -1}, r"evaluation\.episodes: .*greater than or equal to 1 \(given: -1\)"),
         ({"steps": -1}, r"evaluation\.steps: .*greater than or equal to 0 \(given: -1\)"),
         ({"split": "beyond"}, "no held-out tasks with split='beyond'"),
+        ({"shots": 5}, "--shots 5 has no effect on meta-RL, which adapts to episodes: leave it out"),
         ({"which": "worst"}, r"there is no checkpoint .*worst\.pt"),
     ],
 )
@@ -192,5 +196,5 @@ def test_a_run_of_another_machine_is_loaded_where_one_likes(run: Path) -> None:
     elsewhere = state.config.replace('device = "auto"', 'device = "cuda"')
     assert elsewhere != state.config
     checkpoint.save(run / "checkpoint.pt", state._replace(config=elsewhere))
-    learner, _ = load_learner(run, device="cpu")
+    learner, _ = load_learner(run, changes={"device": "cpu"})
     assert learner.device.type == "cpu"

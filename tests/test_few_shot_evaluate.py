@@ -13,12 +13,13 @@ from few_shot import learner_of, tiny
 from torch import Tensor
 
 from maml_envs import InputError
+from maml_rl.core.statistics import trimmed_mean
 from maml_rl.core.tree import Params, map_tensors
-from maml_rl.evaluate_few_shot import evaluate, load_learner, summarise
+from maml_rl.evaluate import evaluate, load_learner, summarise_few_shot
 from maml_rl.runs import checkpoint
 from maml_rl.supervised import Examples, TaskBatch, models
 from maml_rl.supervised.learner import FewShotLearner
-from maml_rl.supervised.measures import RATES, adapted_errors, measures, trimmed_mean, tune
+from maml_rl.supervised.measures import RATES, adapted_errors, measures, tune
 from maml_rl.train_few_shot import meta_train
 
 MODULE: Any = importlib.import_module("maml_rl.supervised.measures")
@@ -57,16 +58,17 @@ def test_the_error_of_each_task_by_hand(run: Path) -> None:
     learner, theta = load_learner(run)
     expected = errors_by_hand(learner, theta, learner.data.held_out_tasks(5), 3, 0.01)
     np.testing.assert_allclose(result.values["error"], expected, rtol=1e-4)
-    assert result.mean["error"] == pytest.approx(expected.mean(0), rel=1e-4)
+    assert result.mean == pytest.approx(expected.mean(0), rel=1e-4)
     assert result.ci95 is not None
-    assert result.ci95["error"] == pytest.approx(1.96 * expected.std(0, ddof=1) / 5**0.5, rel=1e-3)
-    assert result.median["error"] == pytest.approx(np.median(expected, 0), rel=1e-4)
+    assert result.ci95 == pytest.approx(1.96 * expected.std(0, ddof=1) / 5**0.5, rel=1e-3)
+    assert result.median == pytest.approx(np.median(expected, 0), rel=1e-4)
     assert result.references == learner.data.references(learner.data.held_out_tasks(5))
-    assert (result.lr, result.shots, result.which, result.diverged) == (0.01, 4, "checkpoint", 0.0)
+    assert (result.lr.tolist(), result.shots, result.which, result.diverged) == ([0.01] * 3, 4, "checkpoint", 0.0)
+    assert (result.split, result.tuned, result.tasks, result.success) == ("in", False, None, None)
     assert result.file == run / "evaluation.json"
     content = json.loads(result.file.read_text())
-    assert content | {"file": result.file} == result._asdict()
-    assert content["iteration"] == 4
+    np.testing.assert_array_equal(content["values"]["error"], result.values["error"])
+    assert (content["version"], content["iteration"], content["references"]) == (2, 4, result.references)
 
 
 def test_the_configuration_has_the_numbers_that_are_not_given(run: Path) -> None:
@@ -110,12 +112,13 @@ def test_which_parameters(run: Path) -> None:
 def test_summaries_by_hand() -> None:
     values = np.arange(40.0)[::-1, None] * [1.0, 2.0]
     values[0] = 1e6
-    found = summarise({"error": values}, {"r": 1.5}, 0.1, 3, "best")
-    assert found.trimmed_mean["error"] == pytest.approx([np.arange(2, 38).mean(), 2 * np.arange(2, 38).mean()])
-    assert found.median["error"] == pytest.approx([19.5, 39])
-    assert found.mean["error"][0] == pytest.approx((sum(range(39)) + 1e6) / 40)
-    two = summarise({"accuracy": np.array([[0.0], [1.0]])}, {}, 0.1, 1, "best")
-    assert two.ci95 == {"accuracy": [pytest.approx(1.96 * 0.5**0.5 / 2**0.5)]}
+    found = summarise_few_shot({"error": values}, {"r": 1.5}, 0.1, 3)
+    assert found.trimmed_mean == pytest.approx([np.arange(2, 38).mean(), 2 * np.arange(2, 38).mean()])
+    assert found.median == pytest.approx([19.5, 39])
+    assert found.mean[0] == pytest.approx((sum(range(39)) + 1e6) / 40)
+    assert (found.references, found.lr.tolist(), found.shots) == ({"r": 1.5}, [0.1], 3)
+    two = summarise_few_shot({"accuracy": np.array([[0.0], [1.0]])}, {}, 0.1, 1)
+    assert two.ci95 == [pytest.approx(1.96 * 0.5**0.5 / 2**0.5)]
     assert two.diverged == 0
 
 
@@ -124,10 +127,10 @@ def test_a_trimmed_mean_leaves_out_a_twentieth_at_each_end(tasks: int, left_out:
     values = np.full((tasks, 1), 3.0)
     values[:left_out], values[-left_out or tasks :] = -1e9, np.nan
     values[::-1].sort(0)
-    assert trimmed_mean(values) == pytest.approx(3)
+    assert trimmed_mean(values.T) == pytest.approx(3)
     values = np.full((tasks, 1), 3.0)
     values[: left_out + 1] = 3 + tasks - 2 * left_out
-    assert trimmed_mean(values) == pytest.approx(4)  # one more than that counts
+    assert trimmed_mean(values.T) == pytest.approx(4)  # one more than that counts
 
 
 def test_a_task_that_diverged_is_counted_and_named() -> None:
@@ -136,11 +139,13 @@ def test_a_task_that_diverged_is_counted_and_named() -> None:
     values[4] = [1e-9, 0, 5e-6]  # almost no error before: not ten times a millionth
     values[5, 1] = np.inf  # and came back
     values[6, 2] = 1e300
-    found = summarise({"error": values}, {}, 0.1, 1, "checkpoint")  # a warning is an error
+    found = summarise_few_shot({"error": values}, {}, 0.1, 1)  # a warning is an error
     assert found.diverged == pytest.approx(4 / 8)
-    assert found.median["error"][0] == 1
+    assert found.median[0] == 1
     content = json.loads(found.to_json())
-    assert content["mean"]["error"][1] == float("inf")
+    assert content["values"]["error"][5][1] == float("inf")
+    assert found.mean[1] == float("inf")
+    assert np.isnan(found.ci95[1])
 
 
 def test_one_task_has_no_interval(run: Path) -> None:
@@ -204,13 +209,13 @@ def test_a_rate_is_chosen_on_validation_tasks(run: Path, monkeypatch: pytest.Mon
     chosen = tune(learner, theta, 40, 2)
     assert set(splits) == {"validation"}
     by_hand = {
-        rate: trimmed_mean(errors_by_hand(learner, theta, held_out(learner.data, 40, "validation"), 2, rate))[-1]
+        rate: trimmed_mean(errors_by_hand(learner, theta, held_out(learner.data, 40, "validation"), 2, rate).T)[-1]
         for rate in RATES[:5]
     }
     assert chosen == min(by_hand, key=lambda rate: by_hand[rate])
     assert chosen > RATES[0]
     result = evaluate(run, tasks=40, steps=2, tune_lr=True)
-    assert result.lr == chosen
+    assert (result.lr.tolist(), result.tuned) == ([chosen] * 2, True)
     expected = errors_by_hand(learner, theta, held_out(learner.data, 40, "test"), 2, chosen)
     np.testing.assert_allclose(result.values["error"], expected, rtol=1e-3)
 
@@ -263,6 +268,8 @@ def test_learned_rates_are_used_and_cannot_be_tuned(tmp_path: Path) -> None:
         ({"steps": -1}, r"evaluation\.steps: .*greater than or equal to 0"),
         ({"shots": 0}, r"evaluation\.shots: .*greater than or equal to 1"),
         ({"which": "last"}, r"there is no checkpoint .*last\.pt"),
+        ({"episodes": 3}, "--episodes 3 has no effect on few-shot learning: leave it out, or give --shots"),
+        ({"split": "out"}, "--split out has no effect on few-shot learning, whose tasks are of one kind: leave it out"),
     ],
 )
 def test_bad_numbers_write_nothing(arguments: dict[str, Any], problem: str, run: Path) -> None:
@@ -285,7 +292,7 @@ def test_tasks_side_by_side_and_one_by_one_agree() -> None:
 def test_a_task_that_became_nan_counts_as_the_worst() -> None:
     error = np.ones((40, 2))
     error[7, 1] = np.nan
-    found = summarise({"error": error}, {}, 0.01, 5, "checkpoint")
-    assert (found.median["error"], found.trimmed_mean["error"]) == ([1, 1], [1, 1])
-    assert found.mean["error"][1] == np.inf
+    found = summarise_few_shot({"error": error}, {}, 0.01, 5)
+    assert (found.median.tolist(), found.trimmed_mean.tolist()) == ([1, 1], [1, 1])
+    assert found.mean[1] == np.inf
     assert found.diverged == 1 / 40

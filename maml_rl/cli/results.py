@@ -1,5 +1,6 @@
 """The commands that look at run folders."""
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,7 @@ from rich.table import Table
 
 from maml_envs import InputError
 from maml_rl.cli.parse import Command, RunOrCheckpoint, Runs, Split, Which, name_of, parse
-from maml_rl.config import toml
 from maml_rl.config.few_shot import FewShotConfig
-from maml_rl.config.rl import Config
 
 
 def _few_shot(arguments: Sequence[str | Path]) -> bool:
@@ -72,12 +71,11 @@ class EvaluateFewShot(Evaluate):
 
 def _show_returns(run: Path, flags: dict[str, Any]) -> None:
     from maml_rl.evaluate import evaluate
-    from maml_rl.results.published import adaptation
+    from maml_rl.results.published import published
     from maml_rl.runs.folder import read_config
 
-    result = evaluate(run, **flags)
-    config = toml.of_kind(read_config(run), Config, str(run))
-    paper = adaptation(config.env, config.preset, config.horizon) if result.split == "in" else None
+    result, config = evaluate(run, **flags), read_config(run)
+    paper = published(config, result, "return")
     steps, success = range(len(result.mean)), result.mean_success()
     columns = [("mean return", [f"{mean:.2f}" for mean in result.mean])]
     columns += [("95 % interval", [f"± {result.ci95[k]:.2f}" if result.ci95 is not None else "" for k in steps])]
@@ -85,7 +83,7 @@ def _show_returns(run: Path, flags: dict[str, Any]) -> None:
         columns += [(paper.source, [f"{theirs[k]:.2f}" if k < len(theirs) else "" for k in steps])]
     if success is not None:
         columns += [("success", [f"{100 * share:.0f} %" for share in success])]
-    _print_by_step(f"{run}: return on {len(result.tasks)} held-out tasks", columns)
+    _print_by_step(f"{run}: return on {len(result.returns)} held-out tasks", columns)
     if result.best is not None:
         print(f"best possible, knowing the task: {result.best:.2f}")
     if result.tuned:
@@ -94,21 +92,25 @@ def _show_returns(run: Path, flags: dict[str, Any]) -> None:
 
 
 def _show_measures(run: Path, flags: dict[str, Any]) -> None:
-    from maml_rl.evaluate_few_shot import evaluate
-    from maml_rl.results.few_shot_table import shown
-    from maml_rl.supervised.measures import MEASURES
+    from maml_rl.evaluate import evaluate
+    from maml_rl.runs.measures import MEASURES, shown
 
     result = evaluate(run, **flags)
-    regression = "error" in result.mean
+    regression = result.measure == "error"
     columns = []
-    for name, mean in result.mean.items():
-        halves = [f"± {shown(half, name)}" for half in result.ci95[name]] if result.ci95 else [""] * len(mean)
-        columns += [(MEASURES[name], [shown(value, name) for value in mean]), ("95 % interval", halves)]
-        robust = {"median": result.median, "trimmed mean": result.trimmed_mean} if regression else {}
-        columns += [(header, [shown(value, name) for value in values[name]]) for header, values in robust.items()]
-    count = len(next(iter(result.values.values())))
-    shots = "" if result.shots is None else f" shots {result.shots},"
-    _print_by_step(f"{run}: {count} held-out tasks,{shots} rate {result.lr:g}", columns)
+    for name in result.values:
+        one = result.of(name)
+        halves = (
+            [f"± {shown(half, name)}" if math.isfinite(half) else "" for half in one.ci95]
+            if one.ci95 is not None
+            else [""] * len(one.mean)
+        )
+        columns += [(MEASURES[name].label, [shown(value, name) for value in one.mean]), ("95 % interval", halves)]
+        robust = {"median": one.median, "trimmed mean": one.trimmed_mean} if regression else {}
+        columns += [(header, [shown(value, name) for value in values]) for header, values in robust.items()]
+    title = f"{run}: {len(result.per_task)} held-out tasks"
+    title += "" if result.shots is None else f", shots {result.shots}"
+    _print_by_step(title + (f", rate {result.lr[0]:g}" if result.steps else ""), columns)
     if regression:
         print(f"share of tasks that diverged: {100 * result.diverged:.2f} %")
     for name, value in result.references.items():
@@ -136,34 +138,24 @@ class Compare(Command):
     """Print the table alone, in Markdown."""
 
     def run(self) -> None:
-        _require_runs(self)
-        if not _few_shot(self.runs):
-            self._returns()
-            return
-        from maml_rl.results.few_shot_table import tabulate
-
-        table = tabulate(self.runs)
-        if self.markdown:
-            print(table.markdown())
-        else:
-            table.show("few-shot learning on held-out tasks, 95 % intervals")
-
-    def _returns(self) -> None:
-        from maml_rl.results.comparison import compare_groups
+        from maml_rl.results.comparison import comparisons
         from maml_rl.results.runs import grouped, read_runs
         from maml_rl.results.sentences import sentences
-        from maml_rl.results.table import listed, tabulate
+        from maml_rl.results.table import long_table, wide_table
+        from maml_rl.runs.measures import MEASURES
 
-        groups = grouped(read_runs(self.runs, Config, self.which, self.split))
-        comparison = compare_groups(groups)
+        _require_runs(self)
+        by_measure = comparisons(grouped(read_runs(self.runs)), self.which, self.split)
         if self.markdown:
-            print(tabulate(comparison).markdown())
+            print("\n\n".join(wide_table(comparison).markdown() for comparison in by_measure))
             return
         of = {"checkpoint": "", "best": ", best parameters", "initial": ", before training"}[self.which]
         beyond = " beyond the training distribution" if self.split == "out" else ""
-        title = f"{comparison.env}: return on {len(comparison.tasks)} held-out tasks{beyond}{of}, 95 % intervals"
-        listed(comparison).show(title)
-        for sentence in sentences(comparison, groups):
+        for comparison in by_measure:
+            label = MEASURES[comparison.measure].label
+            title = f"{comparison.subject}: {label} on {comparison.tasks} held-out tasks{beyond}{of}, 95 % intervals"
+            long_table(comparison).show(title)
+        for sentence in sentences(by_measure[0]):
             print(f"- {sentence}")
 
 
@@ -175,10 +167,8 @@ class Plot(Command):
     """Folder for the pictures; None: figures/ in the first run."""
 
     def run(self) -> None:
-        if _few_shot(self.runs):
-            from maml_rl.results.few_shot import plot
-        else:
-            from maml_rl.results.plot import plot
+        from maml_rl.results.plot import plot
+
         pictures = plot(self.runs, self.out)
         print(*pictures.files, sep="\n")
         if pictures.missing:
@@ -224,6 +214,4 @@ class Report(Command):
         from maml_rl.results.report import report
 
         _require_runs(self)
-        if _few_shot(self.runs):
-            raise InputError(f"{self.runs[0]} is few-shot learning, which has no report yet: use maml-rl plot")
         print(report(self.runs, self.out, self.films))

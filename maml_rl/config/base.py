@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -82,3 +82,26 @@ NO_STEPS = (
     "MAML takes at least 1; for one model trained on all tasks alike use method = 'pretrained'",
 )
 """A contradiction, and its fix."""
+
+
+class Method(NamedTuple):
+    """A way of training, or of not training."""
+
+    label: str  # in tables, figures and sentences
+    trains: bool  # takes outer steps
+    adapts: bool  # takes inner steps in training
+    told: bool  # observes the task
+
+    @property
+    def tunes(self) -> bool:
+        """Whether its rate is chosen before it adapts to held-out tasks: it was trained for none."""
+        return self.trains and not self.adapts and not self.told
+
+
+METHODS = {
+    "maml": Method("MAML", trains=True, adapts=True, told=False),
+    "pretrained": Method("pretrained", trains=True, adapts=False, told=False),
+    "random": Method("random", trains=False, adapts=False, told=False),
+    "oracle": Method("oracle", trains=True, adapts=False, told=True),
+}
+"""The rows of ``method``; few-shot learning has no oracle."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from maml_rl.config.base import NO_STEPS, Section, Whole, resumable
+from maml_rl.config.base import METHODS, NO_STEPS, Section, Whole, resumable
 
 
 class Model(Section):
@@ -80,7 +80,7 @@ class FewShotConfig(Whole):
     @property
     def trained_steps(self) -> int:
         """Inner steps in training: the baselines take none."""
-        return self.inner.steps if self.method == "maml" else 0
+        return self.inner.steps if METHODS[self.method].adapts else 0
 
     def contradictions(self) -> Iterator[tuple[bool, str, str]]:
         """See ``Whole``."""
@@ -92,8 +92,8 @@ def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
     yield inner.steps == 0, *NO_STEPS
     reptile = outer.name == "reptile"
     yield (
-        reptile and config.method == "pretrained",
-        "outer.name = 'reptile' with method = 'pretrained'",
+        reptile and METHODS[config.method].tunes,
+        f"outer.name = 'reptile' with method = {config.method!r}",
         "Reptile learns to adapt, which the baseline does not; use outer.name = 'adam'",
     )
     yield (

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, Strict
 
-from maml_rl.config.base import NO_STEPS, Section, Whole, only, resumable, unused
+from maml_rl.config.base import METHODS, NO_STEPS, Section, Whole, only, resumable, unused
 
 
 class Policy(Section):
@@ -132,7 +132,7 @@ class Config(Whole):
     @property
     def trained_steps(self) -> int:
         """Inner steps in training: the baselines take none."""
-        return self.inner.steps if self.method == "maml" else 0
+        return self.inner.steps if METHODS[self.method].adapts else 0
 
     @property
     def trained_episodes(self) -> int:

@@ -14,7 +14,7 @@ from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 
 AnyConfig = Config | FewShotConfig
-Kind = TypeVar("Kind", Config, FewShotConfig)
+Kind = TypeVar("Kind", bound=AnyConfig)
 
 MOVED: dict[str, Any] = {"workers": 0, "worker_timeout": 60.0, "vector_size": 64, "task_ranges": {}}
 """Keys of [vector] that were at the top level once, with the defaults that runs of then were saved with."""
@@ -112,7 +112,7 @@ def of_kind(config: AnyConfig, kind: type[Kind], source: str) -> Kind:
         InputError: It is the other one.
     """
     if not isinstance(config, kind):
-        names = {Config: "meta-reinforcement learning", FewShotConfig: "few-shot learning"}
+        names: dict[type[object], str] = {Config: "meta-reinforcement learning", FewShotConfig: "few-shot learning"}
         raise InputError(f"{source} is of {names[type(config)]}; this is for {names[kind]}")
     return config
 

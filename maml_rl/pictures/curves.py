@@ -32,10 +32,15 @@ def steps_of(seeds: Sequence[Rows], stem: str) -> list[int]:
     return sorted(int(match[1]) for key in keys if (match := re.fullmatch(rf"{re.escape(stem)}/(\d+)", key)))
 
 
+def seconds(rows: Rows, part: str = "") -> Floats:
+    """Wall clock of each row, evaluations and saving not counted: of a part such as "sampling", or of all parts."""
+    keys = (f"seconds/{part}",) if part else ("seconds", "seconds/sampling", "seconds/inner", "seconds/outer")
+    return np.array([sum(row.get(key, 0.0) for key in keys) for row in rows], dtype=float)
+
+
 def clock(rows: Rows) -> Floats:
-    """Minutes from the start of training to the end of each row, evaluations and saving not counted."""
-    spent = [sum(value for key, value in row.items() if key.startswith("seconds/")) for row in rows]
-    return np.cumsum(spent) / 60
+    """Minutes from the start of training to the end of each row."""
+    return np.cumsum(seconds(rows)) / 60
 
 
 def series(name: str, seeds: Sequence[Rows], key: str, over: str) -> tuple[Floats, Floats]:

@@ -1,93 +1,13 @@
-"""Figures of few-shot runs: learning curve, adaptation curve, fits of a sinusoid, an episode of images."""
+"""What few-shot learning looks like: fits of a curve, an episode of images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from maml_rl.pictures.curves import moving_average
-from maml_rl.pictures.style import (
-    BLUE,
-    GREY,
-    MARKERS,
-    OKABE_ITO,
-    SIZE,
-    Floats,
-    after,
-    colours_for,
-    heading,
-    legend,
-    logarithmic,
-    style,
-)
+from maml_rl.pictures.style import BLUE, GREY, OKABE_ITO, Floats, after, heading, legend, style
 
 RIGHT, WRONG = "#009E73", "#D55E00"
-
-
-@style
-def learning_curve(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Draw the query loss over the iterations of training, and its moving average.
-
-    It is the loss after adaptation, where the method adapts in training.
-
-    Args:
-        metrics: Rows of metrics.jsonl for each run.
-    """
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axes = figure.subplots()
-    colours, handles = colours_for(len(metrics)), []
-    for (name, rows), colour in zip(metrics.items(), colours, strict=False):
-        x = np.array([row["iteration"] for row in rows])
-        y = np.array([row["loss"] for row in rows])
-        axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
-        axes.plot(x, moving_average(y, max(1, len(y) // 20)), color=colour)
-        handles.append(Line2D([], [], color=colour, label=name))
-    axes.set(xlabel="iteration", ylabel="query loss in training")
-    logarithmic(axes)
-    legend(figure, handles)
-    return figure
-
-
-@style
-def adaptation_curve(
-    evaluations: Mapping[str, Mapping[str, Any]],
-    measure: str,
-    label: str,
-    published: Mapping[int, float] | None = None,
-) -> Figure:
-    """Draw a measure on held-out tasks after 0, 1, ... gradient steps, with its 95 % interval over tasks.
-
-    An error is drawn as the trimmed mean beside the mean, which few diverging tasks can move.
-
-    Args:
-        evaluations: Content of evaluation.json for each run.
-        measure: "error", "accuracy" or "accuracy_one_by_one".
-        label: What the axis calls it.
-        published: What the MAML paper has, by the number of steps.
-    """
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axes = figure.subplots()
-    handles: list[Any] = []
-    for i, (name, found) in enumerate(evaluations.items()):
-        mean = np.asarray(found["mean"][measure], dtype=float)
-        half = np.asarray(found["ci95"][measure], dtype=float) if found["ci95"] else None  # None: one task
-        colour = colours_for(len(evaluations))[i]
-        at = np.arange(len(mean)) + 0.08 * (i - (len(evaluations) - 1) / 2)
-        look = {"color": colour, "marker": MARKERS[i % len(MARKERS)]}
-        handles.append(axes.errorbar(at, mean, half, **look, zorder=3, label=name))
-        if measure == "error":
-            axes.plot(at, found["trimmed_mean"][measure], color=colour, linestyle=":", zorder=2)
-    if measure == "error":
-        handles.append(Line2D([], [], color=GREY, linestyle=":", label="mean without the 5 % of tasks at each end"))
-        axes.set_ylim(bottom=0)
-    if published:
-        said = "Finn et al. 2017: MAML"
-        handles += axes.plot(list(published), list(published.values()), "kD", fillstyle="none", ms=7, label=said)
-    axes.set(xlabel="gradient steps on the new task", ylabel=f"{label}\n(held-out tasks, 95 % interval)")
-    legend(figure, handles)
-    return figure
 
 
 @style

@@ -79,16 +79,16 @@ def save(figure: Figure, path: Path | str) -> Path:
 
 
 @style
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG, at half the resolution of a file."""
+def png(figure: Figure, dpi: int = 100) -> bytes:
+    """Encode a figure as a PNG; a file has 200 dots an inch."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=100, bbox_inches="tight")
+    figure.savefig(content, format="png", dpi=dpi, bbox_inches="tight")
     return content.getvalue()
 
 
-def after(k: int) -> str:
-    """What k gradient steps are called in headings and legends."""
-    return "before adaptation" if k == 0 else f"after {k} step{'s' * (k > 1)}"
+def after(k: int, before: str = "before adaptation") -> str:
+    """Name k gradient steps, in headings, legends and tables."""
+    return before if k == 0 else f"after {k} step{'s' * (k > 1)}"
 
 
 def legend(figure: Figure, handles: list[Any]) -> None:

@@ -1,116 +1,127 @@
-"""From run folders to numbers: groups of seeds, returns with their intervals, and what they are worth."""
+"""From run folders to numbers: groups of seeds, measures with their intervals, and what they are worth."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from maml_envs import InputError
+from maml_rl.config.base import METHODS
 from maml_rl.config.rl import Config
-from maml_rl.results import published
-from maml_rl.results.published import Published
+from maml_rl.core.statistics import (
+    Floats,
+    Interval,
+    interquartile_mean,
+    interval,
+    mean,
+    overall,
+    ratio,
+    resample,
+    trimmed_mean,
+)
+from maml_rl.pictures.curves import seconds
+from maml_rl.results.published import Published, published
 from maml_rl.results.runs import Group, Run, grouped, read_runs
-from maml_rl.results.statistics import Floats, Interval, interquartile_mean, interval, mean, overall, ratio, resample
+from maml_rl.runs.evaluation import Evaluation
 
 
 class Point(NamedTuple):
-    """A group after so many gradient steps; every interval is of 95 %."""
+    """A group after so many gradient steps; every interval is of 95 %, every average over seeds and tasks."""
 
     steps: int
-    iqm: Interval  # interquartile mean of the returns over seeds and tasks
-    mean: Interval  # mean of the same
+    iqm: Interval  # interquartile mean
+    mean: Interval
+    trimmed_mean: float  # without 5 % at each end
+    median: float
     seed_means: tuple[float, ...]  # of each seed, over tasks
     normalised: Interval | None  # 0: random parameters after as many steps; 1: the oracle without a step; of means
     gap_closed: Interval | None  # share of the way from no step to the oracle without a step; of means
 
 
-class Row(NamedTuple):
+class GroupResult(NamedTuple):
     """A group that was evaluated."""
 
     label: str
-    method: str
+    method: str  # of METHODS
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
+    iterations: float  # of training, mean over seeds; NaN where an evaluation does not say
     env_steps: float  # of training, mean over seeds
     seconds: float  # of training, mean over seeds
+    diverged: float  # share of tasks, mean over seeds
     hardware: tuple[str, ...]
     points: tuple[Point, ...]  # after 0, 1, ... gradient steps
+    values: Floats  # (seeds, tasks, k) mean over episodes
 
 
 class Comparison(NamedTuple):
-    """Groups of one environment, evaluated on the same tasks."""
+    """Groups of one environment, or of the same data, evaluated on the same tasks, by one measure."""
 
-    env: str
-    preset: str | None
-    horizon: int | None
+    subject: str  # the environment, or the data
+    measure: str  # of MEASURES
     split: str
-    tasks: list[list[float]]
-    rows: tuple[Row, ...]
-    published: Published | None  # of this environment, preset and horizon
+    tasks: int
+    task_numbers: Floats | None  # (tasks, numbers of a task)
+    rows: tuple[GroupResult, ...]
+    published: Published | None  # of the same
 
-    def as_json(self) -> dict[str, Any]:
-        """Nested dictionaries and lists; what is not finite is None."""
-        return {key: _plain(each) for key, each in self._asdict().items()}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Comparison | Row | Point | Interval | Published):
-        return {key: _plain(each) for key, each in value._asdict().items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    @property
+    def is_rl(self) -> bool:
+        """Whether it is of meta-RL, and not of few-shot learning."""
+        return self.measure == "return"
 
 
-def returns(run: Run[Config]) -> Floats:
-    """Returns (tasks, k) of a run's evaluation, mean over episodes.
+class Evaluated(NamedTuple):
+    """The runs of a group that were evaluated, and how."""
+
+    group: Group
+    evaluations: tuple[Evaluation, ...]  # of each run
+
+    def values(self, measure: str) -> Floats:
+        """Return a measure (seeds, tasks, k), mean over episodes, as many steps as all runs have."""
+        each = [evaluation.of(measure).per_task for evaluation in self.evaluations]
+        steps = min(values.shape[1] for values in each)
+        return np.stack([values[:, :steps] for values in each])
+
+
+def _evaluated(groups: Sequence[Group], which: str, split: str) -> list[Evaluated]:
+    """Choose an evaluation of each run; runs, and groups, without one are left out.
 
     Raises:
-        InputError: It holds none.
+        InputError: Nothing is left, or evaluations are of other tasks or parameters.
     """
-    try:
-        values = np.asarray((run.evaluation or {})["returns"], dtype=float)
-        if values.ndim != 3 or len(values) != len((run.evaluation or {})["tasks"]):
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
-        raise InputError(
-            f"the evaluation of {run.name} does not hold the return of every task, step and episode; evaluate it again"
-        ) from None
-    return np.asarray(values.mean(-1))
+    chosen = []
+    for group in groups:
+        pairs = [(run, found) for run in group.runs if (found := run.evaluation(which, split))]
+        if pairs:
+            runs, evaluations = zip(*pairs, strict=True)
+            chosen.append(Evaluated(group._replace(runs=runs), evaluations))
+    if not chosen:
+        raise InputError(f"nothing is evaluated yet: maml-rl evaluate {groups[0].runs[0].name}")
+    _refuse_other_evaluations([pair for each in chosen for pair in zip(each.group.runs, each.evaluations, strict=True)])
+    return chosen
 
 
-def returns_of(group: Group) -> Floats:
-    """Returns (seeds, tasks, k) of the runs of a group that were evaluated, as many steps as all of them have."""
-    each = [returns(run) for run in group.runs if run.evaluation]
-    steps = min(values.shape[1] for values in each)
-    return np.stack([values[:, :steps] for values in each])
+def _refuse_other_evaluations(pairs: Sequence[tuple[Run, Evaluation]]) -> None:
+    def on(run: Run, found: Evaluation) -> str:
+        examples = "" if isinstance(run.config, Config) else f" of {found.shots} shots and {run.config.queries} queries"
+        return f"{len(found.per_task)} tasks{examples} of split {found.split!r}"
 
-
-def _refuse_other_evaluations(runs: Sequence[Run[Config]]) -> None:
-    def on(run: Run[Config]) -> str:
-        about = run.evaluation or {}
-        return f"{len(about['tasks'])} tasks of split {about.get('split')!r}"
-
-    def of(run: Run[Config]) -> str:
-        return str((run.evaluation or {}).get("which", "checkpoint"))
-
-    for run in runs[1:]:
-        if on(run) != on(runs[0]) or (run.evaluation or {})["tasks"] != (runs[0].evaluation or {})["tasks"]:
+    first, about = pairs[0]
+    for run, found in pairs[1:]:
+        same = on(run, found) == on(first, about)
+        ours, theirs = (np.zeros(0) if each.tasks is None else each.tasks for each in (found, about))
+        if not same or not np.array_equal(ours, theirs):
             raise InputError(
-                f"evaluations compare only on the same tasks: {runs[0].name} is evaluated on {on(runs[0])}, {run.name} "
-                f"on {'others, ' * (on(run) == on(runs[0]))}{on(run)}; evaluate both with the same --tasks and --split"
-            )
-    trained = [run for run in runs if run.config.method != "random"]
-    for run in trained[1:]:
-        if of(run) != of(trained[0]):
-            raise InputError(
-                f"evaluations compare only of the same parameters: {trained[0].name} is evaluated with --which "
-                f"{of(trained[0])}, {run.name} with --which {of(run)}; evaluate both with the same"
+                f"evaluations compare only on the same tasks: {first.name} is evaluated on {on(first, about)}, "
+                f"{run.name} on {'others, ' * same}{on(run, found)}; evaluate both with the same --tasks and "
+                f"{'--split' if found.shots is None else '--shots'}"
             )
 
 
-def _hardware(run: Run[Config]) -> str:
+def _hardware(run: Run) -> str:
     machine = run.made_with.get("machine", {})
     parts = [machine.get("platform"), machine.get("gpu")]
     counts = {one: machine.get(f"{one}s") for one in ("core", "thread")}
@@ -118,17 +129,16 @@ def _hardware(run: Run[Config]) -> str:
     return ", ".join(str(part) for part in parts if part) or "unknown"
 
 
-def _points(groups: Sequence[Group]) -> list[tuple[Point, ...]]:
-    """The points of every group, from the same resamples of tasks."""
-    values = [returns_of(group) for group in groups]
+def _points(methods: Sequence[str], values: Sequence[Floats]) -> list[tuple[Point, ...]]:
+    """Summarise values (seeds, tasks, k) of every group, from the same resamples of tasks."""
     middle, means = (resample(values, average) for average in (interquartile_mean, mean))
     whole = [overall(each, mean) for each in values]
 
-    def only(method: str) -> int | None:
-        of = [i for i, group in enumerate(groups) if group.method == method]
-        return of[0] if len(of) == 1 else None
+    def only(candidates: Sequence[int]) -> int | None:
+        return candidates[0] if len(candidates) == 1 else None
 
-    random, oracle = only("random"), only("oracle")
+    random = only([i for i, method in enumerate(methods) if not METHODS[method].trains])
+    oracle = only([i for i, method in enumerate(methods) if METHODS[method].told])
 
     def between(i: int, k: int, low: int | None, at: int) -> Interval | None:
         """Where group i after k steps is between group ``low`` after ``at`` steps and the oracle before any."""
@@ -146,57 +156,61 @@ def _points(groups: Sequence[Group]) -> list[tuple[Point, ...]]:
                 steps=k,
                 iqm=interval(overall(values[i][..., k], interquartile_mean).item(), middle[i][:, k]),
                 mean=interval(whole[i][k], means[i][:, k]),
-                seed_means=tuple(values[i][..., k].mean(1).tolist()),
+                trimmed_mean=overall(values[i][..., k], trimmed_mean).item(),
+                median=float(np.median(values[i][..., k])),
+                seed_means=tuple(mean(values[i][..., k]).tolist()),
                 normalised=between(i, k, random, k),
                 gap_closed=between(i, k, i, 0) if k > 0 else None,
             )
             for k in range(values[i].shape[-1])
         )
-        for i in range(len(groups))
+        for i in range(len(values))
     ]
 
 
-def evaluated(groups: Sequence[Group]) -> list[Group]:
-    """The groups with the runs of each that were evaluated, without those where none was."""
-    kept = [group._replace(runs=tuple(run for run in group.runs if run.evaluation)) for group in groups]
-    return [group for group in kept if group.runs]
+def _row(chosen: Evaluated, values: Floats, points: tuple[Point, ...]) -> GroupResult:
+    runs, iterations = chosen.group.runs, [each.iteration for each in chosen.evaluations]
+    return GroupResult(
+        label=chosen.group.label,
+        method=chosen.group.method,
+        runs=tuple(run.name for run in runs),
+        seeds=tuple(run.config.seed for run in runs),
+        iterations=float(np.mean([math.nan if count is None else count for count in iterations])),
+        env_steps=float(np.mean([run.metrics[-1].get("env_steps", 0) if run.metrics else 0 for run in runs])),
+        seconds=float(np.mean([seconds(run.metrics).sum() for run in runs])),
+        diverged=float(np.mean([each.diverged for each in chosen.evaluations])),
+        hardware=tuple(sorted({_hardware(run) for run in runs})),
+        points=points,
+        values=values,
+    )
 
 
-def compare_groups(groups: Sequence[Group]) -> Comparison:
-    """Compare groups by their evaluations; see ``compare``."""
-    chosen = evaluated(groups)
-    runs = [run for group in chosen for run in group.runs]
-    if not runs:
-        names = [run.name for group in groups for run in group.runs]
-        raise InputError(f"nothing is evaluated yet: maml-rl evaluate {names[0]}")
-    for run in runs:
-        returns(run)  # refuses one that is not an evaluation
-    _refuse_other_evaluations(runs)
-    first, about = runs[0].config, runs[0].evaluation or {}
-    rows = [
-        Row(
-            label=group.label,
-            method=group.method,
-            runs=tuple(run.name for run in group.runs),
-            seeds=tuple(run.config.seed for run in group.runs),
-            env_steps=float(np.mean([run.metrics[-1]["env_steps"] if run.metrics else 0 for run in group.runs])),
-            seconds=float(np.mean([seconds(run.metrics).sum() for run in group.runs])),
-            hardware=tuple(sorted({_hardware(run) for run in group.runs})),
-            points=points,
+def comparisons(groups: Sequence[Group], which: str = "checkpoint", split: str = "in") -> list[Comparison]:
+    """Compare groups by each measure that all their evaluations have, the leading one first; see ``compare``."""
+    chosen = _evaluated(groups, which, split)
+    run, about = chosen[0].group.runs[0], chosen[0].evaluations[0]
+    found = []
+    for measure in (name for name in about.values if name != "success"):
+        if not all(measure in other.values for each in chosen for other in each.evaluations):
+            continue
+        values = [each.values(measure) for each in chosen]
+        points = _points([each.group.method for each in chosen], values)
+        found.append(
+            Comparison(
+                subject=run.config.env if isinstance(run.config, Config) else run.config.data,
+                measure=measure,
+                split=split,
+                tasks=values[0].shape[1],
+                task_numbers=about.tasks,
+                rows=tuple(map(_row, chosen, values, points)),
+                published=published(run.config, about, measure),
+            )
         )
-        for group, points in zip(chosen, _points(chosen), strict=True)
-    ]
-    known = published.adaptation(first.env, first.preset, first.horizon) if about["split"] == "in" else None
-    return Comparison(first.env, first.preset, first.horizon, about["split"], about["tasks"], tuple(rows), known)
-
-
-def seconds(rows: Sequence[Mapping[str, float]]) -> Floats:
-    """Wall clock of each row of metrics: what it says of sampling, inner and outer."""
-    return np.array([sum(value for key, value in row.items() if key.startswith("seconds/")) for row in rows])
+    return found
 
 
 def compare(runs: Sequence[Path | str], which: str = "checkpoint", split: str = "in") -> Comparison:
-    """Compare evaluated runs: groups of seeds, their returns after 0, 1, ... steps, what these are worth, what it took.
+    """Compare evaluated runs by their leading measure: groups of seeds, their results after 0, 1, ... steps, the cost.
 
     Intervals are from a bootstrap that draws the tasks once for all groups, which share them, and the seeds within
     each group. Of a group of one seed they are over tasks alone. ``normalised`` needs one group of method random and
@@ -204,11 +218,11 @@ def compare(runs: Sequence[Path | str], which: str = "checkpoint", split: str = 
 
     Args:
         runs: Run folders. The newest evaluation of each counts; runs without one are left out.
-        which: Of which parameters: "checkpoint" for the last, "best" for those with the best training return.
+        which: Of which parameters: "checkpoint" for the last, "best" for the best in training.
         split: On which held-out tasks: "in" or "out" of the training distribution.
 
     Raises:
-        InputError: Runs of different environments, evaluations of different tasks or parameters, a seed twice,
-            or nothing that is evaluated.
+        InputError: Runs of different environments or data, evaluations of different tasks, a seed twice, or nothing
+            that is evaluated.
     """
-    return compare_groups(grouped(read_runs(runs, Config, which, split)))
+    return comparisons(grouped(read_runs(runs)), which, split)[0]

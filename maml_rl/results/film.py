@@ -13,7 +13,7 @@ from torch import Tensor
 from maml_envs import InputError, TaskEnv
 from maml_rl.config.rl import Config, Evaluation
 from maml_rl.core.tree import Params
-from maml_rl.evaluate import load_learner, settings
+from maml_rl.evaluate import load, settings
 from maml_rl.machine.files import free_name
 from maml_rl.machine.progress import ProgressLine
 from maml_rl.rl.episodes import Carry, Transition, begin, control_step
@@ -195,7 +195,7 @@ def _panels(scene: Scene, story: Story, goals: Tensor | None) -> "list[Panel]":
 @contextmanager
 def _drawable(config: Config) -> Iterator[tuple[TaskEnv, Evaluation]]:
     """Where a film of training is made: an environment that was checked, and what is chosen of it."""
-    chosen = settings(config, "evaluation.film", tasks=TASKS)
+    chosen = settings(config, "evaluation.film", tasks=TASKS).evaluation
     with closing(environments(config, copies=1, drawn=True)[0]) as env:
         check(env, chosen, "in")
         yield env, chosen
@@ -262,13 +262,11 @@ def render(
     target = Path(out) if out else folder / "videos"
     if target.exists() and not target.is_dir():
         raise InputError(f"out = {target} is a file: give the name of a folder")
-    learner, theta = load_learner(run, which)
-    try:
-        chosen = settings(learner.config, f"render {run}", tasks=tasks, episodes=episodes, steps=steps)
+    with load(run, which) as agent:
+        learner = agent.learner
+        chosen = settings(learner.config, f"render {run}", tasks=tasks, episodes=episodes, steps=steps).evaluation
         with closing(environments(learner.config, copies=1, drawn=True)[0]) as env:
             check(env, chosen, split)
-            scene = adapt(learner, env, theta, chosen, split)
+            scene = adapt(learner, env, agent.theta, chosen, split)
             with free_name(target, _name(which, split), ".mp4", ".gif", ".png") as file:
                 return film(scene, file, fps)
-    finally:
-        learner.close()

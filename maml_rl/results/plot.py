@@ -12,16 +12,18 @@ from torch import Tensor
 import maml_envs
 from maml_envs import InputError
 from maml_rl import pictures
+from maml_rl.config.base import METHODS
 from maml_rl.config.rl import Config
-from maml_rl.config.toml import Kind
 from maml_rl.core.tree import Params
-from maml_rl.evaluate import load_learner
-from maml_rl.results.comparison import Comparison, compare_groups, evaluated, returns_of
+from maml_rl.evaluate import load
+from maml_rl.results.comparison import Comparison, comparisons
+from maml_rl.results.few_shot import draw_examples
 from maml_rl.results.runs import Group, Run, grouped, read_runs, refuse_untrained
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.explore import sample_at
 from maml_rl.rl.held_out import explore_held_out
 from maml_rl.rl.learner import Learner
+from maml_rl.runs.measures import MEASURES
 
 PATHS_OF = (5, 6)
 """Tasks and episodes in the picture of paths."""
@@ -54,16 +56,38 @@ def draw_paths(learner: Learner, theta: Params, name: str) -> Figure:
     )
 
 
-class Pictures(NamedTuple):
-    """What ``plot`` drew."""
+class Results(NamedTuple):
+    """What run folders hold, read once."""
 
-    files: list[Path]  # PNG; each has an SVG beside it
-    missing: list[str]  # what could not be drawn, and the command that makes it possible
-    comparison: Comparison | None = None  # the numbers, if a run was evaluated
+    runs: list[Run]
+    groups: list[Group]  # those that are not trained last: they have no curve of learning, so that colours stay
+    comparisons: list[Comparison]  # of the last parameters on tasks of training's kind; none if nothing is evaluated
+
+    @property
+    def missing(self) -> list[str]:
+        """What is not drawn of runs without an evaluation, and what to do."""
+        return [
+            f"{run.name} is not evaluated, so not in the pictures of adaptation: maml-rl evaluate {run.name}"
+            for run in self.runs
+            if not run.evaluation()
+        ]
+
+
+def gather(folders: Sequence[Path | str]) -> Results:
+    """Read runs of one environment, or of the same data, and compare them.
+
+    Raises:
+        InputError: A folder is not a run, or has nothing to draw yet, or the runs do not compare.
+    """
+    runs = read_runs(folders)
+    row = "iteration" if isinstance(runs[0].config, Config) else "row of metrics"
+    refuse_untrained([run for run in runs if METHODS[run.config.method].trains], row)
+    groups = sorted(grouped(runs), key=lambda group: not METHODS[group.method].trains)
+    return Results(runs, groups, comparisons(groups) if any(run.evaluation() for run in runs) else [])
 
 
 def _task_name(config: Config) -> str:
-    """What the numbers of a task are; "task" where the family does not say, or is code that is not here."""
+    """Name the numbers of a task; "task" where the family does not say, or is code that is not here."""
     if len(config.vector.task_ranges) == 1:
         return next(iter(config.vector.task_ranges))
     with contextlib.suppress(InputError, ImportError):
@@ -73,35 +97,73 @@ def _task_name(config: Config) -> str:
 
 
 def _adaptation(comparison: Comparison) -> Figure:
-    """Means where published values are beside them, which are means; interquartile means otherwise."""
-    known = comparison.published
-    curves = {
-        f"{row.label} ({len(row.seeds)} seed{'s' * (len(row.seeds) > 1)})": [
-            point.mean if known else point.iqm for point in row.points[: 1 if row.method == "oracle" else None]
-        ]
+    """Draw means where published values are beside them, which are means, and of errors; else interquartile means."""
+    known, error = comparison.published, comparison.measure == "error"
+    means = bool(known) or not comparison.is_rl
+    points = {
+        f"{row.label} ({len(row.seeds)} seed{'s' * (len(row.seeds) > 1)})": (
+            row.points[: 1 if METHODS[row.method].told else None]
+        )
         for row in comparison.rows
     }
-    over = "seeds and tasks" if any(len(row.seeds) > 1 for row in comparison.rows) else "tasks"
-    return pictures.adaptation_curve(curves, known and known.curves(), "mean" if known else "interquartile mean", over)
+    return pictures.adaptation_curve(
+        {name: [point.mean if means else point.iqm for point in each] for name, each in points.items()},
+        known.curves() if known else (),
+        "mean" if means else "interquartile mean",
+        "seeds and tasks" if any(len(row.seeds) > 1 for row in comparison.rows) else "tasks",
+        MEASURES[comparison.measure].label,
+        {name: [point.trimmed_mean for point in each] for name, each in points.items()} if error else None,
+    )
 
 
-def _of_evaluations(groups: Sequence[Group], comparison: Comparison) -> dict[str, Figure]:
-    """The pictures that need an evaluation."""
-    chosen = {group.label: returns_of(group).mean(0) for group in evaluated(groups)}
-    name = _task_name(groups[0].runs[0].config)
-    drawn = {"adaptation_curve": _adaptation(comparison)}
-    if any(values.shape[1] > 1 for values in chosen.values()):
-        drawn["before_after"] = pictures.before_after(chosen, comparison.tasks, name)
-    drawn["return_by_task"] = pictures.return_by_task(chosen, comparison.tasks, name)
+def _of_tasks(comparison: Comparison, name: str) -> dict[str, Figure]:
+    """Draw the return task by task, where tasks are numbers."""
+    returns = {row.label: row.values.mean(0) for row in comparison.rows}
+    assert comparison.task_numbers is not None
+    drawn = {}
+    if any(values.shape[1] > 1 for values in returns.values()):
+        drawn["before_after"] = pictures.before_after(returns, comparison.task_numbers, name)
+    return drawn | {"return_by_task": pictures.return_by_task(returns, comparison.task_numbers, name)}
+
+
+def draw(results: Results) -> dict[str, Figure]:
+    """Draw what runs hold, by the name of each figure; see ``plot``."""
+    trained = [group for group in results.groups if METHODS[group.method].trains]
+    metrics = {group.label: [run.metrics for run in group.runs] for group in trained}
+    config = results.runs[0].config
+    drawn = {"learning_curve": pictures.learning_curve(metrics)} if trained else {}
+    if trained and isinstance(config, Config):
+        drawn["optimisation"] = pictures.optimisation(metrics)
+    for comparison in results.comparisons:
+        name = "curve" if comparison.is_rl else comparison.measure
+        drawn[f"adaptation_{name}"] = _adaptation(comparison)
+    if not isinstance(config, Config):
+        return drawn | draw_examples(results.groups)
+    for comparison in results.comparisons:
+        drawn |= _of_tasks(comparison, _task_name(config))
+    if trained and config.env == "navigation":
+        first = next(run for run in results.runs if METHODS[run.config.method].trains)
+        label = next(group.label for group in trained if first in group.runs)
+        with load(first.name) as agent:
+            drawn["paths"] = draw_paths(agent.learner, agent.theta, f"{label}, seed {first.config.seed}")
     return drawn
 
 
-def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> Pictures:
-    """Draw what runs of one environment hold, seeds of a configuration together.
+class Pictures(NamedTuple):
+    """What ``plot`` drew."""
 
-    Of every run that was trained: learning curves and how the optimisation went. Of evaluated runs: adaptation curves,
-    each task before against after a step, and the return over what the tasks are. Of the first trained run, if it
-    navigates: paths. Everything is drawn before anything is written.
+    files: list[Path]  # PNG; each has an SVG beside it
+    missing: list[str]  # what could not be drawn, and the command that makes it possible
+    comparison: Comparison | None  # by the leading measure, if a run was evaluated
+
+
+def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> Pictures:
+    """Draw what runs of one environment, or of the same data, hold, seeds of a configuration together.
+
+    Of every run that was trained: learning curves and, of meta-RL, how the optimisation went. Of evaluated runs:
+    adaptation curves; of meta-RL also each task before against after a step, and the return over what the tasks are. Of
+    the first trained run, if it navigates: paths. Of few-shot learning: fits of a sinusoid, or an episode of images.
+    Everything is drawn before anything is written.
 
     Args:
         runs: Run folders.
@@ -113,33 +175,7 @@ def plot(runs: Sequence[Path | str], out: Path | str | None = None) -> Pictures:
     Raises:
         InputError: A folder is not a run, or has nothing to draw yet, or the runs do not compare.
     """
-    found = read_runs(runs, Config)
-    trained = [run for run in found if run.config.method != "random"]
-    refuse_untrained(trained, "iteration")
-    groups = sorted(grouped(found), key=lambda group: group.method == "random")  # has no curve: colours stay the same
-    comparison = compare_groups(groups) if any(run.evaluation for run in found) else None
-    drawn: dict[str, Figure] = {}
-    if trained:
-        metrics = {group.label: [run.metrics for run in group.runs] for group in groups if group.method != "random"}
-        drawn = {"learning_curve": pictures.learning_curve(metrics), "optimisation": pictures.optimisation(metrics)}
-    if comparison:
-        drawn |= _of_evaluations(groups, comparison)
-    if trained and trained[0].config.env == "navigation":
-        label = next(group.label for group in groups if trained[0] in group.runs)
-        learner, theta = load_learner(trained[0].name)
-        try:
-            drawn["paths"] = draw_paths(learner, theta, f"{label}, seed {trained[0].config.seed}")
-        finally:
-            learner.close()
-    target = Path(out) if out else Path(found[0].name) / "figures"
-    files = [pictures.save(figure, target / name) for name, figure in drawn.items()]
-    return Pictures(files, missing_evaluations(found), comparison)
-
-
-def missing_evaluations(runs: Sequence[Run[Kind]]) -> list[str]:
-    """What is not drawn of runs without an evaluation, and what to do."""
-    return [
-        f"{run.name} is not evaluated, so not in the pictures of adaptation: maml-rl evaluate {run.name}"
-        for run in runs
-        if not run.evaluation
-    ]
+    results = gather(runs)
+    target = Path(out) if out else Path(results.runs[0].name) / "figures"
+    files = [pictures.save(figure, target / name) for name, figure in draw(results).items()]
+    return Pictures(files, results.missing, results.comparisons[0] if results.comparisons else None)

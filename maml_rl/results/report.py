@@ -3,7 +3,6 @@
 import base64
 import json
 import shlex
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,15 +11,20 @@ from typing import NamedTuple
 import jinja2
 
 from maml_envs import InputError
+from maml_rl.config.base import METHODS
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import dotted
 from maml_rl.machine.files import free_name, write
-from maml_rl.results.comparison import Comparison, compare_groups, seconds
+from maml_rl.pictures import png
+from maml_rl.pictures.curves import seconds
+from maml_rl.results.comparison import comparisons
 from maml_rl.results.film import render
-from maml_rl.results.plot import plot
-from maml_rl.results.runs import Group, Run, grouped, read_runs
+from maml_rl.results.plot import Results, draw, gather
+from maml_rl.results.runs import Group, Run
 from maml_rl.results.sentences import sentences
-from maml_rl.results.table import Table, clock, count, tabulate
+from maml_rl.results.table import Table, clock, count, wide_table
+from maml_rl.runs.evaluation import Evaluation
+from maml_rl.runs.measures import MEASURES
 
 CAPTIONS = {
     "learning_curve": "Return in training before and after adaptation, over environment steps and wall clock.",
@@ -30,9 +34,22 @@ CAPTIONS = {
     "paths": "Paths on held-out goals before and after adaptation.",
     "optimisation": "How the outer optimisation went.",
 }
-"""What the figures of ``plot`` show, in the order of the page."""
+"""What the figures of meta-RL show, in the order of the page."""
+
+FEW_SHOT_CAPTIONS = {
+    "learning_curve": "Query loss in training, over iterations and wall clock.",
+    **{
+        f"adaptation_{name}": f"On held-out tasks after each gradient step: {MEASURES[name].label}."
+        for name in ("error", "accuracy", "accuracy_one_by_one")
+    },
+    "fits": "A held-out curve, and its fit before and after gradient steps on the support examples.",
+    "episode": "A held-out task: its support set, and what its queries are called before and after adaptation.",
+}
+"""The same of few-shot learning."""
 
 FILM = "held-out tasks, one a row, before adaptation and after each gradient step."
+
+RETURNS_NOTE = "Returns are undiscounted sums over an episode. "
 
 TABLE_NOTE = (
     "The oracle is told the task, random is a policy that was not trained, and pretrained adapts at the best of five "
@@ -42,25 +59,34 @@ TABLE_NOTE = (
     "oracle's. Environment steps and wall clock are those of training, a seed's mean."
 )
 
+FEW_SHOT_NOTE = (
+    "Random is a model that was not trained, and pretrained adapts at the rate that serves validation tasks best. Mean "
+    "over held-out tasks and seeds; the trimmed mean leaves out 5 % of the tasks at each end. A task has diverged if "
+    "its error ends ten times as large as it began. Iterations and wall clock are those of training, a seed's mean."
+)
+
+PARTS = {"sampling": "sampling", "inner": "inner step", "outer": "outer step"}
+"""What the wall clock of an iteration is made of, in metrics and on the page."""
 
 OTHER_EVALUATIONS = {
-    "Parameters with the best training return": ("best", "in"),
+    "Parameters that were best in training": ("best", "in"),
     "Tasks beyond the training distribution": ("checkpoint", "out"),
 }
 
 
 class Embedded(NamedTuple):
-    """A file as text in the page."""
+    """A file in the page."""
 
-    data: str
+    content: bytes
     caption: str
 
+    @property
+    def data(self) -> str:
+        """Return it as text."""
+        return base64.b64encode(self.content).decode()
 
-def _embed(file: Path, caption: str) -> Embedded:
-    return Embedded(base64.b64encode(file.read_bytes()).decode(), caption)
 
-
-def _configurations(runs: Sequence[Run[Config]]) -> tuple[dict[str, list[str]], str]:
+def _configurations(runs: Sequence[Run]) -> tuple[dict[str, list[str]], str]:
     """The keys in which runs differ, with the value of each, and the lines that they share."""
     tables = [dotted(run.config.model_dump(mode="json", exclude_none=True)) for run in runs]
     # JSON writes these kinds of value as TOML does.
@@ -71,23 +97,27 @@ def _configurations(runs: Sequence[Run[Config]]) -> tuple[dict[str, list[str]], 
     return differ, "\n".join(f"{key} = {values[0]}" for key, values in columns.items() if key not in differ)
 
 
-def _clock(groups: Sequence[Group]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _clock(groups: Sequence[Group]) -> Table:
+    """Return the wall clock of a seed of each group that was trained, by its parts where metrics have them."""
+    is_rl = isinstance(groups[0].runs[0].config, Config)
+    parts = PARTS if is_rl else {}
+    rows = []
     for group in groups:
-        trained = [run.metrics for run in group.runs if run.metrics]
-        if trained:
-            parts = [
-                sum(row[f"seconds/{part}"] for metrics in trained for row in metrics) / len(trained)
-                for part in ("sampling", "inner", "outer")
-            ]
-            together = sum(float(seconds(metrics).sum()) for metrics in trained)
-            rate = sum(metrics[-1]["env_steps"] for metrics in trained) / together
-            shares = (f"{clock(part)} ({100 * part / sum(parts):.0f} %)" for part in parts)
-            rows.append((group.label, *shares, clock(sum(parts)), count(rate)))
-    return rows
+        runs = [run for run in group.runs if run.metrics]
+        if runs:
+            spent = [sum(float(seconds(run.metrics, part).sum()) for run in runs) / len(runs) for part in ("", *parts)]
+            shares = [f"{clock(part)} ({100 * part / spent[0]:.0f} %)" for part in spent[1:]]
+            done = sum(run.metrics[-1]["env_steps"] if is_rl else _iterations(run) for run in runs) / len(runs)
+            rows.append((group.label, *shares, clock(spent[0]), count(done / spent[0])))
+    header = ("", *parts.values(), "together", f"{'environment steps' if is_rl else 'iterations'} a second")
+    return Table(header, tuple(rows))
 
 
-def _runs(runs: Sequence[Run[Config]]) -> list[tuple[str, ...]]:
+def _iterations(run: Run) -> int:
+    return len(run.metrics) * int(getattr(run.config, "log_every", 1))
+
+
+def _runs(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for run in runs:
         made = run.made_with
@@ -96,34 +126,39 @@ def _runs(runs: Sequence[Run[Config]]) -> list[tuple[str, ...]]:
         threads = machine.get("threads", "?")
         about = f"{machine.get('platform', 'unknown')}, {threads} thread{'s' * (threads != 1)}{gpu}"
         packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items())
-        done = str(len(run.metrics))
+        done = str(_iterations(run))
         rows.append((run.name, str(run.config.seed), done, about, str(made.get("git_commit", ""))[:10], packages))
     return rows
 
 
-def _commands(runs: Sequence[Run[Config]]) -> str:
+def _evaluate(run: Run, found: Evaluation) -> str:
+    """Write the command that made an evaluation."""
+    if isinstance(run.config, Config):
+        flags: dict[str, object] = {"tasks": len(found.returns), "episodes": found.returns.shape[2]}
+    else:
+        flags = {"tasks": len(found.per_task), **({} if found.shots is None else {"shots": found.shots})}
+    flags |= {"steps": found.steps} | ({"split": found.split} if isinstance(run.config, Config) else {})
+    flags |= {"which": found.which, "tune-lr": str(found.tuned).lower()}
+    return " ".join(["maml-rl evaluate", shlex.quote(run.name), *(f"--{key} {value}" for key, value in flags.items())])
+
+
+def _commands(runs: Sequence[Run]) -> str:
     lines = []
     for run in runs:
         lines.append(str(run.made_with.get("command") or f"# {run.name} was trained from Python"))
-        if run.evaluation:
-            found = run.evaluation
-            lines.append(
-                f"maml-rl evaluate {shlex.quote(run.name)} --tasks {len(found['tasks'])} "
-                f"--episodes {len(found['returns'][0][0])} "
-                f"--steps {found['steps']} --split {found['split']} --which {found.get('which', 'checkpoint')} "
-                f"--tune-lr {str(found.get('tuned', False)).lower()}"
-            )
+        found = run.evaluation()
+        lines += [_evaluate(run, found)] if found else []
     return "\n".join([*lines, shlex.join(["maml-rl", "report", *(run.name for run in runs)])])
 
 
-def _tables(runs: Sequence[Path | str], comparison: Comparison | None) -> tuple[list[tuple[str, Table]], list[str]]:
+def _tables(results: Results) -> tuple[list[tuple[str, Table]], list[str]]:
     """Of the last parameters; of the best ones and beyond the distribution where these compare; and why not."""
-    tables, missing = [("", tabulate(comparison))] if comparison else [], []
+    tables, missing = [("", wide_table(comparison)) for comparison in results.comparisons], []
+    trained = [run for run in results.runs if METHODS[run.config.method].trains]
     for heading, (which, split) in OTHER_EVALUATIONS.items():
-        groups = grouped(read_runs(runs, Config, which, split))
-        if any(run.evaluation for group in groups if group.method != "random" for run in group.runs):
+        if any(run.evaluation(which, split) for run in trained):
             try:
-                tables.append((heading, tabulate(compare_groups(groups))))
+                tables += [(heading, wide_table(each)) for each in comparisons(results.groups, which, split)]
             except InputError as error:
                 missing.append(f"{heading}: {error}")
     return tables, missing
@@ -133,7 +168,7 @@ def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[st
     """The newest film of the first run of each meta-trained group, made if there is none; and what went wrong."""
     shown, missing = [], []
     for group in groups:
-        if group.method != "maml":
+        if not (METHODS[group.method].adapts and isinstance(group.runs[0].config, Config)):
             continue
         run = Path(group.runs[0].name)
         # Not those of other parameters or another split: adaptation-best.mp4.
@@ -145,12 +180,24 @@ def _films(groups: Sequence[Group], draw: bool) -> tuple[list[Embedded], list[st
             except InputError as error:
                 missing.append(f"no film of {run}: {error}")
         if files:
-            shown.append(_embed(files[-1], f"{group.label}, seed {group.runs[0].config.seed}: {FILM}"))
+            shown.append(Embedded(files[-1].read_bytes(), f"{group.label}, seed {group.runs[0].config.seed}: {FILM}"))
     return shown, missing
 
 
+def _subtitle(results: Results) -> str:
+    config, count = results.runs[0].config, len(results.runs)
+    if isinstance(config, Config):
+        parts = [config.env, f"preset {config.preset}", f"{config.horizon} steps"]
+    else:
+        shots = list(dict.fromkeys(str(found.shots) for run in results.runs if (found := run.evaluation())))
+        parts = [config.data, *(f"evaluated with {each} shots" for each in shots if each != "None")]
+    return ", ".join([*parts, f"{count} run{'s' * (count > 1)}"])
+
+
 def report(runs: Sequence[Path | str], out: Path | str | None = None, films: bool = True) -> Path:
-    """Write one HTML page about runs of one environment: words, tables, figures, videos, configurations, commands.
+    """Write one HTML page about runs of one environment, or of the same data.
+
+    It has words, tables, figures, configurations and commands, and of meta-RL films.
 
     Args:
         runs: Run folders; methods and seeds are put together as ``maml_rl.results.plot`` does.
@@ -163,45 +210,37 @@ def report(runs: Sequence[Path | str], out: Path | str | None = None, films: boo
     Raises:
         InputError: A folder is not a run or has nothing to draw, the runs do not compare, or the file is there already.
     """
-    found = read_runs(runs, Config)
+    results = gather(runs)
     if out and Path(out).exists():
         raise InputError(f"{out} is there already: give another --out, or remove it")
-    groups = grouped(found)
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = plot(runs, folder)
-        drawn = {file.stem: file for file in pictures.files}
-        figures = [_embed(drawn[name], caption) for name, caption in CAPTIONS.items() if name in drawn]
-    comparison = pictures.comparison
-    shown, missing = _films(groups, films)
-    tables, others = _tables(runs, comparison)
-    differences, shared = _configurations(found)
-    config = found[0].config
-    parts = [
-        config.env,
-        f"preset {config.preset}",
-        f"{config.horizon} steps",
-        f"{len(found)} run{'s' * (len(found) > 1)}",
-    ]
+    drawn, first = draw(results), results.runs[0]
+    is_rl = isinstance(first.config, Config)
+    captions = CAPTIONS if is_rl else FEW_SHOT_CAPTIONS
+    shown, missing = _films(results.groups, films)
+    tables, others = _tables(results)
+    differences, shared = _configurations(results.runs)
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         (Path(__file__).parent / "report.html").read_text()
     )
+    subtitle = _subtitle(results)
     text = page.render(
-        title=f"{config.env}: {', '.join(group.label for group in groups)}",
-        subtitle=", ".join(parts),
-        words=sentences(comparison, groups) if comparison else [],
-        missing=[*pictures.missing, *missing, *others],
+        title=f"{subtitle.partition(',')[0]}: {', '.join(group.label for group in results.groups)}",
+        subtitle=subtitle,
+        words=sentences(results.comparisons[0]) if results.comparisons else [],
+        words_note=RETURNS_NOTE if is_rl else "",
+        missing=[*results.missing, *missing, *others],
         tables=tables,
-        table_note=TABLE_NOTE,
+        table_note=TABLE_NOTE if is_rl else FEW_SHOT_NOTE,
         films=shown,
-        figures=figures,
-        clock=_clock(groups),
-        runs=_runs(found),
-        names=[Path(run.name).name for run in found],
+        figures=[Embedded(png(drawn[name], dpi=200), caption) for name, caption in captions.items() if name in drawn],
+        clock=_clock(results.groups),
+        runs=_runs(results.runs),
+        names=[Path(run.name).name for run in results.runs],
         differences=differences,
         shared=shared,
-        commands=_commands(found),
+        commands=_commands(results.runs),
     )
-    with nullcontext(Path(out)) if out else free_name(Path(found[0].name), "report", ".html") as target:
+    with nullcontext(Path(out)) if out else free_name(Path(first.name), "report", ".html") as target:
         target.parent.mkdir(parents=True, exist_ok=True)
         write(target, text)
     return target

@@ -1,97 +1,91 @@
 """What a comparison of runs says, in sentences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from maml_rl.results.comparison import Comparison, Point, Row, evaluated, returns_of
-from maml_rl.results.runs import Group
-from maml_rl.results.statistics import Floats, Interval, interval, mean, overall, resample
+from maml_rl.config.base import METHODS
+from maml_rl.core.statistics import Floats, Interval, interval, mean, overall, resample
+from maml_rl.results.comparison import Comparison, GroupResult
+from maml_rl.runs.measures import MEASURES, shown, with_interval
 
 FEW_SEEDS = 5
 """With fewer seeds an interval over them is rough (Agarwal et al. 2021)."""
 
-CHANCE = "changes the return by no more than chance might,"
+
+def share_worse(values: Floats, higher_is_better: bool = True) -> float:
+    """Share of tasks that are worse after one step than before, each the mean of its seeds; (seeds, tasks, k)."""
+    before, after = values.mean(0)[:, :2].T
+    return float((after < before if higher_is_better else after > before).mean())
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _range(found: Interval) -> str:
-    return f"{_number(found.value)} ({_number(found.low)} to {_number(found.high)})"
-
-
-def _seeds(row: Row) -> str:
-    return f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else "one seed"
-
-
-def share_worse(returns: Floats) -> float:
-    """Share of tasks with a lower return after one step than before, each the mean of its seeds; (seeds, tasks, k)."""
-    before, after = returns.mean(0)[:, :2].T
-    return float((after < before).mean())
-
-
-def _adaptation(row: Row, returns: Floats, tasks: int) -> Iterator[str]:
+def _adaptation(row: GroupResult, comparison: Comparison) -> Iterator[str]:
+    measure = comparison.measure
+    label, better = MEASURES[measure].label, MEASURES[measure].higher_is_better
     before, after = row.points[0], row.points[1]
-    (drawn,) = resample([returns[..., 1] - returns[..., 0]], mean)
+    (drawn,) = resample([row.values[..., 1] - row.values[..., 0]], mean)
     change = interval(after.mean.value - before.mean.value, drawn)
-    effect = "raises the return" if change.low > 0 else "lowers the return" if change.high < 0 else CHANCE
+    chance = f"changes the {label} by no more than chance might,"
+    effect = f"raises the {label}" if change.low > 0 else f"lowers the {label}" if change.high < 0 else chance
+    seeds = f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else "one seed"
     yield (
-        f"{row.label}: one gradient step on a held-out task {effect} from {_range(before.mean)} to "
-        f"{_range(after.mean)}, mean over {tasks} tasks and {_seeds(row)}."
+        f"{row.label}: one gradient step on a held-out task {effect} from {with_interval(before.mean, measure)} to "
+        f"{with_interval(after.mean, measure)}, mean over {comparison.tasks} tasks and {seeds}."
     )
-    worse = share_worse(returns)
-    yield f"{row.label}: {100 * worse:.0f} % of the tasks have a lower return after the step than before it."
-    best = max(row.points[1:], key=lambda point: point.mean.value)
+    worse = share_worse(row.values, better)
+    yield (
+        f"{row.label}: {100 * worse:.0f} % of the tasks have a {'lower' if better else 'higher'} {label} after the "
+        "step than before it."
+    )
+    best = max(row.points[1:], key=lambda point: point.mean.value if better else -point.mean.value)
     if best.steps > 1:
-        yield f"{row.label}: its best return is after {best.steps} steps, {_range(best.mean)}."
+        yield f"{row.label}: its best {label} is after {best.steps} steps, {with_interval(best.mean, measure)}."
+    if row.diverged:
+        share = shown(row.diverged, "success")
+        yield f"{row.label}: {share} of the tasks diverge within {row.points[-1].steps} steps and carry the mean away."
 
 
-def _against(row: Row, returns: Floats, other: Row, others: Floats, steps: int) -> str:
-    oracle = other.method == "oracle"
+def _against(row: GroupResult, other: GroupResult, steps: int, measure: str) -> Iterator[str]:
+    told = METHODS[other.method].told
     when = "After one step" if steps == 1 else f"After {steps} steps"
-    k = 0 if oracle else steps
-    ours, theirs = resample([returns[..., steps], others[..., k]], mean)
-    difference = overall(returns[..., steps], mean) - overall(others[..., k], mean)
-    found = interval(float(difference), ours - theirs)
-    against = "the oracle" if oracle else other.label
-    if found.low > 0:
-        said = f"is above {against}"
-    elif found.high < 0:
-        said = f"is below {against}"
-    else:
-        return f"{when} {row.label} cannot be told from {against}: difference {_range(found)}."
+    ours, theirs = row.values[..., steps], other.values[..., 0 if told else steps]
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return
+    drawn = resample([ours, theirs], mean)
+    found = interval(float(overall(ours, mean) - overall(theirs, mean)), drawn[0] - drawn[1])
+    against = "the oracle" if told else other.label
+    if found.low <= 0 <= found.high:
+        difference = with_interval(found, measure)
+        yield f"{when} {row.label} cannot be told from {against}: difference {difference}."
+        return
     size = Interval(abs(found.value), *sorted((abs(found.low), abs(found.high))))
-    return f"{when} {row.label} {said} by {_range(size)}."
+    side = "above" if found.low > 0 else "below"
+    yield f"{when} {row.label} is {side} {against} by {with_interval(size, measure)}."
 
 
-def _gap(point: Point, comparison: Comparison, label: str) -> Iterator[str]:
-    if point.gap_closed is None or not np.isfinite(point.gap_closed[1:]).all():
+def _gap(row: GroupResult, comparison: Comparison) -> Iterator[str]:
+    closed = row.points[1].gap_closed
+    if closed is None or not np.isfinite(closed[1:]).all():
         return
     known = comparison.published.gap_closed(1) if comparison.published else None
     paper = f"; {known:.2f} in {comparison.published.source}" if known and comparison.published else ""
-    yield f"{label} closes {_range(point.gap_closed)} of the way to the oracle in one step{paper}."
+    yield f"{row.label} closes {with_interval(closed)} of the way to the oracle in one step{paper}."
 
 
-def sentences(comparison: Comparison, groups: Sequence[Group]) -> list[str]:
-    """What is worth saying first. Numbers in brackets are 95 % intervals over seeds and tasks.
-
-    Args:
-        comparison: Of the groups.
-        groups: Those that it was made of, with their evaluations.
-    """
-    found = {group.label: returns_of(group) for group in evaluated(groups)}
-    adapts = [row for row in comparison.rows if row.method == "maml" and len(row.points) > 1]
+def sentences(comparison: Comparison) -> list[str]:
+    """Say what is worth saying first. Numbers in brackets are 95 % intervals over seeds and tasks."""
+    others = [row for row in comparison.rows if not METHODS[row.method].adapts]
     said: list[str] = []
-    for row in adapts:
-        said += _adaptation(row, found[row.label], len(comparison.tasks))
-        for other in (each for each in comparison.rows if each.method != "maml"):
-            last = min(len(row.points), len(row.points if other.method == "oracle" else other.points)) - 1
-            steps = sorted({1, last}) if last else []
-            said += [_against(row, found[row.label], other, found[other.label], k) for k in steps]
-        said += _gap(row.points[1], comparison, row.label)
-    few = sorted({len(row.seeds) for row in comparison.rows if row.method != "random"})
+    for row in comparison.rows:
+        if not METHODS[row.method].adapts or len(row.points) < 2:
+            continue
+        said += _adaptation(row, comparison)
+        for other in others:
+            last = min(len(row.points), len(row.points if METHODS[other.method].told else other.points)) - 1
+            for k in sorted({1, last}) if last else []:
+                said += _against(row, other, k, comparison.measure)
+        said += _gap(row, comparison)
+    few = sorted({len(row.seeds) for row in comparison.rows if METHODS[row.method].trains})
     if few and few[0] == 1:
         said.append("With one seed the interval is over tasks alone: how much seeds differ is not shown.")
     elif few and few[0] < FEW_SEEDS:

@@ -8,9 +8,10 @@ import rich.table
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 
-from maml_rl.results.comparison import Comparison, Row
-from maml_rl.results.runs import METHODS
-from maml_rl.results.statistics import Interval
+from maml_rl.config.base import METHODS
+from maml_rl.pictures.style import after
+from maml_rl.results.comparison import Comparison, GroupResult
+from maml_rl.runs.measures import MEASURES, number, shown, with_interval
 
 
 class Table(NamedTuple):
@@ -34,22 +35,12 @@ class Table(NamedTuple):
         Console().print(table)
 
 
-def number(value: float) -> str:
-    """Of a return: three digits or so."""
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def with_range(found: Interval | None) -> str:
-    """A number with its interval; nothing where there is none."""
-    if found is None or math.isnan(found.value):
-        return ""
-    if not (math.isfinite(found.low) and math.isfinite(found.high)):
-        return f"{number(found.value)} (unknown)"
-    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
+STEPS, FEW = (0, 1, 3, 5, 10), 6
+"""After which steps a wide table has a column, where there are more than a few numbers of steps."""
 
 
 def count(steps: float) -> str:
-    """Environment steps."""
+    """Write a number of environment steps or iterations."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if steps >= size:
             return f"{steps / size:.3g} {unit}"
@@ -57,21 +48,17 @@ def count(steps: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Wall clock."""
+    """Write a duration."""
     return f"{seconds / 60:.1f} min" if seconds < 5400 else str(timedelta(seconds=round(seconds)))
 
 
-def after(k: int) -> str:
-    """What k gradient steps are called."""
-    return "before" if k == 0 else f"after {k} step{'s' * (k > 1)}"
-
-
-def listed(comparison: Comparison) -> Table:
-    """A row for each group and number of steps: mean, interquartile mean, what the mean is worth, and what is known."""
-    known = comparison.published
+def long_table(comparison: Comparison) -> Table:
+    """Return a row for each group and number of steps: averages, what the mean is worth, and what is known."""
+    measure, known = comparison.measure, comparison.published
     points = [point for row in comparison.rows for point in row.points]
     scored, closed = any(point.normalised for point in points), any(point.gap_closed for point in points)
-    header = ("", "seeds", "steps", "mean", "interquartile mean", *([known.source] if known else []))
+    robust = "trimmed mean" if measure == "error" else "interquartile mean"
+    header = ("", "seeds", "steps", "mean", robust, *([known.source] if known else []))
     header += ("score",) * scored + ("gap closed",) * closed
     rows = []
     for row in comparison.rows:
@@ -79,41 +66,57 @@ def listed(comparison: Comparison) -> Table:
         for point in row.points:
             k = point.steps
             cells = [row.label, str(len(row.seeds))] if k == 0 else ["", ""]
-            cells += [str(k), with_range(point.mean), number(point.iqm.value)]
-            cells += [number(theirs[k]) if k < len(theirs) else ""] if known else []
+            cells += [str(k), with_interval(point.mean, measure)]
+            cells += [shown(point.trimmed_mean if measure == "error" else point.iqm.value, measure)]
+            cells += [shown(theirs[k], measure) if k < len(theirs) else ""] if known else []
             score = number(point.normalised.value) if point.normalised else ""
-            cells += [score] * scored + [with_range(point.gap_closed)] * closed
+            cells += [score] * scored + [with_interval(point.gap_closed)] * closed
             rows.append(tuple(cells))
     return Table(header, tuple(rows))
 
 
-def _cells(row: Row, steps: int, worth: bool) -> tuple[str, ...]:
-    returns = [with_range(point.mean) for point in row.points[:steps]]
-    returns += [""] * (steps - len(returns))
-    judged = row.points[0] if row.method == "oracle" else row.points[1] if len(row.points) > 1 else None
-    score = [with_range(judged.normalised if judged else None), with_range(judged.gap_closed if judged else None)]
-    cost = [count(row.env_steps), clock(row.seconds)] if row.method != "random" else ["0", ""]
-    return (row.label, str(len(row.seeds)), *returns, *(score if worth else []), *cost)
+def _worth(row: GroupResult) -> list[str]:
+    judged = row.points[0] if METHODS[row.method].told else row.points[1] if len(row.points) > 1 else None
+    return [with_interval(judged.normalised if judged else None), with_interval(judged.gap_closed if judged else None)]
 
 
-def tabulate(comparison: Comparison) -> Table:
-    """Mean returns after each step with 95 % intervals over seeds and tasks, what they are worth, and what they cost.
+def _cost(row: GroupResult, is_rl: bool) -> list[str]:
+    trains = METHODS[row.method].trains
+    steps = row.env_steps if is_rl else row.iterations
+    return [count(steps if trains else 0) if math.isfinite(steps) else "", clock(row.seconds) if trains else ""]
+
+
+def wide_table(comparison: Comparison) -> Table:
+    """Return a row for each group: means after each step, with 95 % intervals over seeds and tasks, worth and cost.
 
     The normalised score is 0 for random parameters after as many steps and 1 for the oracle; the gap closed is the
-    share of the way from before adaptation to the oracle. Published results of the same environment follow.
+    share of the way from before adaptation to the oracle. An error has its median, its trimmed mean and the share of
+    tasks that diverged beside it. Published results of the same environment or data follow.
     """
-    steps = max(len(row.points) for row in comparison.rows)
+    measure, is_rl, known = comparison.measure, comparison.is_rl, comparison.published
+    most = max(len(row.points) for row in comparison.rows)
+    steps = [k for k in range(most) if most <= FEW or k in STEPS]
     worth = any(point.gap_closed or point.normalised for row in comparison.rows for point in row.points)
-    scores = ("normalised score, 1 step", "gap closed by 1 step") if worth else ()
-    header = ("", "seeds", *map(after, range(steps)), *scores, "environment steps", "wall clock")
-    rows = [_cells(row, steps, worth) for row in comparison.rows]
-    known = comparison.published
+    error = measure == "error"
+    header = ["" if is_rl else MEASURES[measure].label, "seeds", *(after(k, "before") for k in steps)]
+    header += ["normalised score, 1 step", "gap closed by 1 step"] * worth
+    header += [f"median, {after(steps[-1], 'before')}", "trimmed mean", "diverged"] * error
+    header += ["environment steps" if is_rl else "iterations", "wall clock"]
+    rows = []
+    for row in comparison.rows:
+        cells = [row.label, str(len(row.seeds))]
+        cells += [with_interval(row.points[k].mean, measure) if k < len(row.points) else "" for k in steps]
+        cells += _worth(row) if worth else []
+        if error:
+            last = row.points[min(steps[-1], len(row.points) - 1)]
+            cells += [shown(last.median, measure), shown(last.trimmed_mean, measure), f"{100 * row.diverged:.1f} %"]
+        rows.append((*cells, *_cost(row, is_rl)))
     for method in dict.fromkeys(row.method for row in comparison.rows) if known else ():
-        returns = known.of(method)[:steps] if known else ()
-        if known and returns:
-            shown = [number(value) for value in returns] + [""] * (steps - len(returns))
-            ours = method == "maml" and worth
-            scores_of = (known.normalised(1), known.gap_closed(1)) if ours else (None, None)
-            cells = ["" if score is None else f"{score:.2f}" for score in scores_of] if worth else []
-            rows.append((f"{METHODS[method]}, {known.source}", "", *shown, *cells, "", ""))
-    return Table(header, tuple(rows))
+        theirs = known.of(method) if known else ()
+        if known and theirs:
+            cells = [f"{METHODS[method].label}, {known.source}", ""]
+            cells += [shown(theirs[k], measure) if k < len(theirs) else "" for k in steps]
+            scores = (known.normalised(1), known.gap_closed(1)) if METHODS[method].adapts else (None, None)
+            cells += ["" if score is None else number(score) for score in scores] if worth else []
+            rows.append((*cells, *[""] * (len(header) - len(cells))))
+    return Table(tuple(header), tuple(rows))

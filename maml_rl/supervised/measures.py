@@ -7,26 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_rl.core.statistics import trimmed_mean
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.supervised import models
 from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.tasks import TaskBatch
 
-MEASURES = {
-    "error": "mean squared error",
-    "accuracy": "accuracy",
-    "accuracy_one_by_one": "accuracy, one query at a time",
-}
-"""What each measure is called in tables and figures."""
-
-
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Step sizes that ``tune`` tries on validation tasks."""
-
-
-DIVERGED = 10.0
-"""A task has diverged where its error after the last step is not finite, or this many times the one before adapting."""
 
 
 def _right(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -78,17 +67,11 @@ def adapted_errors(
     return {name: values.cpu().numpy() for name, values in found.items()}
 
 
-def trimmed_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over tasks without the lowest and the highest 5 %; NaN counts as high."""
-    cut = len(values) // 20
-    return np.asarray(np.sort(values, 0)[cut : len(values) - cut].mean(0))
-
-
 def tune(learner: FewShotLearner, theta: Params, tasks: int, steps: int) -> float:
     """The step size in ``RATES`` that serves validation tasks best after the last step, by their trimmed mean."""
     found = {rate: adapted_errors(learner, theta, tasks, steps, "validation", rate) for rate in RATES}
     cost = {
-        rate: float(trimmed_mean(each["error"])[-1]) if "error" in each else -float(each["accuracy"][:, -1].mean())
+        rate: float(trimmed_mean(each["error"][:, -1])) if "error" in each else -float(each["accuracy"][:, -1].mean())
         for rate, each in found.items()
     }
     return min(cost, key=lambda rate: cost[rate] if np.isfinite(cost[rate]) else np.inf)

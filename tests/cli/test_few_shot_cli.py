@@ -14,10 +14,11 @@ from few_shot import tiny, write_omniglot
 from tiny import Command, files, finish, maml_rl
 
 from maml_rl.config.toml import to_toml
-from maml_rl.evaluate_few_shot import load_learner
-from maml_rl.results.few_shot_table import shown
+from maml_rl.evaluate import load_learner
 from maml_rl.runs import checkpoint
+from maml_rl.runs.evaluation import read_evaluation
 from maml_rl.runs.folder import read_config
+from maml_rl.runs.measures import shown
 
 OWN = """
 import torch
@@ -69,13 +70,13 @@ def test_evaluate_prints_what_it_wrote(command: Command, folder: Path) -> None:
     assert command("train", "small.toml", "--out", "run")[0] == 0
     code, out, _ = command("evaluate", "run", "--tasks", "4", "--steps", "1", "--shots", "3")
     assert code == 0
-    content = json.loads((folder / "run/evaluation.json").read_text())
+    found = read_evaluation(folder / "run/evaluation.json")
     assert "run: 4 held-out tasks, shots 3, rate 0.01" in out
     shown = re.findall(r"│ +(\d) │ +([\d.]+) │ +± ([\d.]+) │ +([\d.]+) │ +([\d.]+) │", out)
-    columns = [content[key]["error"] for key in ("mean", "ci95", "median", "trimmed_mean")]
+    columns = [found.mean, found.ci95, found.median, found.trimmed_mean]
     assert shown == [(str(k), *(f"{column[k]:.3f}" for column in columns)) for k in range(2)]
     assert "share of tasks that diverged: 0.00 %" in out
-    for name, value in content["references"].items():
+    for name, value in found.references.items():
         assert f"{name}: {value:.3f}\n" in out
     assert out.endswith("written: run/evaluation.json\n")
 
@@ -88,24 +89,20 @@ def test_evaluated_runs_are_compared_in_a_table(command: Command, folder: Path) 
         assert command("evaluate", run, "--tasks", "4", "--steps", "1")[0] == 0
     code, out, _ = command("compare", "run", "scratch", "--markdown")
     assert code == 0
-    header, _, *rows = (line.strip("| ").split(" | ") for line in out.splitlines())
+    header, _, *rows = (line.strip("|")[1:-1].split(" | ") for line in out.splitlines())
     assert header == [
-        "iterations",
-        "measure",
-        "before",
-        "after 1 step",
-        "median, after 1 step",
-        "trimmed mean",
-        "diverged",
-    ]
-    for run, method, cells in zip(("run", "scratch"), ("maml", "random"), rows, strict=True):
-        content = json.loads((folder / run / "evaluation.json").read_text())
-        (before, after), (half, later) = content["mean"]["error"], content["ci95"]["error"]
-        middle, trimmed = (content[name]["error"][1] for name in ("median", "trimmed_mean"))
-        assert cells == [
-            f"{method}, seed 1", str(content["iteration"]), "mean squared error",
-            f"{before:.3f} ± {half:.3f}", f"{after:.3f} ± {later:.3f}", f"{middle:.3f}", f"{trimmed:.3f}", "0.0 %",
-        ]  # fmt: skip
+        "mean squared error", "seeds", "before", "after 1 step", "median, after 1 step", "trimmed mean", "diverged",
+        "iterations", "wall clock",
+    ]  # fmt: skip
+    costs = (["4", "0.0 min"], ["0", ""])
+    for run, method, cells, cost in zip(("run", "scratch"), ("MAML", "random"), rows, costs, strict=True):
+        found = read_evaluation(folder / run / "evaluation.json")
+        assert (found.iteration, cells[:2]) == (int(cost[0]), [method, "1"])
+        for cell, mean in zip(cells[2:4], found.mean, strict=True):
+            value, low, high = map(float, re.fullmatch(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)", cell).groups())
+            assert low < value < high
+            assert value == pytest.approx(mean, abs=6e-4)
+        assert cells[4:] == [f"{found.median[1]:.3f}", f"{found.trimmed_mean[1]:.3f}", "0.0 %", *cost]
 
 
 def test_evaluate_takes_its_flags_before_and_after_the_run(command: Command, folder: Path) -> None:
@@ -115,7 +112,8 @@ def test_evaluate_takes_its_flags_before_and_after_the_run(command: Command, fol
     assert command("evaluate", *flags, "run")[0] == 0
     one, other = (json.loads((folder / f"run/{n}.json").read_text()) for n in ("evaluation", "evaluation_2"))
     assert one == other
-    assert (len(one["values"]["error"]), len(one["mean"]["error"]), one["shots"], one["which"]) == (3, 3, 6, "initial")
+    values = one["values"]["error"]
+    assert (len(values), len(values[0]), one["shots"], one["which"], one["tuned"]) == (3, 3, 6, "initial", True)
     code, out, _ = command("evaluate", "run", "--help")
     assert code == 0
     assert "--shots" in out
@@ -129,10 +127,10 @@ def test_omniglot_from_the_command_line(command: Command, folder: Path, monkeypa
         assert command("train", "small.toml", "--out", "run", *model, *few)[0] == 0
     code, out, _ = command("evaluate", "run", "--tasks", "3")  # now from the cache, without a warning
     assert code == 0
-    content = json.loads((folder / "run/evaluation.json").read_text())
-    assert list(content["mean"]) == ["accuracy", "accuracy_one_by_one"]
-    assert f"nearest neighbour: {100 * content['references']['nearest neighbour']:.2f} %" in out
-    assert f"{100 * content['mean']['accuracy'][2]:.2f} %" in out
+    found = read_evaluation(folder / "run/evaluation.json")
+    assert list(found.values) == ["accuracy", "accuracy_one_by_one"]
+    assert f"nearest neighbour: {100 * found.references['nearest neighbour']:.2f} %" in out
+    assert f"{100 * found.mean[2]:.2f} %" in out
     assert "diverged" not in out
 
 
@@ -147,7 +145,7 @@ def test_data_of_ones_own(command: Command, folder: Path) -> None:
     assert json.loads((folder / "run/evaluation.json").read_text())["shots"] is None
     code, _, err = command("evaluate", "run", "--shots", "3")
     assert code == 2
-    assert "--shots 3 with data = 'my_lines:Lines'" in err
+    assert "--shots 3 has no effect: data = 'my_lines:Lines' takes no argument `shots`" in err
     assert [Path(line).name for line in command("plot", "run")[1].splitlines()] == [
         "learning_curve.png", "adaptation_error.png"
     ]  # fmt: skip
@@ -291,11 +289,13 @@ def test_several_runs_are_evaluated_and_compared(command: Command, folder: Path)
     code, out, _ = command("evaluate", "one", "two", "--tasks", "4", "--steps", "1")
     assert code == 0
     assert out.count("written: ") == 2
-    table = out[out.index("few-shot learning on held-out tasks") :]
-    assert re.findall(r"maml, seed \d", re.sub(r"\s+", " ", table)) == ["maml, seed 1", "maml, seed 2"]
-    code, out, _ = command("evaluate", "two", "again", "--tasks", "4", "--steps", "1")
-    table = out[out.index("few-shot learning on held-out tasks") :]
-    assert [line.split()[0] for line in table.splitlines() if "squared" in line] == ["two", "again"]
+    table = re.sub(r"\s+", " ", out[out.index("sinusoid: mean squared error") :])
+    assert table.startswith("sinusoid: mean squared error on 4 held-out tasks, 95 % intervals")
+    assert " MAML 2 0 " in table  # both seeds together
+    assert "- MAML: one gradient step on a held-out task " in table
+    code, out, err = command("evaluate", "two", "again", "--tasks", "4", "--steps", "1")
+    assert out.count("written: ") == 2
+    assert (code, err) == (2, "error: two and again are of the same configuration and seed, 2: leave one out\n")
     code, _, err = command("evaluate", "--steps", "1")
     assert code == 2
     assert "which run?" in err

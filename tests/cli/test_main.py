@@ -17,6 +17,7 @@ from maml_rl import evaluate, meta_train
 from maml_rl.checks import gradients
 from maml_rl.config.toml import load, to_toml
 from maml_rl.runs import checkpoint
+from maml_rl.runs.evaluation import read_evaluation
 from maml_rl.runs.folder import read_config
 
 BROKEN = """
@@ -64,10 +65,10 @@ def test_train_and_evaluate(folder: Path) -> None:
 
     code, out, err = finish(maml_rl("evaluate", "run", "--tasks", "4", "--steps", "1", cwd=folder))
     assert (code, err) == (0, "")
-    content = json.loads((folder / "run/evaluation.json").read_text())
+    found = read_evaluation(folder / "run/evaluation.json")
     assert "run: return on 4 held-out tasks" in out
     shown = re.findall(r"│ +(\d) │ +(-?[\d.]+) │ +± ([\d.]+) │ +(\d+ %) │", out)
-    expected = zip(range(2), content["mean"], content["ci95"], strict=True)
+    expected = zip(range(2), found.mean, found.ci95, strict=True)
     assert shown == [(str(k), f"{mean:.2f}", f"{half:.2f}", "0 %") for k, mean, half in expected]
     assert "success" in out
     assert out.endswith("written: run/evaluation.json\n")

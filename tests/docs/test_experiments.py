@@ -12,7 +12,7 @@ from tiny import rows
 
 import maml_envs
 import maml_rl
-from maml_rl import evaluate_few_shot, supervised, train_few_shot
+from maml_rl import supervised, train_few_shot
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import experiments, load
@@ -103,8 +103,9 @@ def test_one_iteration_of_few_shot_learning_runs(
     run = train_few_shot.meta_train(few, tmp_path / "run", quiet=True)
     (row,) = rows(run)
     assert np.isfinite(list(row.values())).all()
-    result = evaluate_few_shot.evaluate(run)
-    for name, mean in result.mean.items():
+    result = maml_rl.evaluate(run)
+    for name in result.values:
+        mean = result.of(name).mean
         assert f"validation/{name}/{config.evaluation.steps}" in row
         assert len(mean) == config.evaluation.steps + 1
         assert np.isfinite(mean).all()

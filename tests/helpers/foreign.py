@@ -21,7 +21,7 @@ from maml_rl.config import toml
 from maml_rl.config.toml import to_toml
 from maml_rl.runs import checkpoint, folder
 from maml_rl.runs.checkpoint import Checkpoint
-from maml_rl.runs.evaluation import latest_evaluation
+from maml_rl.runs.evaluation import evaluations
 
 OMNIGLOT: Any = importlib.import_module("maml_rl.supervised.omniglot")
 
@@ -145,8 +145,12 @@ METRICS = b"".join(
     json.dumps({"iteration": i, "return/0": -1.5e300, "kl/inner": float("nan"), "ok": True}).encode() + b"\n"
     for i in range(3)
 )
+OLD_EVALUATION = (
+    b'{"returns": [[[1.0, -2e3], [3, NaN]]], "tasks": [[0.5]], "split": "in", "which": "best", "best": null, "lr": [1]}'
+)
 EVALUATION_JSON = (
-    b'{"returns": [[[1.0, -2e3], [3, NaN]]], "tasks": [[0.5]], "split": "in", "which": "best", "best": null}'
+    b'{"version": 2, "values": {"error": [[1.0, -2e3], [3, Infinity]]}, "which": "best", "iteration": 3, '
+    b'"split": "in", "lr": [0.1], "tuned": true, "shots": 5, "references": {"predicting 0": 3.5}}'
 )
 
 
@@ -184,7 +188,7 @@ def read_metrics(tmp: Path, content: bytes) -> str:
 
 
 def read_evaluation(tmp: Path, content: bytes) -> str:
-    return reading(tmp / "run/evaluation.json", content, lambda: latest_evaluation(tmp / "run"))
+    return reading(tmp / "run/evaluation.json", content, lambda: evaluations(tmp / "run"))
 
 
 def read_checkpoint(tmp: Path, content: bytes) -> str:
@@ -207,7 +211,7 @@ READERS: dict[str, tuple[Callable[[Path, bytes], str], tuple[bytes, ...]]] = {
     "configuration": (read_config, (CONFIG, FEW_SHOT)),
     "configuration of a run": (read_run_config, (CONFIG, FEW_SHOT)),
     "metrics": (read_metrics, (METRICS, EVALUATION_JSON)),
-    "evaluation": (read_evaluation, (EVALUATION_JSON, METRICS)),
+    "evaluation": (read_evaluation, (EVALUATION_JSON, OLD_EVALUATION, METRICS)),
     "checkpoint": (read_checkpoint, (CHECKPOINT, checkpoint_bytes(theta={"w": torch.zeros(3)}))),
     "drawings": (read_drawings, (DRAWINGS, CHECKPOINT)),
 }

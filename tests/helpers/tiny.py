@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import parse
 from maml_rl.runs import checkpoint
+from maml_rl.runs.evaluation import Evaluation
 
 Command = Callable[..., tuple[int, str, str]]
 """The fixture ``command``: arguments to exit code, stdout and stderr."""
@@ -33,6 +35,16 @@ def tiny(**changes: Any) -> Config:
     """A configuration that trains in a fraction of a second; tables are merged with their defaults here."""
     tables = {key: TINY.get(key, {}) | value for key, value in changes.items() if isinstance(value, dict)}
     return parse(TINY | changes | tables, "tiny")
+
+
+def evaluation_of(values: Any, measure: str = "return", **fields: Any) -> Evaluation:
+    """An evaluation with these values (tasks, k), of returns one episode each or (tasks, k, episodes)."""
+    array = np.asarray(values, dtype=float)
+    array = array[..., None] if measure == "return" and array.ndim == 2 else array
+    about = {"which": "checkpoint", "iteration": 1, "split": "in", "lr": np.full(array.shape[1] - 1, 0.1)}
+    if measure == "return":
+        about["tasks"] = np.stack([np.arange(len(array)), np.zeros(len(array))], 1)
+    return Evaluation({measure: array}, **about | fields)
 
 
 def maml_rl(*arguments: str | Path, cwd: Path, **more: Any) -> subprocess.Popen[str]:

@@ -1,9 +1,7 @@
 """Figures of few-shot runs: the numbers they were given are what is drawn, and `plot` gives them the right ones."""
 
-import importlib
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,18 @@ from artists import data, legend, overlapping
 from few_shot import tiny, write_omniglot
 from matplotlib.figure import Figure
 from PIL import Image
+from tiny import evaluation_of
 
 from maml_envs import InputError
-from maml_rl.evaluate_few_shot import evaluate, load_learner
+from maml_rl import pictures
+from maml_rl.evaluate import evaluate, load_learner
 from maml_rl.pictures import few_shot, save
-from maml_rl.results.few_shot import CANDIDATES, PUBLISHED, _one_task, adapted, draw_episode, plot
-from maml_rl.runs.folder import read_config
+from maml_rl.results.few_shot import CANDIDATES, _one_task, adapted, draw_episode
+from maml_rl.results.plot import plot
+from maml_rl.results.runs import read_runs
 from maml_rl.supervised import models
+from maml_rl.supervised.measures import adapted_errors
 from maml_rl.train_few_shot import meta_train
-
-EVALUATE: Any = importlib.import_module("maml_rl.evaluate_few_shot")
 
 
 @pytest.fixture
@@ -31,15 +31,17 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     """What each figure was given, by its name; an empty one is drawn: drawing takes seconds and is tested above."""
     given: dict[str, tuple[Any, ...]] = {}
 
-    def spy(name: str) -> None:
+    def spy(home: Any, name: str) -> None:
         def record(*arguments: object) -> Figure:
             given[name] = arguments
             return Figure(figsize=(1, 1))
 
-        monkeypatch.setattr(few_shot, name, record)
+        monkeypatch.setattr(home, name, record)
 
-    for name in ("learning_curve", "adaptation_curve", "fits", "episode"):
-        spy(name)
+    for name in ("learning_curve", "adaptation_curve"):
+        spy(pictures, name)
+    for name in ("fits", "episode"):
+        spy(few_shot, name)
     return given
 
 
@@ -55,23 +57,35 @@ def seen(figure: Figure, path: Path) -> Figure:
 
 def test_learning_curve_draws_the_losses(tmp_path: Path) -> None:
     rows = [{"iteration": 100.0 * i, "loss": 4.0 / (i + 1)} for i in range(5)]
-    figure = seen(few_shot.learning_curve({"a": rows, "b": rows[:2]}), tmp_path / "learning.png")
+    figure = seen(pictures.learning_curve({"a": [rows], "b": [rows[:2]]}, window=1), tmp_path / "learning.png")
     (axes,) = figure.axes
     assert data(axes.lines[0]).tolist() == [[row["iteration"] for row in rows], [row["loss"] for row in rows]]
-    assert data(axes.lines[2])[1].tolist() == [4.0, 2.0]
+    assert data(axes.lines[1])[1].tolist() == [4.0, 2.0]
     assert legend(figure) == ["a", "b"]
     assert axes.get_yscale() == "log"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("iteration", "query loss in training")
 
 
-def content(mean: list[float], ci95: list[float] | None, trimmed: list[float]) -> Mapping[str, Any]:
-    of = {"error": mean}
-    return {"mean": of, "ci95": ci95 and {"error": ci95}, "trimmed_mean": {"error": trimmed}}
+def test_learning_curve_draws_seeds_together_and_over_the_wall_clock() -> None:
+    one = [{"iteration": 100.0 * i, "loss": 4.0 / (i + 1), "seconds": 60.0} for i in range(5)]
+    other = [{**row, "loss": 3 * row["loss"]} for row in one]
+    figure = pictures.learning_curve({"MAML": [one, other]}, window=1)
+    iterations, minutes = figure.axes
+    assert data(iterations.lines[0])[1].tolist() == [2 * row["loss"] for row in one]
+    band = iterations.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (0.8, 12)
+    assert data(minutes.lines[0])[0].tolist() == [1, 2, 3, 4, 5]
+    assert iterations.get_title(loc="left") == "MAML (2 seeds: mean, range)"
 
 
 def test_adaptation_curve_draws_mean_interval_and_trimmed_mean(tmp_path: Path) -> None:
-    found = content([3.0, 1.0, 0.5], [0.5, 0.25, 0.125], [2.5, 0.75, 0.25])
+    points = [(3.0, 2.5, 3.5), (1.0, 0.75, 1.25), (0.5, 0.375, 0.625)]
+    known = [("Finn et al. 2017: MAML", (float("nan"), 0.67), False)]
     figure = seen(
-        few_shot.adaptation_curve({"run": found}, "error", "mean squared error", {1: 0.67}), tmp_path / "x.png"
+        pictures.adaptation_curve(
+            {"run": points}, known, "mean", "tasks", "mean squared error", {"run": [2.5, 0.75, 0.25]}
+        ),
+        tmp_path / "x.png",
     )
     (axes,) = figure.axes
     mean, trimmed, published = axes.lines[0], *axes.lines[-2:]
@@ -79,18 +93,24 @@ def test_adaptation_curve_draws_mean_interval_and_trimmed_mean(tmp_path: Path) -
     bars = [segment[:, 1].tolist() for segment in axes.collections[0].get_segments()]  # type: ignore[attr-defined]
     assert bars == [[2.5, 3.5], [0.75, 1.25], [0.375, 0.625]]
     assert data(trimmed)[1].tolist() == [2.5, 0.75, 0.25]
-    assert data(published).tolist() == [[1], [0.67]]
+    assert data(published)[:, 1].tolist() == [1, 0.67]
+    assert np.isnan(data(published)[1, 0])
     assert legend(figure) == ["run", "mean without the 5 % of tasks at each end", "Finn et al. 2017: MAML"]
-    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim() == (0, pytest.approx(1.2 * 3.5))
+    assert axes.get_ylabel() == "mean squared error on held-out tasks\n(mean, 95 % interval over tasks)"
 
 
 def test_an_evaluation_of_one_task_or_one_that_diverged_is_drawn(tmp_path: Path) -> None:
-    seen(
-        few_shot.adaptation_curve({"one": content([3.0, 1.0], None, [3.0, 1.0])}, "error", "mean squared error"),
-        tmp_path / "one.png",
-    )
-    lost = content([3.0, float("inf")], [0.5, float("nan")], [3.0, 1.0])
-    seen(few_shot.adaptation_curve({"lost": lost}, "error", "mean squared error"), tmp_path / "lost.png")
+    alone = evaluation_of([[3.0, 1.0]], "error")
+    assert alone.ci95 is None
+    seen(alone.plot(), tmp_path / "one.png")
+    lost = [(3.0, 2.5, 3.5), (float("inf"), 1.0, float("inf"))]
+    figure = pictures.adaptation_curve({"lost": lost}, (), "mean", "tasks", "error", {"lost": [3.0, float("inf")]})
+    seen(figure, tmp_path / "lost.png")
+    assert np.isnan(data(figure.axes[0].lines[0])[1, 1])
+    far = [(3.0, 2.5, 3.5), (1e16, 1.0, 9e16)]
+    figure = pictures.adaptation_curve({"far": far}, (), "mean", "tasks", "error", {"far": [3.0, 1.0]})
+    assert figure.axes[0].get_ylim() == (0, pytest.approx(1.2 * 3.5))
 
 
 def test_fits_have_a_panel_for_each_run(tmp_path: Path) -> None:
@@ -131,8 +151,12 @@ def test_a_sinusoid_run_gives_three_pictures(run: Path, drawn: dict[str, tuple[A
     result = evaluate(run)
     paths = plot([run]).files
     assert paths == [run / "figures" / f"{name}.png" for name in ("learning_curve", "adaptation_error", "fits")]
-    assert drawn["adaptation_curve"][0][str(run)]["mean"] == result.mean
-    assert drawn["adaptation_curve"][3] == PUBLISHED
+    curves, known, average, over, of, trimmed = drawn["adaptation_curve"]
+    assert [point.value for point in curves["MAML (1 seed)"]] == result.mean.tolist()
+    ((label, values, level),) = known
+    assert (label, values[1], level) == ("Finn et al. 2017: MAML", 0.67, False)
+    assert (average, over, of) == ("mean", "tasks", "mean squared error")
+    assert trimmed == {"MAML (1 seed)": pytest.approx(result.trimmed_mean.tolist())}
     x, panels, support, truth = drawn["fits"]
     assert (np.diff(x) > 0).all()
     assert [len(part) for part in support] == [5, 5]
@@ -142,7 +166,7 @@ def test_a_sinusoid_run_gives_three_pictures(run: Path, drawn: dict[str, tuple[A
     order = batch.query.inputs[k, :, 0].argsort()
     np.testing.assert_array_equal(truth, batch.query.targets[k, order, 0])
     examples = type(batch.support)(batch.support.inputs[k], batch.support.targets[k])
-    curves = panels[str(run)]
+    curves = panels["MAML"]
     assert list(curves) == [0, 1, 10]
     gradients = torch.func.grad(learner.loss)(theta, examples)
     moved = {name: value - 0.05 * gradients[name] for name, value in theta.items()}
@@ -153,7 +177,7 @@ def test_a_sinusoid_run_gives_three_pictures(run: Path, drawn: dict[str, tuple[A
 
 def test_the_task_in_the_picture_is_the_one_in_the_middle(run: Path) -> None:
     learner, theta, task, index = _one_task(run)
-    found = EVALUATE.adapted_errors(learner, theta, CANDIDATES, 3, "test")["error"][:, -1]
+    found = adapted_errors(learner, theta, CANDIDATES, 3, "test")["error"][:, -1]
     assert sorted(found).index(found[index]) == CANDIDATES // 2
     assert torch.equal(task.query.inputs, learner.data.held_out_tasks(CANDIDATES).query.inputs[index])
     assert _one_task(run, 3)[3] == 3
@@ -165,7 +189,7 @@ def test_the_task_in_the_picture_is_the_one_in_the_middle(run: Path) -> None:
 def test_published_errors_are_of_five_shots(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
     evaluate(run, shots=10)
     plot([run])
-    assert drawn["adaptation_curve"][3] is None
+    assert drawn["adaptation_curve"][1] == ()
 
 
 def test_runs_with_other_shots_are_drawn_on_the_same_examples(
@@ -175,12 +199,13 @@ def test_runs_with_other_shots_are_drawn_on_the_same_examples(
     paths, missing = plot([run, other], tmp_path / "pictures")[:2]
     assert [line.split()[0] for line in missing] == [str(run), str(other)]
     assert [path.name for path in paths] == ["learning_curve.png", "fits.png"]
-    assert list(drawn["learning_curve"][0]) == [str(run), str(other)]
+    labels = list(drawn["learning_curve"][0])
+    assert [label[:15] for label in labels] == ["MAML, shots = 4", "MAML, shots = 9"]
     x, panels, support, _ = drawn["fits"]
     assert len(support[0]) == 5
     learner, theta = load_learner(other)
     start = models.predict(learner.module, theta, torch.tensor(x).unsqueeze(-1)).flatten()
-    np.testing.assert_allclose(panels[str(other)][0], start.detach(), atol=1e-5)
+    np.testing.assert_allclose(panels[labels[1]][0], start.detach(), atol=1e-5)
 
 
 def test_an_omniglot_run_gives_an_episode(tmp_path: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
@@ -194,18 +219,18 @@ def test_an_omniglot_run_gives_an_episode(tmp_path: Path, drawn: dict[str, tuple
     paths = plot([run]).files
     names = ("learning_curve", "adaptation_accuracy", "adaptation_accuracy_one_by_one", "episode")
     assert paths == [run / "figures" / f"{name}.png" for name in names]
-    assert drawn["adaptation_curve"][3] is None
+    assert drawn["adaptation_curve"][1] == ()
     support, labels, queries, truths, guesses = drawn["episode"]
     assert (support.shape, labels) == ((2, 28, 28), [0, 1])  # one image of each class
     assert (queries.shape, sorted(truths)) == ((8, 28, 28), [0] * 4 + [1] * 4)
     assert list(guesses) == [0, 1, 2]
     assert all(len(found) == 8 for found in guesses.values())
-    assert list(result.mean) == ["accuracy", "accuracy_one_by_one"]
+    assert list(result.values) == ["accuracy", "accuracy_one_by_one"]
     assert set(result.references) == {"nearest neighbour"}
     text = (run / "config.toml").read_text()
     assert "\nsteps = 2\n" in text
     (run / "config.toml").write_text(text.replace("\nsteps = 2\n", "\nsteps = 0\n"))
-    draw_episode(run, read_config(run), 0.3)
+    draw_episode(read_runs([run])[0])
     assert list(drawn["episode"][4]) == [0]
 
 
@@ -214,7 +239,7 @@ def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
         plot([])
     with pytest.raises(InputError, match=r"is not a run folder: it has no config\.toml"):
         plot([tmp_path])
-    (run / "evaluation.json").write_text(json.dumps({"mean": {}})[:-3])
+    (run / "evaluation.json").write_text(json.dumps({"values": {}})[:-3])
     with pytest.raises(InputError, match=r"evaluation\.json is damaged: .*evaluate the run again"):
         plot([run])
     (run / "evaluation.json").unlink()
@@ -226,11 +251,11 @@ def test_what_cannot_be_drawn_is_named(run: Path, tmp_path: Path) -> None:
 def test_fits_are_drawn_at_the_rate_of_the_evaluation(tmp_path: Path, drawn: dict[str, tuple[Any, ...]]) -> None:
     run = meta_train(tiny(method="pretrained", iterations=4), tmp_path / "run", quiet=True)
     plot([run])
-    before = drawn["fits"][1][str(run)]
+    before = drawn["fits"][1]["pretrained"]
     result = evaluate(run, tasks=3, steps=2)
-    (run / "evaluation.json").write_text(json.dumps(json.loads(result.to_json()) | {"lr": 0.3}))
+    (run / "evaluation.json").write_text(json.dumps(json.loads(result.to_json()) | {"lr": [0.3, 0.3]}))
     plot([run])
-    after = drawn["fits"][1][str(run)]
+    after = drawn["fits"][1]["pretrained"]
     inner = {"lr": 0.3, "steps": 1}
     learner, theta, task, _ = _one_task(run, shots=result.shots, queries=200, inner=inner)
     order = task.query.inputs.flatten().argsort()

@@ -130,7 +130,7 @@ def test_colours_are_all_different(count: int) -> None:
 
 
 def test_adaptation_curve_draws_mean_and_interval() -> None:
-    published = Published("Finn et al. 2017", (-40.4, -11.7, -3.3, -3.2, -3.1), random=(-80.0,), oracle=-2.3)
+    published = Published("Finn et al. 2017", (-40.4, -11.7, -3.3, -3.2, -3.1), random=(-80.0,), oracle=(-2.3,))
     figure = draw.adaptation_curve({"nav": MAML}, published.curves())
     (axes,) = figure.axes
     (bars,) = axes.containers
@@ -139,7 +139,7 @@ def test_adaptation_curve_draws_mean_and_interval() -> None:
     np.testing.assert_array_equal(segments[:, :, 0], [[k, k] for k in range(4)])
     np.testing.assert_array_equal(segments[:, :, 1], [[-44, -36.5], [-14, -10], [-4.5, -3.5], [-3.75, -3.25]])
     markers, random, oracle = axes.lines[-3:]
-    np.testing.assert_array_equal(data(markers), [range(5), published.returns])
+    np.testing.assert_array_equal(data(markers), [range(5), published.maml])
     np.testing.assert_array_equal(data(random), [[0], [-80]])
     assert list(data(oracle)[1]) == [-2.3, -2.3]
     assert (markers.get_marker(), markers.get_linestyle(), markers.get_fillstyle()) == ("D", "None", "none")
@@ -321,7 +321,7 @@ def test_the_style_neither_leaks_nor_depends_on_the_users(tmp_path: Path) -> Non
 
 
 def test_pyplot_stays_away() -> None:
-    code = "import sys, maml_rl.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, maml_rl.pictures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+from tiny import evaluation_of
 
 from maml_envs import InputError
-from maml_rl.config.rl import Config
-from maml_rl.results.comparison import compare, compare_groups, returns_of
+from maml_rl.core.statistics import Interval, bootstrap, interval, mean, overall, ratio, resample
+from maml_rl.results.comparison import compare, comparisons
 from maml_rl.results.runs import grouped, read_runs
-from maml_rl.results.statistics import Interval, bootstrap, interval, mean, overall, ratio, resample
 
 TASKS = 8
 
@@ -36,14 +36,8 @@ def write_run(
 
 def write_evaluation(folder: Path, returns: list[float], spread: float = 0.0, name: str = "", **fields: Any) -> None:
     off = np.linspace(-spread, spread, TASKS)
-    values = [[[value + each] for value in returns] for each in off.tolist()]
-    content = {
-        "tasks": [[float(i), 0.0] for i in range(TASKS)],
-        "returns": values,
-        "split": "in",
-        "which": "checkpoint",
-    }
-    (folder / f"evaluation{name}.json").write_text(json.dumps(content | {"steps": len(returns) - 1} | fields))
+    found = evaluation_of(np.array(returns) + off[:, None], **fields)
+    (folder / f"evaluation{name}.json").write_text(found.to_json())
 
 
 def four(folder: Path) -> list[Path]:
@@ -75,7 +69,6 @@ def test_what_the_four_methods_are_worth(tmp_path: Path) -> None:
     assert (maml.env_steps, maml.seconds, maml.seeds, random.env_steps) == (1000, 3.0, (1,), 0)
     assert found.published is not None
     assert found.published.gap_closed(1) == pytest.approx(0.7537, abs=1e-3)
-    assert json.loads(json.dumps(found.as_json()))["rows"][0]["points"][1]["gap_closed"]["value"] == gap.value
 
 
 def test_without_an_oracle_nothing_is_said_of_it(tmp_path: Path) -> None:
@@ -91,7 +84,7 @@ def test_seeds_are_one_group_with_the_shortest_label(tmp_path: Path) -> None:
         write_run(tmp_path / "b1", [0.0, 5.0], seed=1, inner={"estimator": "dice"}),
         write_run(tmp_path / "a2", [0.0, 3.0], seed=2, threads=2),
     ]
-    groups = grouped(read_runs(runs, Config))
+    groups = grouped(read_runs(runs))
     assert [group.label for group in groups] == ["MAML, inner.estimator = log_prob", "MAML, inner.estimator = dice"]
     assert [[run.config.seed for run in group.runs] for group in groups] == [[1, 2], [1]]
     row = compare(runs).rows[0]
@@ -107,11 +100,15 @@ def test_what_does_not_compare_is_refused_in_words(tmp_path: Path) -> None:
         compare([one, write_run(tmp_path / "twin", [0.0, 1.0])])
     with pytest.raises(InputError, match=r"only within an environment: .*horizon = 100, .*horizon = 50; give runs of"):
         compare([one, write_run(tmp_path / "short", [0.0, 1.0], horizon=50)])
-    write_evaluation(other, [0.0, 1.0], tasks=[[float(i), 1.0] for i in range(TASKS)])
+    write_evaluation(other, [0.0, 1.0], tasks=np.array([[float(i), 1.0] for i in range(TASKS)]))
     with pytest.raises(InputError, match=r"compare only on the same tasks: .*one is evaluated on 8 tasks .* others, 8"):
         compare([one, other])
     (other / "evaluation.json").write_text(json.dumps({"tasks": [[0.0]], "returns": [[]], "split": "in"}))
-    with pytest.raises(InputError, match=r"evaluation of .*other does not hold the return of every task"):
+    said = r"other/evaluation\.json does not hold an evaluation: return is not a number for each of its tasks, steps"
+    with pytest.raises(InputError, match=said):
+        compare([one, other])
+    write_evaluation(other, [0.0, 1.0], tasks=None)
+    with pytest.raises(InputError, match="compare only on the same tasks"):
         compare([one, other])
     with pytest.raises(InputError, match=r"nothing is evaluated yet: maml-rl evaluate .*blank"):
         compare([write_run(tmp_path / "blank", [], evaluated=False)])
@@ -157,47 +154,43 @@ def test_two_groups_of_a_method_are_not_one_scale(tmp_path: Path) -> None:
     assert all(point.gap_closed is None for row in compare(runs).rows for point in row.points)
 
 
-def test_what_is_not_finite_is_nothing_in_json(tmp_path: Path) -> None:
+def test_a_gap_that_may_be_nothing_may_be_anything(tmp_path: Path) -> None:
     maml = write_run(tmp_path / "maml", [-1.0, 0.0], spread=5.0)
     runs = [maml, write_run(tmp_path / "oracle", [0.0], method="oracle", spread=-5.0)]
     assert compare(runs).rows[0].points[1].gap_closed == pytest.approx((1, -np.inf, np.inf))
-    content = json.loads(json.dumps(compare(runs).as_json(), allow_nan=False))
-    assert content["rows"][0]["points"][1]["gap_closed"] == {"value": pytest.approx(1), "low": None, "high": None}
     write_evaluation(maml, [0.0, 3.0])
-    content = json.loads(json.dumps(compare(runs).as_json(), allow_nan=False))
-    assert content["rows"][0]["points"][1]["gap_closed"] is None  # this oracle is no better than where it starts
-    assert content["rows"][0]["seeds"] == [1]
-    assert content["published"]["oracle"] == -2.29
+    found = compare(runs)
+    assert found.rows[0].points[1].gap_closed is None  # this oracle is no better than where it starts
+    assert found.rows[0].seeds == (1,)
+    assert found.published is not None
+    assert found.published.oracle == (-2.29,)
 
 
-def test_other_parameters_are_refused_but_of_a_policy_that_is_not_trained(tmp_path: Path) -> None:
-    groups = grouped(read_runs(four(tmp_path), Config))
-    for group, which in zip(groups, ("best", "best", "best", "checkpoint"), strict=True):
-        group.runs[0].evaluation["which"] = which
-    assert len(compare_groups(groups).rows) == 4
-    groups[1].runs[0].evaluation["which"] = "checkpoint"
-    with pytest.raises(
-        InputError, match=r"maml is evaluated with --which best, .*pretrained with --which checkpoint; "
-    ):
-        compare_groups(groups)
-    groups[1].runs[0].evaluation["split"] = "out"
-    with pytest.raises(InputError, match=r"on 8 tasks of split 'in', .*pretrained on 8 tasks of split 'out'; evaluate"):
-        compare_groups(groups)
+def test_other_parameters_are_left_out_but_of_a_policy_that_is_not_trained(tmp_path: Path) -> None:
+    runs = four(tmp_path)
+    for run in runs[:3]:
+        write_evaluation(run, [0.0], which="best")
+    groups = grouped(read_runs(runs))
+    assert [row.label for row in comparisons(groups, "best")[0].rows] == ["MAML", "pretrained", "oracle", "random"]
+    write_evaluation(runs[1], [0.0])
+    groups = grouped(read_runs(runs))
+    assert [row.label for row in comparisons(groups, "best")[0].rows] == ["MAML", "oracle", "random"]
+    assert [row.label for row in comparisons(groups)[0].rows] == ["pretrained", "random"]
+    write_evaluation(runs[1], [0.0], split="out")
+    assert [row.label for row in compare(runs).rows] == ["random"]
 
 
 def test_seeds_with_more_steps_than_others_are_cut_to_what_all_have(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a", [1.0, 2.0, 9.0]), write_run(tmp_path / "b", [3.0, 4.0], seed=2)]
-    (group,) = grouped(read_runs(runs, Config))
-    assert returns_of(group).shape == (2, TASKS, 2)
+    assert compare(runs).rows[0].values.shape == (2, TASKS, 2)
     assert [point.mean.value for point in compare(runs).rows[0].points] == [2, 3]
 
 
 def test_the_middle_half_and_the_mean_differ(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [0.0])
     values = [-100.0, -50.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    content = json.loads((run / "evaluation.json").read_text())
-    content["returns"] = [[[value - 1, value + 1]] for value in values]  # two episodes
-    (run / "evaluation.json").write_text(json.dumps(content))
+    two_episodes = evaluation_of([[[value - 1, value + 1]] for value in values])
+    (run / "evaluation.json").write_text(two_episodes.to_json())
     (point,) = compare([run]).rows[0].points
     assert (point.iqm.value, point.mean.value) == (2.5, sum(values) / 8)
     assert point.mean.low < point.iqm.low
@@ -217,6 +210,68 @@ def test_published_values_are_of_tasks_inside_the_distribution(tmp_path: Path) -
     write_evaluation(run, [0.0], name="_2", split="out")
     assert compare([run]).published is not None
     assert compare([run], split="out").published is None
+
+
+def write_few_shot(folder: Path, errors: list[float], seed: int = 1, measure: str = "error", **keys: Any) -> Path:
+    """A few-shot run folder whose evaluation has these errors of each of 8 tasks after 0, 1, ... steps."""
+    folder.mkdir()
+    config = {"data": "sinusoid", "seed": seed, "log_every": 1} | keys
+    (folder / "config.toml").write_text(tomli_w.dumps({"config": config}))
+    trained = keys.get("method") != "random"
+    rows = [{"iteration": i, "loss": 1.0, "seconds": 2.0} for i in range(3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * trained))
+    found = evaluation_of([errors] * TASKS, measure, shots=5, iteration=3)
+    (folder / "evaluation.json").write_text(found.to_json())
+    return folder
+
+
+def test_few_shot_seeds_are_one_group_with_intervals_over_seeds_and_tasks(tmp_path: Path) -> None:
+    runs = [write_few_shot(tmp_path / f"s{seed}", [4.0, float(seed)], seed) for seed in (1, 2)]
+    runs.append(write_few_shot(tmp_path / "random", [4.0, 4.0], method="random"))
+    found = compare(runs)
+    maml, random = found.rows
+    assert (found.subject, found.measure, found.tasks, found.task_numbers) == ("sinusoid", "error", TASKS, None)
+    assert (maml.label, maml.seeds, maml.iterations, maml.seconds) == ("MAML", (1, 2), 3, 6)
+    assert (maml.points[1].mean, maml.points[1].seed_means) == (Interval(1.5, 1, 2), (1, 2))
+    assert (maml.points[1].median, maml.points[1].trimmed_mean) == (1.5, 1.5)
+    assert random.points[1].mean == Interval(4, 4, 4)
+    assert found.published is not None
+    assert found.published.of("maml")[1] == 0.67
+
+
+def test_a_task_that_diverged_carries_the_mean_away_and_nothing_else(tmp_path: Path) -> None:
+    run = write_few_shot(tmp_path / "run", [1.0, 0.5])
+    values = np.tile([1.0, 0.5], (40, 1))
+    values[0, 1] = np.inf
+    (run / "evaluation.json").write_text(evaluation_of(values, "error", shots=5).to_json())
+    (row,) = compare([run]).rows
+    assert row.diverged == 1 / 40
+    assert (row.points[1].mean.value, row.points[1].mean.high) == (np.inf, np.inf)
+    assert row.points[1].mean.low in (0.5, np.inf)
+    assert (row.points[1].trimmed_mean, row.points[1].median, row.points[1].iqm) == (0.5, 0.5, (0.5, 0.5, 0.5))
+
+
+def test_few_shot_results_of_other_data_or_shots_are_refused_in_words(tmp_path: Path) -> None:
+    one, other = write_few_shot(tmp_path / "one", [1.0]), write_few_shot(tmp_path / "other", [1.0], 2)
+    with pytest.raises(InputError, match=r"errors compare only within the same data: .*one is of data = 'sinusoid'"):
+        compare([one, write_few_shot(tmp_path / "images", [1.0], data="omniglot")])
+    (other / "evaluation.json").write_text(evaluation_of([[1.0]] * TASKS, "error", shots=7).to_json())
+    said = r"one is evaluated on 8 tasks of 5 shots .* other on 8 tasks of 7 shots .*; evaluate both with .* --shots"
+    with pytest.raises(InputError, match=said.replace(" other", " .*other")):
+        compare([one, other])
+
+
+def test_every_measure_that_all_have_is_compared(tmp_path: Path) -> None:
+    runs = [write_few_shot(tmp_path / f"s{seed}", [0.5], seed, "accuracy", data="omniglot") for seed in (1, 2)]
+    assert [found.measure for found in comparisons(grouped(read_runs(runs)))] == ["accuracy"]
+    for run in runs:
+        found = evaluation_of([[0.5]] * TASKS, "accuracy", shots=1)
+        found.values["accuracy_one_by_one"] = np.full((TASKS, 1), 0.25)
+        (run / "evaluation.json").write_text(found.to_json())
+    both = comparisons(grouped(read_runs(runs)))
+    assert [(found.measure, found.rows[0].points[0].mean.value) for found in both] == [
+        ("accuracy", 0.5), ("accuracy_one_by_one", 0.25)
+    ]  # fmt: skip
 
 
 def test_a_ratio_whose_denominator_may_be_nothing_may_be_anything() -> None:

@@ -42,7 +42,7 @@ def cheetah(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scene_of(run: Path, tasks: int = 2, steps: int = 2, episodes: int = 10) -> Scene:
     learner, theta = load_learner(run)
-    chosen = settings(learner.config, "test", tasks=tasks, steps=steps, episodes=episodes)
+    chosen = settings(learner.config, "test", tasks=tasks, steps=steps, episodes=episodes).evaluation
     return adapt(learner, learner.envs[0], theta, chosen, "in")
 
 

@@ -10,13 +10,13 @@ from maml_rl.config.rl import Config
 from maml_rl.results.runs import Run, grouped
 
 
-def run(name: str = "", **keys: Any) -> Run[Config]:
+def run(name: str = "", **keys: Any) -> Run:
     """A run of navigation with these keys, called by its seed unless it has a name."""
     config = Config.model_validate({"env": "navigation", "preset": "finn2017", "horizon": 100} | keys)
-    return Run(name or f"s{config.seed}", config, [], None, {})
+    return Run(name or f"s{config.seed}", config, [], (), {})
 
 
-def names(*runs: Run[Config]) -> dict[str, list[str]]:
+def names(*runs: Run) -> dict[str, list[str]]:
     return {group.label: [each.name for each in group.runs] for group in grouped(runs)}
 
 

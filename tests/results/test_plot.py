@@ -6,22 +6,23 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from tiny import tiny
+from tiny import evaluation_of, tiny
 
 import maml_rl
 from maml_envs import InputError
 from maml_rl import meta_train, pictures
 from maml_rl.config.rl import Config
+from maml_rl.core.statistics import interquartile_mean
 from maml_rl.results.plot import _task_name, plot, visited
-from maml_rl.results.statistics import interquartile_mean
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.distributions import Normal
-from maml_rl.runs.evaluation import latest_evaluation
+from maml_rl.runs.evaluation import evaluations, latest
 
 PICTURES = ("learning_curve", "optimisation", "adaptation_curve", "before_after", "return_by_task", "paths")
 
@@ -42,9 +43,8 @@ def evaluated(folder: Path, returns: list[list[float]], **keys: Any) -> None:
     config = {"env": "half-cheetah-vel", "preset": "finn2017"} | keys
     (folder / "config.toml").write_text(tomli_w.dumps({"config": config}))
     (folder / "metrics.jsonl").write_text('{"iteration": 0, "env_steps": 5, "return/0": 1.0, "kl/outer": 0.01}\n')
-    tasks = [[float(i)] for i in range(len(returns))]
-    content = {"tasks": tasks, "returns": [[[value] for value in row] for row in returns], "split": "in"}
-    (folder / "evaluation.json").write_text(json.dumps(content))
+    found = evaluation_of(returns, tasks=np.arange(len(returns), dtype=float)[:, None])
+    (folder / "evaluation.json").write_text(found.to_json())
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_an_evaluated_navigation_run_gives_all_pictures(run: Path, drawn: dict[s
     assert [row["iteration"] for row in rows] == [0, 1, 2]
     (points,) = drawn["adaptation_curve"][0].values()
     assert [point.value for point in points] == interquartile_mean(result.returns.mean(-1).T).tolist()
-    assert drawn["adaptation_curve"][1] is None  # nothing is published of this horizon
+    assert drawn["adaptation_curve"][1] == ()  # nothing is published of this horizon
     assert [point.mean.value for point in comparison.rows[0].points] == pytest.approx(result.mean.tolist())
     positions, mask, goals, returns = (torch.as_tensor(value) for value in drawn["navigation_paths"][:4])
     assert positions.shape == (5, 3, 2, 6, 2)  # tasks, k, episodes, steps and the end, x and y
@@ -127,14 +127,15 @@ def test_a_policy_that_is_not_trained_has_no_curves(tmp_path: Path) -> None:
 
 
 def test_the_newest_evaluation_of_its_kind_counts(run: Path) -> None:
-    assert latest_evaluation(run) is None
-    contents = ({"n": 1}, {"n": 2, "which": "best"}, {"n": 3, "split": "out"}, {"n": 4, "which": "checkpoint"})
+    assert latest(evaluations(run)) is None
+    contents = ({}, {"which": "best"}, {"split": "out"}, {"which": "checkpoint"})
     for age, (name, content) in enumerate(zip(("_2", "", "_3", "_4"), contents, strict=True)):
         file = run / f"evaluation{name}.json"
-        file.write_text(json.dumps(content))
+        file.write_text(evaluation_of([[0.0]], iteration=age + 1, **content).to_json())
         os.utime(file, (1000 - age, 1000 - age))
-    found = [latest_evaluation(run, *kind) for kind in ((), ("best",), ("checkpoint", "out"), ("initial",))]
-    assert [each and each["n"] for each in found] == [1, 2, 3, None]
+    every = evaluations(run)
+    found = [latest(every, *kind) for kind in ((), ("best",), ("checkpoint", "out"), ("initial",))]
+    assert [each and each.iteration for each in found] == [1, 2, 3, None]
 
 
 def test_axes_say_what_a_task_is(run: Path) -> None:
@@ -161,15 +162,16 @@ def test_the_average_is_that_of_what_is_published(tmp_path: Path, drawn: dict[st
     evaluated(tmp_path / "oracle", [[2.0, 2.0]] * 8, method="oracle", horizon=200)
     evaluated(tmp_path / "short", [[0.0, 1.0]] * 7 + [[-80.0, -79.0]], horizon=50)
     plot([tmp_path / "s1", tmp_path / "s2", tmp_path / "oracle"])
-    curves, known, average, over = drawn["adaptation_curve"]
+    curves, known, average, over, of, trimmed = drawn["adaptation_curve"]
     assert [point.value for point in curves["MAML (2 seeds)"]] == [-10, -9]
     assert [point.value for point in curves["oracle (1 seed)"]] == [2]  # what a step does to an oracle is no curve
-    assert known["Finn et al. 2017: oracle"] == (-54.47,)
+    assert known[-1] == ("Finn et al. 2017: oracle", (-54.47,), True)
     assert (average, over) == ("mean", "seeds and tasks")
     plot([tmp_path / "short"])
-    curves, known, average, over = drawn["adaptation_curve"]
+    curves, known, average, over, of, trimmed = drawn["adaptation_curve"]
     assert [point.value for point in curves["MAML (1 seed)"]] == [0, 1]
-    assert (known, average, over) == (None, "interquartile mean", "tasks")
+    assert (known, average, over) == ((), "interquartile mean", "tasks")
+    assert (of, trimmed) == ("return", None)
 
 
 @pytest.mark.usefixtures("unwritten")

@@ -15,15 +15,16 @@ from typing import Any
 import films
 import markupsafe
 import pytest
+from few_shot import tiny as tiny_few_shot
 from PIL import Image
 from tiny import Command, files, tiny
 
 import maml_rl
 from maml_envs import InputError
 from maml_rl import meta_train
-from maml_rl.config.rl import Config
-from maml_rl.results.report import CAPTIONS, _films, report
+from maml_rl.results.report import CAPTIONS, FEW_SHOT_CAPTIONS, _films, report
 from maml_rl.results.runs import grouped, read_runs
+from maml_rl.train_few_shot import meta_train as few_shot_train
 
 NAMES = {"maml": "<script>alert(1)</script>", "oracle": 'a&b"c', "random": "random"}
 FLAGS = [
@@ -191,7 +192,7 @@ def test_a_run_that_is_not_evaluated_and_has_no_film(tmp_path: Path, folder: Pat
     assert "no film" not in page.text
     assert "Returns are undiscounted" not in page.text
     assert not (run / "figures").exists()
-    shown, missing = _films(grouped(read_runs([run], Config)), True)
+    shown, missing = _films(grouped(read_runs([run])), True)
     assert not shown
     assert missing[0].startswith(f"no film of {run}: Bandit cannot draw itself: define render(index)")
     assert not (run / "videos").exists()
@@ -204,6 +205,30 @@ def test_runs_that_do_not_compare_are_refused_before_anything_is_written(tmp_pat
         report([NAMES["maml"], other], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
     assert files(folder) == before
+
+
+def test_few_shot_runs_have_a_report(tmp_path: Path, folder: Path, command: Command) -> None:
+    runs = []
+    for method, seed in (("maml", 1), ("maml", 2), ("random", 1)):
+        run = few_shot_train(tiny_few_shot(method=method, seed=seed), tmp_path / f"{method}{seed}", quiet=True)
+        maml_rl.evaluate(run, steps=1, shots=5)
+        runs.append(run)
+    maml_rl.evaluate(runs[0], steps=1, shots=5, which="best")
+    code, out, err = command("report", *runs)
+    assert (code, out) == (0, f"{runs[0]}/report.html\n"), err
+    page = Page((runs[0] / "report.html").read_text())
+    assert "sinusoid, evaluated with 5 shots, 3 runs" in page.text
+    names = ("learning_curve", "adaptation_error", "fits")
+    assert [dict(a)["alt"] for tag, a in page.tags if tag == "img"] == [FEW_SHOT_CAPTIONS[name] for name in names]
+    assert not page.sources("video")
+    assert "MAML: one gradient step on a held-out task " in page.text
+    assert "undiscounted" not in page.text
+    assert "Parameters that were best in training:" in page.text
+    time = page.text.partition("iterations a second")[2].partition("Wall clock of training")[0]
+    assert re.findall(r"MAML|random", time) == ["MAML"]
+    ours = f"maml-rl evaluate {runs[1]} --tasks 6 --shots 5 --steps 1 --which checkpoint --tune-lr false"
+    assert ours in page.text
+    assert not (runs[0] / "figures").exists()
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no browser")

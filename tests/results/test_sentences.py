@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tiny import tiny
+from few_shot import tiny as tiny_few_shot
+from tiny import evaluation_of, tiny
 
-from maml_rl.results.comparison import compare_groups
+from maml_rl.results.comparison import comparisons
 from maml_rl.results.runs import Run, grouped
 from maml_rl.results.sentences import sentences, share_worse
 
@@ -16,17 +17,14 @@ TASKS = 8
 def run(method: str, per_step: Sequence[Sequence[float] | float], seed: int = 1, **changes: object) -> Run:
     """A run whose tasks have these returns after each step: one number for all tasks, or one each."""
     returns = np.stack([np.broadcast_to(np.asarray(values, float), (TASKS,)) for values in per_step], 1)
-    steps = len(per_step) - 1
-    about = {"tasks": [[float(i), 0.0] for i in range(TASKS)], "split": "in", "which": "checkpoint", "steps": steps}
     row = {"env_steps": 10.0, "seconds/sampling": 1.0, "seconds/inner": 1.0, "seconds/outer": 1.0}
     metrics = [] if method == "random" else [row]
     config = tiny(method=method, seed=seed, **changes)
-    return Run(f"{method}-s{seed}", config, metrics, about | {"returns": returns[..., None].tolist()}, {})
+    return Run(f"{method}-s{seed}", config, metrics, (evaluation_of(returns),), {})
 
 
 def said(*runs: Run) -> list[str]:
-    groups = grouped(runs)
-    return sentences(compare_groups(groups), groups)
+    return sentences(comparisons(grouped(runs))[0])
 
 
 def test_a_step_that_helps_everywhere() -> None:
@@ -98,3 +96,34 @@ def test_methods_that_do_not_adapt_have_no_verdict() -> None:
 def test_the_share_that_became_worse_counts_tasks_by_the_mean_of_their_seeds() -> None:
     returns = np.array([[[0.0, -1.0], [0.0, 1.0], [0.0, -3.0]], [[0.0, 1.0], [0.0, -4.0], [0.0, 1.0]]])
     assert share_worse(returns) == pytest.approx(2 / 3)  # as good as before is not worse
+
+
+def few_shot(method: str, measure: str, per_step: Sequence[Sequence[float] | float]) -> Run:
+    """A few-shot run whose tasks have this measure after each step."""
+    values = np.stack([np.broadcast_to(np.asarray(each, float), (TASKS,)) for each in per_step], 1)
+    found = evaluation_of(values, measure, shots=5)
+    return Run(method, tiny_few_shot(method=method), [{"iteration": 0.0, "loss": 1.0}], (found,), {})
+
+
+def test_a_lower_error_is_better() -> None:
+    lines = said(few_shot("maml", "error", [4, [2, 5] * 4, 1]), few_shot("random", "error", [4, 4, 4]))
+    assert lines[0].startswith("MAML: one gradient step on a held-out task ")
+    assert "the mean squared error" in lines[0]
+    assert lines[1] == "MAML: 50 % of the tasks have a higher mean squared error after the step than before it."
+    assert lines[2] == "MAML: its best mean squared error is after 2 steps, 1.000 (1.000 to 1.000)."
+    assert "After 2 steps MAML is below random by 3.000 (3.000 to 3.000)." in lines
+    assert share_worse(np.array([[[0.0, 1.0], [1.0, 0.5]]]), higher_is_better=False) == 0.5
+
+
+def test_a_higher_accuracy_is_better() -> None:
+    assert said(few_shot("maml", "accuracy", [0.25, 0.75]))[:2] == [
+        "MAML: one gradient step on a held-out task raises the accuracy from 25.00 % (25.00 % to 25.00 %) to 75.00 % "
+        "(75.00 % to 75.00 %), mean over 8 tasks and one seed.",
+        "MAML: 0 % of the tasks have a lower accuracy after the step than before it.",
+    ]
+
+
+def test_a_task_that_diverges_is_counted_and_nothing_is_said_of_a_mean_that_it_carries_away() -> None:
+    lines = said(few_shot("maml", "error", [1, 0.5, [np.inf, *[0.25] * 7]]), few_shot("random", "error", [1, 1, 1]))
+    assert "MAML: 12.50 % of the tasks diverge within 2 steps and carry the mean away." in lines
+    assert not [line for line in lines if line.startswith(("After 2 steps", "MAML: its best"))]

@@ -282,16 +282,17 @@ def test_an_evaluation_in_json_and_back(tmp_path: Path) -> None:
     result = maml_rl.evaluate(meta_train(tiny(env="bandit", iterations=1), tmp_path / "run", quiet=True))
     fields = json.loads(result.to_json())
     assert list(fields) == [
-        "tasks", "returns", "mean", "ci95", "split", "steps", "which", "iteration", "lr", "env_steps", "best",
-        "success", "tuned",
+        "version", "values", "which", "iteration", "split", "lr", "tuned", "tasks", "env_steps", "best", "shots",
+        "references",
     ]  # fmt: skip
     assert result.file is not None
     assert result.file.read_text() == result.to_json()
-    arrays = {name: np.array(value) for name, value in fields.items() if isinstance(value, list)}
-    again = Evaluation(**fields | arrays, file=result.file)
+    again = Evaluation.from_json(result.to_json(), "it", result.file)
     assert again.to_json() == result.to_json()
-    for name, value in arrays.items():
-        np.testing.assert_array_equal(getattr(result, name), value)
+    assert again.file == result.file
+    for name in ("tasks", "returns", "mean", "ci95", "lr"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
+    assert (again.steps, again.env_steps, again.best) == (2, result.env_steps, result.best)
     assert result.returns.shape == (3, 3, 2)
     assert (result.success, result.mean_success()) == (None, None)
     assert result.best is not None
@@ -299,5 +300,6 @@ def test_an_evaluation_in_json_and_back(tmp_path: Path) -> None:
 
 def test_shares_of_success_are_averaged_over_tasks(tmp_path: Path) -> None:
     result = maml_rl.evaluate(meta_train(tiny(iterations=1), tmp_path / "run", quiet=True))
-    changed = Evaluation(**vars(result) | {"success": np.array([[0.0, 0.5], [1.0, 0.5], [0.5, 0.8]])})
+    shares = {"success": np.array([[0.0, 0.5], [1.0, 0.5], [0.5, 0.8]])}
+    changed = Evaluation(**vars(result) | {"values": result.values | shares})
     np.testing.assert_allclose(changed.mean_success(), [0.5, 0.6])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import files, tiny
+from tiny import evaluation_of, files, tiny
 
 from maml_envs import InputError
 from maml_rl.config.rl import Config
@@ -20,7 +20,7 @@ from maml_rl.config.toml import load, parse_toml, to_toml
 from maml_rl.machine.files import free_name
 from maml_rl.machine.files import write as write_file
 from maml_rl.runs.checkpoint import Checkpoint
-from maml_rl.runs.evaluation import latest_evaluation
+from maml_rl.runs.evaluation import evaluations
 from maml_rl.runs.folder import RunFolder, read_config, read_metrics
 from maml_rl.runs.provenance import made_with
 
@@ -56,8 +56,8 @@ def test_a_free_name_is_free_under_all_its_suffixes(tmp_path: Path) -> None:
 def test_a_free_name_is_taken_at_once(tmp_path: Path) -> None:
     def take(number: int) -> str:
         with free_name(tmp_path, "evaluation", ".json") as file:
-            assert latest_evaluation(tmp_path) in (None, {"which": "checkpoint"})  # not of one on its way
-            write_file(file, '{"which": "checkpoint"}')
+            assert {found.which for found in evaluations(tmp_path)} <= {"checkpoint"}  # not of one on its way
+            write_file(file, evaluation_of([[0.0]]).to_json())
         return file.name
 
     with ThreadPoolExecutor(8) as threads:

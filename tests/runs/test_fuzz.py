@@ -43,7 +43,6 @@ from maml_rl.config import toml
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import AnyConfig, to_toml
 from maml_rl.evaluate import load_learner
-from maml_rl.evaluate_few_shot import load_learner as load_few_shot_learner
 from maml_rl.runs import checkpoint, folder
 from maml_rl.train import meta_train
 from maml_rl.train_few_shot import meta_train as train_few_shot
@@ -399,10 +398,10 @@ def test_a_checkpoint_of_another_model_is_refused_in_words(
             resumed(run)
         assert files(run) == before
         with pytest.raises(InputError, match=said):
-            load_learner(run) if kind == "rl" else load_few_shot_learner(run)
+            load_learner(run)
     finally:
         file.write_bytes(whole)
-    load_learner(run) if kind == "rl" else load_few_shot_learner(run)
+    load_learner(run)
 
 
 def test_a_parameter_that_the_model_does_not_have_is_named() -> None:

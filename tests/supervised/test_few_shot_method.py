@@ -12,7 +12,7 @@ from tiny import files, same_checkpoint
 
 from maml_envs import InputError
 from maml_rl.core.tree import map_tensors
-from maml_rl.evaluate_few_shot import evaluate, load_learner
+from maml_rl.evaluate import evaluate, load_learner
 from maml_rl.results.few_shot import adapted
 from maml_rl.runs import checkpoint
 from maml_rl.supervised import Examples, FewShotTasks, LabelledTasks, Sinusoid, TaskBatch, models
@@ -116,7 +116,7 @@ def test_what_is_of_meta_learning_does_not_disturb_a_baseline(
     inner = {"learn_lr": True, "first_order": True, "steps": 3, "adapt": "last"}
     run = meta_train(tiny(**data, method=method, inner=inner), tmp_path / "run", quiet=True)
     assert same_checkpoint(plain / "checkpoint.pt", run / "checkpoint.pt")
-    assert evaluate(run, tune_lr=True).lr in RATES  # none was learned
+    assert evaluate(run, tune_lr=True).lr[0] in RATES  # none was learned
 
 
 def test_accuracy_is_chance_before_adaptation() -> None:
@@ -135,26 +135,26 @@ def test_a_pretrained_classifier_is_ahead_of_a_random_one_after_adaptation(tmp_p
     run = meta_train(tiny(**settings, method="pretrained"), tmp_path / "pretrained", quiet=True)
     result = evaluate(run)
     untrained = evaluate(meta_train(tiny(**settings, method="random"), tmp_path / "random", quiet=True), tune_lr=True)
-    before, after = result.mean["accuracy"][0], result.mean["accuracy"][-1]
+    before, after = result.mean[0], result.mean[-1]
     assert before == pytest.approx(1 / 5, abs=0.06)
-    assert after > untrained.mean["accuracy"][-1] + 0.15
+    assert after > untrained.mean[-1] + 0.15
     assert result.iteration == 300
     learner, theta = load_learner(run)
-    assert result.lr == tune(learner, theta, 100, 5)
-    assert result.lr != 0.01
+    assert result.lr.tolist() == [tune(learner, theta, 100, 5)] * 5
+    assert result.lr[0] != 0.01
     kept = evaluate(run, tune_lr=False)
-    assert (kept.lr, kept.mean["accuracy"][0]) == (0.01, before)
-    assert kept.mean["accuracy"][-1] < after
+    assert (kept.lr[0], kept.mean[0], kept.tuned) == (0.01, before, False)
+    assert kept.mean[-1] < after
 
 
 def test_only_the_pretrained_are_tuned_unasked(tmp_path: Path) -> None:
     lr = {"inner": {"lr": 0.02}}  # none of the rates that are tried
     runs = {method: meta_train(tiny(**lr, method=method), tmp_path / method, quiet=True)
             for method in ("maml", "pretrained", "random")}  # fmt: skip
-    found = {method: evaluate(run).lr for method, run in runs.items()}
+    found = {method: evaluate(run).lr[0] for method, run in runs.items()}
     assert (found["maml"], found["random"]) == (0.02, 0.02)
     assert found["pretrained"] in RATES
-    assert evaluate(runs["pretrained"], tune_lr=False).lr == 0.02
+    assert evaluate(runs["pretrained"], tune_lr=False).lr[0] == 0.02
 
 
 @pytest.mark.parametrize("data", [{}, BLOBS], ids=["sinusoid", "blobs"])
@@ -168,8 +168,8 @@ def test_a_random_model_is_the_initial_one(data: dict[str, Any], tmp_path: Path)
     assert checkpoint.load(run / "checkpoint.pt").iteration == 0
     maml = meta_train(tiny(**data, **lr), tmp_path / "maml", quiet=True)
     scratch = evaluate(maml, which="initial")
-    assert evaluate(run).values == scratch.values
-    assert scratch.values != evaluate(maml).values
+    assert evaluate(run).per_task.tolist() == scratch.per_task.tolist()
+    assert scratch.per_task.tolist() != evaluate(maml).per_task.tolist()
     before = {name: content for name, content in files(run).items() if not name.startswith("events")}
     meta_train(config, run, resume=True, quiet=True)
     assert {name: content for name, content in files(run).items() if not name.startswith("events")} == before

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maml_rl.results.statistics import (
+from maml_rl.core.statistics import (
     Interval,
     bootstrap,
     bootstrap_difference,
@@ -139,3 +139,18 @@ def test_a_ratio_by_hand() -> None:
     nothing = ratio(1, 0, under, under)
     assert np.isnan(nothing.value)
     assert nothing[1:] == (-np.inf, np.inf)
+
+
+def test_resamples_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 7, 2))
+    whole = resample([values, 2 * values[:2]], mean, resamples=50)
+    monkeypatch.setattr("maml_rl.core.statistics.AT_ONCE", 100)
+    for part, at_once in zip(resample([values, 2 * values[:2]], mean, resamples=50), whole, strict=True):
+        np.testing.assert_array_equal(part, at_once)
+
+
+def test_an_interval_may_end_at_infinity() -> None:
+    drawn = np.arange(1000.0)
+    drawn[-100:] = np.inf
+    assert interval(3.0, drawn) == Interval(3.0, 24.0, np.inf)
+    assert interval(np.inf, np.full(10, np.inf)) == Interval(np.inf, np.inf, np.inf)

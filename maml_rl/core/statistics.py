@@ -10,6 +10,9 @@ Floats = NDArray[np.float64]
 Average = Callable[[Floats], Floats]
 """Over the last axis."""
 
+AT_ONCE = 2**22
+"""Numbers of resamples in memory at once."""
+
 
 class Interval(NamedTuple):
     """An estimate and its 95 % interval."""
@@ -26,9 +29,18 @@ def interquartile_mean(values: Floats) -> Floats:
     return np.asarray(ordered[..., cut : values.shape[-1] - cut].mean(-1))
 
 
+def trimmed_mean(values: Floats) -> Floats:
+    """Mean over the last axis without the lowest and the highest 5 %, rounded down; NaN counts as high."""
+    ordered = np.sort(values, -1)
+    cut = values.shape[-1] // 20
+    with np.errstate(over="ignore"):
+        return np.asarray(ordered[..., cut : values.shape[-1] - cut].mean(-1))
+
+
 def mean(values: Floats) -> Floats:
-    """Over the last axis."""
-    return np.asarray(values.mean(-1))
+    """Mean over the last axis; infinite where the sum is beyond the largest float."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values.mean(-1))
 
 
 def overall(values: Floats, average: Average) -> Floats:
@@ -58,13 +70,24 @@ def resample(
     tasks = samples[0].shape[1]
     columns = random.integers(tasks, size=(resamples, 1, tasks))
     rows = [random.integers(len(each), size=(resamples, len(each), 1)) for each in samples]
-    drawn = [each[row, columns] for each, row in zip(samples, rows, strict=True)]
-    return [average(np.moveaxis(each.reshape(resamples, -1, *each.shape[3:]), 1, -1)) for each in drawn]
+
+    def averages(sample: Floats, row: NDArray[np.int64]) -> Floats:
+        at_once = max(1, AT_ONCE // sample.size)
+        parts = []
+        for first in range(0, resamples, at_once):
+            drawn = sample[row[first : first + at_once], columns[first : first + at_once]]
+            parts.append(average(np.moveaxis(drawn.reshape(len(drawn), -1, *sample.shape[2:]), 1, -1)))
+        return np.concatenate(parts)
+
+    return [averages(sample, row) for sample, row in zip(samples, rows, strict=True)]
 
 
 def interval(value: float, drawn: Floats) -> Interval:
     """The percentile interval of an estimate from its resamples."""
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    if np.isfinite(drawn).all():
+        low, high = np.percentile(drawn, [2.5, 97.5])
+    else:  # between two resamples, one of which is infinite, there is nothing
+        low, high = np.percentile(drawn, 2.5, method="lower"), np.percentile(drawn, 97.5, method="higher")
     return Interval(float(value), float(low), float(high))
 
 
