@@ -13,7 +13,7 @@ from maml_rl.config.base import METHODS
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 from maml_rl.config.rl import Evaluation as EvaluationSettings
-from maml_rl.config.toml import AnyConfig, Kind, of_kind, parse, parse_toml, with_evaluation
+from maml_rl.config.toml import AnyConfig, of_kind, parse, parse_toml, with_evaluation
 from maml_rl.core.statistics import Floats
 from maml_rl.core.tree import Params
 from maml_rl.machine.device import set_up
@@ -68,7 +68,7 @@ def evaluate(
     config = _config_of(Path(run))
     _refuse_idle(config, split, episodes, shots)
     which = parameters_of(config, which)
-    config = settings(config, f"evaluate {run}", tasks=tasks, steps=steps, episodes=episodes, shots=shots)
+    config = with_evaluation(config, f"evaluate {run}", tasks=tasks, steps=steps, episodes=episodes, shots=shots)
     changes: dict[str, object] = {"evaluation": config.evaluation.model_dump()}
     if isinstance(config, FewShotConfig):
         changes["shots"] = config.evaluation.shots or config.shots
@@ -156,18 +156,7 @@ def summarise_few_shot(
 
 def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
     """Evaluate parameters with the configuration's own [evaluation] settings."""
-    return _of_episodes(learner, theta, settings(learner.config, "evaluation").evaluation, "in")
-
-
-def settings(config: Kind, where: str, **given: int | None) -> Kind:
-    """Return the configuration with [evaluation] settings given in their place; no steps where the task is told.
-
-    Raises:
-        InputError: A number is out of range; ``where`` says whose.
-    """
-    if METHODS[config.method].told and given.get("steps") is None:
-        given["steps"] = 0
-    return with_evaluation(config, where, **given)
+    return _of_episodes(learner, theta, with_evaluation(learner.config, "evaluation").evaluation, "in")
 
 
 def load_learner(

@@ -63,7 +63,7 @@ def _few_shot_learner(config: FewShotConfig) -> few_shot.FewShotLearner:
 
 def _learner(config: Config) -> rl.Learner:
     if config.evaluation.film:
-        from maml_rl.results.film import refuse_undrawable  # only a run that is filmed needs what draws
+        from maml_rl.rl.film import refuse_undrawable  # only a run that is filmed needs what draws
 
         refuse_undrawable(config)
     set_up(config.device, config.threads)
@@ -81,7 +81,7 @@ def _evaluate(learner: rl.Learner, theta: Params) -> tuple[Row, Pictures]:
 
     pictures = {"evaluation/adaptation": png(result.plot())}
     if learner.config.evaluation.film:
-        from maml_rl.results.film import gif
+        from maml_rl.rl.film import gif
 
         pictures["evaluation/film"] = gif(learner, theta)
     return row, pictures

@@ -20,7 +20,7 @@ from maml_rl.runs import checkpoint
 from maml_rl.supervised import Examples, TaskBatch, models
 from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.measures import RATES, adapted_errors, measures, tune
-from maml_rl.train_few_shot import meta_train
+from maml_rl.train import meta_train
 
 MODULE: Any = importlib.import_module("maml_rl.supervised.measures")
 BLOBS: dict[str, Any] = {"data": "few_shot:Blobs", "model": {"hidden": [8], "batch_norm": True}}

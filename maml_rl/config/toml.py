@@ -10,6 +10,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from maml_envs import InputError
+from maml_rl.config.base import METHODS
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 
@@ -96,11 +97,13 @@ def dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def with_evaluation(config: Kind, where: str, **given: int | None) -> Kind:
-    """The configuration with those [evaluation] settings that are given in their place.
+    """Return the configuration with [evaluation] settings given in their place; no steps where the task is told.
 
     Raises:
         InputError: A number is out of range; ``where`` says whose.
     """
+    if METHODS[config.method].told and given.get("steps") is None:
+        given["steps"] = 0
     section = config.evaluation.model_dump() | {key: n for key, n in given.items() if n is not None}
     return of_kind(parse(config.model_dump() | {"evaluation": section}, where), type(config), where)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import maml_envs
 from maml_envs import InputError, TaskEnv, VectorOptions
+from maml_rl.config.base import METHODS
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import with_seed
 from maml_rl.core.adapt import InnerLoop, Rates
@@ -114,7 +115,7 @@ def build(config: Config) -> Learner:
     # A GPU that was asked for simulates too, or says what to install; one that was found does what it can.
     where = maml_envs.device_of(config.env, device) if config.device == "auto" else device
     envs = environments(config, device=where)
-    observe_task = config.method == "oracle"
+    observe_task = METHODS[config.method].told
     task_width = envs[0].held_out_tasks(1)[0].numel() if observe_task else 0
     policy = _policy(config, envs[0], envs[0].observation_space.shape[0] + task_width)
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]

@@ -10,7 +10,7 @@ import filelock
 import tomli_w
 
 from maml_envs import InputError
-from maml_rl.config.base import resumable_keys
+from maml_rl.config.base import METHODS, resumable_keys
 from maml_rl.config.toml import AnyConfig, parse_saved, parse_toml, tables
 from maml_rl.core.tree import Params
 from maml_rl.machine.files import append, write
@@ -30,7 +30,7 @@ def read_config(run: Path) -> AnyConfig:
 
 def parameters_of(config: AnyConfig, which: str) -> str:
     """Which parameters of a run are meant: what is not trained has those of its checkpoint alone."""
-    return "checkpoint" if config.method == "random" else which
+    return which if METHODS[config.method].trains else "checkpoint"
 
 
 def read_made_with(run: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from maml_envs import InputError
+from maml_rl.config.base import METHODS
 from maml_rl.core.tree import Params, map_tensors, stack
 from maml_rl.machine import launch, ranks
 from maml_rl.machine.progress import ProgressLine
@@ -139,7 +140,7 @@ def train(
     learners = ranks.agreed(lambda: _learners(training.make_learner, list(out_by_seed), paths))
     config = learners[0].config
     method = training.make_method(learners, [f"seed {seed}" for seed in out_by_seed] if len(paths) > 1 else [""])
-    iterations, stride = 0 if config.method == "random" else config.iterations, method.iterations_per_call
+    iterations, stride = config.iterations if METHODS[config.method].trains else 0, method.iterations_per_call
     ranks.refuse_idle(config.tasks)
     about, stop = made_with(torch.get_num_threads(), learners[0].device), _StopRequests()
     with (

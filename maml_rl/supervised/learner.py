@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maml_envs import InputError
+from maml_rl.config.base import METHODS
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.toml import with_seed
 from maml_rl.core.adapt import InnerLoop, Rates, inner_step
@@ -121,7 +122,7 @@ def build(config: FewShotConfig) -> FewShotLearner:
         return models.network(chosen.name, inputs.shape[2:], outputs, chosen.hidden, chosen.batch_norm)
 
     module = trained = network(outputs)
-    if config.method == "pretrained" and not targets.is_floating_point():
+    if METHODS[config.method].tunes and not targets.is_floating_point():
         data.sample_examples((1, 1), torch.Generator())  # says what is missing
         if data.training_classes < 2:
             raise InputError(

@@ -11,7 +11,7 @@ from few_shot import tiny as few_shot_tiny
 from tiny import Command, tiny
 
 from maml_rl import meta_train, render
-from maml_rl.train_few_shot import meta_train as few_shot_train
+from maml_rl.train import meta_train as few_shot_train
 
 TEXT = (Path(__file__).parents[2] / "docs/own_environment.md").read_text()
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -23,7 +23,7 @@ from maml_rl.results.plot import plot
 from maml_rl.results.runs import read_runs
 from maml_rl.supervised import models
 from maml_rl.supervised.measures import adapted_errors
-from maml_rl.train_few_shot import meta_train
+from maml_rl.train import meta_train
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from maml_envs import InputError
 from maml_rl import meta_train
 from maml_rl.results.report import CAPTIONS, FEW_SHOT_CAPTIONS, _films, report
 from maml_rl.results.runs import grouped, read_runs
-from maml_rl.train_few_shot import meta_train as few_shot_train
+from maml_rl.train import meta_train as few_shot_train
 
 NAMES = {"maml": "<script>alert(1)</script>", "oracle": 'a&b"c', "random": "random"}
 FLAGS = [

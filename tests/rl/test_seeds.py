@@ -31,8 +31,8 @@ from maml_rl.rl.method import meta_iteration
 from maml_rl.rl.outer import trpo
 from maml_rl.runs import checkpoint
 from maml_rl.train import MetaRL
-from maml_rl.train_few_shot import meta_train as train_few_shot
-from maml_rl.train_few_shot import meta_train_seeds as train_few_shot_seeds
+from maml_rl.train import meta_train as train_few_shot
+from maml_rl.train import meta_train_seeds as train_few_shot_seeds
 
 SEEDS = (1, 2, 5)
 CONFIG: dict[str, Any] = {

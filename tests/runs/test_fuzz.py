@@ -45,7 +45,7 @@ from maml_rl.config.toml import AnyConfig, to_toml
 from maml_rl.evaluate import load_learner
 from maml_rl.runs import checkpoint, folder
 from maml_rl.train import meta_train
-from maml_rl.train_few_shot import meta_train as train_few_shot
+from maml_rl.train import meta_train as train_few_shot
 
 BYTES_OF_A_READER = 2**25
 """What reading a file of some kilobytes may take, the modules that the first reading loads included."""

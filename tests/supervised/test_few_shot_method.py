@@ -18,7 +18,7 @@ from maml_rl.runs import checkpoint
 from maml_rl.supervised import Examples, FewShotTasks, LabelledTasks, Sinusoid, TaskBatch, models
 from maml_rl.supervised.learner import loss_of
 from maml_rl.supervised.measures import RATES, adapted_errors, tune
-from maml_rl.train_few_shot import meta_train
+from maml_rl.train import meta_train
 
 BLOBS: dict[str, Any] = {"data": "few_shot:Blobs", "model": {"hidden": [8], "batch_norm": True}}
 TRAINING = 21 * 4

@@ -23,7 +23,7 @@ from maml_rl.runs import checkpoint
 from maml_rl.runs.folder import read_config
 from maml_rl.supervised import Sinusoid, TaskBatch
 from maml_rl.supervised.measures import adapted_errors
-from maml_rl.train_few_shot import meta_train
+from maml_rl.train import meta_train
 
 
 class Broken(Sinusoid):
