@@ -78,12 +78,12 @@ def evaluate(
             raise InputError(f"{run} has learned its rates: there is none to tune")
         tuned = config.evaluation.steps > 0 and (METHODS[config.method].tunes if tune_lr is None else tune_lr)
         if isinstance(learner, Learner):
-            found = _of_episodes(learner, theta, learner.config.evaluation, split, tuned)
+            evaluation = _of_episodes(learner, theta, learner.config.evaluation, split, tuned)
         else:
-            found = _of_examples(learner, theta, tuned, shots)
+            evaluation = _of_examples(learner, theta, tuned, shots)
     finally:
         learner.close()
-    result = replace(found, which=which, iteration=iteration, tuned=tuned)
+    result = replace(evaluation, which=which, iteration=iteration, tuned=tuned)
     with free_name(Path(run), "evaluation", ".json") as file:
         write(file, result.to_json())
     return replace(result, file=file)
@@ -103,25 +103,25 @@ def _refuse_idle(config: AnyConfig, split: str, episodes: int | None, shots: int
 
 
 def _of_episodes(
-    learner: Learner, theta: Params, chosen: EvaluationSettings, split: str, tuned: bool = False
+    learner: Learner, theta: Params, options: EvaluationSettings, split: str, tuned: bool = False
 ) -> Evaluation:
     if tuned:
-        learner = learner.with_rate(held_out.tune(learner, theta, chosen.tasks, chosen.episodes))
-    adaptation = held_out.explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
+        learner = learner.with_rate(held_out.tune(learner, theta, options.tasks, options.episodes))
+    adaptation = held_out.explore_held_out(learner, theta, options.tasks, options.episodes, options.steps, split)
     return summarise(learner, adaptation, split)
 
 
 def _of_examples(learner: FewShotLearner, theta: Params, tuned: bool, wanted: int | None) -> Evaluation:
-    config, chosen = learner.config, learner.config.evaluation
+    config, options = learner.config, learner.config.evaluation
     shots = config.shots if "shots" in sizes_of(config.data) else None
     if wanted is not None and shots is None:
         raise InputError(
             f"--shots {wanted} has no effect: data = {config.data!r} takes no argument `shots`. Add one to what makes "
             "it, or leave --shots out"
         )
-    rate = measures.tune(learner, theta, chosen.tasks, chosen.steps) if tuned else None
-    values = measures.adapted_errors(learner, theta, chosen.tasks, chosen.steps, "test", rate)
-    references = learner.data.references(learner.data.held_out_tasks(chosen.tasks))
+    rate = measures.tune(learner, theta, options.tasks, options.steps) if tuned else None
+    values = measures.adapted_errors(learner, theta, options.tasks, options.steps, "test", rate)
+    references = learner.data.references(learner.data.held_out_tasks(options.tasks))
     return summarise_few_shot(values, references, rate or config.inner.lr, shots)
 
 
@@ -149,9 +149,9 @@ def summarise_few_shot(
     values: Mapping[str, Floats], references: dict[str, float], lr: float, shots: int | None
 ) -> Evaluation:
     """Evaluation of last parameters from each measure (tasks, k). NaN has diverged: it is the worst, not unknown."""
-    known = {name: np.where(np.isnan(numbers), np.inf, numbers) for name, numbers in values.items()}
-    steps = next(iter(known.values())).shape[1] - 1
-    return Evaluation(known, "checkpoint", 0, "in", np.full(steps, lr), shots=shots, references=references)
+    or_infinite = {name: np.where(np.isnan(numbers), np.inf, numbers) for name, numbers in values.items()}
+    steps = next(iter(or_infinite.values())).shape[1] - 1
+    return Evaluation(or_infinite, "checkpoint", 0, "in", np.full(steps, lr), shots=shots, references=references)
 
 
 def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:

@@ -94,7 +94,7 @@ class Method(NamedTuple):
 
     @property
     def tunes(self) -> bool:
-        """Whether its rate is chosen before it adapts to held-out tasks: it was trained for none."""
+        """Return whether its rate is chosen before it adapts to held-out tasks: it was trained for none."""
         return self.trains and not self.adapts and not self.told
 
 

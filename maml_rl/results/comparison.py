@@ -69,7 +69,7 @@ class Comparison(NamedTuple):
 
     @property
     def is_rl(self) -> bool:
-        """Whether it is of meta-RL, and not of few-shot learning."""
+        """Return whether it is of meta-RL, and not of few-shot learning."""
         return self.measure == "return"
 
 
@@ -81,43 +81,46 @@ class Evaluated(NamedTuple):
 
     def values(self, measure: str) -> Floats:
         """Return a measure (seeds, tasks, k), mean over episodes, as many steps as all runs have."""
-        each = [evaluation.of(measure).per_task for evaluation in self.evaluations]
-        steps = min(values.shape[1] for values in each)
-        return np.stack([values[:, :steps] for values in each])
+        runs = [evaluation.of(measure).per_task for evaluation in self.evaluations]
+        steps = min(values.shape[1] for values in runs)
+        return np.stack([values[:, :steps] for values in runs])
 
 
 def _evaluated(groups: Sequence[Group], which: str, split: str) -> list[Evaluated]:
     """Choose an evaluation of each run; runs, and groups, without one are left out.
 
     Raises:
-        InputError: Nothing is left, or evaluations are of other tasks or parameters.
+        InputError: Nothing is left, or evaluations are of other tasks.
     """
-    chosen = []
+    evaluated, every_pair = [], []
     for group in groups:
-        pairs = [(run, found) for run in group.runs if (found := run.evaluation(which, split))]
+        pairs = [(run, evaluation) for run in group.runs if (evaluation := run.evaluation(which, split))]
         if pairs:
             runs, evaluations = zip(*pairs, strict=True)
-            chosen.append(Evaluated(group._replace(runs=runs), evaluations))
-    if not chosen:
+            evaluated.append(Evaluated(group._replace(runs=runs), evaluations))
+            every_pair += pairs
+    if not evaluated:
         raise InputError(f"nothing is evaluated yet: maml-rl evaluate {groups[0].runs[0].name}")
-    _refuse_other_evaluations([pair for each in chosen for pair in zip(each.group.runs, each.evaluations, strict=True)])
-    return chosen
+    _refuse_other_tasks(every_pair)
+    return evaluated
 
 
-def _refuse_other_evaluations(pairs: Sequence[tuple[Run, Evaluation]]) -> None:
-    def on(run: Run, found: Evaluation) -> str:
-        examples = "" if isinstance(run.config, Config) else f" of {found.shots} shots and {run.config.queries} queries"
-        return f"{len(found.per_task)} tasks{examples} of split {found.split!r}"
+def _refuse_other_tasks(pairs: Sequence[tuple[Run, Evaluation]]) -> None:
+    def on(run: Run, evaluation: Evaluation) -> str:
+        examples = (
+            "" if isinstance(run.config, Config) else f" of {evaluation.shots} shots and {run.config.queries} queries"
+        )
+        return f"{len(evaluation.per_task)} tasks{examples} of split {evaluation.split!r}"
 
     first, about = pairs[0]
-    for run, found in pairs[1:]:
-        same = on(run, found) == on(first, about)
-        ours, theirs = (np.zeros(0) if each.tasks is None else each.tasks for each in (found, about))
+    for run, evaluation in pairs[1:]:
+        same = on(run, evaluation) == on(first, about)
+        ours, theirs = (np.zeros(0) if one.tasks is None else one.tasks for one in (evaluation, about))
         if not same or not np.array_equal(ours, theirs):
             raise InputError(
                 f"evaluations compare only on the same tasks: {first.name} is evaluated on {on(first, about)}, "
-                f"{run.name} on {'others, ' * same}{on(run, found)}; evaluate both with the same --tasks and "
-                f"{'--split' if found.shots is None else '--shots'}"
+                f"{run.name} on {'others, ' * same}{on(run, evaluation)}; evaluate both with the same --tasks and "
+                f"{'--split' if evaluation.shots is None else '--shots'}"
             )
 
 
@@ -132,7 +135,7 @@ def _hardware(run: Run) -> str:
 def _points(methods: Sequence[str], values: Sequence[Floats]) -> list[tuple[Point, ...]]:
     """Summarise values (seeds, tasks, k) of every group, from the same resamples of tasks."""
     middle, means = (resample(values, average) for average in (interquartile_mean, mean))
-    whole = [overall(each, mean) for each in values]
+    whole = [overall(group, mean) for group in values]
 
     def only(candidates: Sequence[int]) -> int | None:
         return candidates[0] if len(candidates) == 1 else None
@@ -141,7 +144,7 @@ def _points(methods: Sequence[str], values: Sequence[Floats]) -> list[tuple[Poin
     oracle = only([i for i, method in enumerate(methods) if METHODS[method].told])
 
     def between(i: int, k: int, low: int | None, at: int) -> Interval | None:
-        """Where group i after k steps is between group ``low`` after ``at`` steps and the oracle before any."""
+        """Place group i after k steps between group ``low`` after ``at`` steps and the oracle before any."""
         if low is None or oracle is None or at >= len(whole[low]):
             return None
         top, bottom, goal = whole[i][k], whole[low][at], whole[oracle][0]
@@ -168,17 +171,17 @@ def _points(methods: Sequence[str], values: Sequence[Floats]) -> list[tuple[Poin
     ]
 
 
-def _row(chosen: Evaluated, values: Floats, points: tuple[Point, ...]) -> GroupResult:
-    runs, iterations = chosen.group.runs, [each.iteration for each in chosen.evaluations]
+def _row(evaluated: Evaluated, values: Floats, points: tuple[Point, ...]) -> GroupResult:
+    runs, iterations = evaluated.group.runs, [one.iteration for one in evaluated.evaluations]
     return GroupResult(
-        label=chosen.group.label,
-        method=chosen.group.method,
+        label=evaluated.group.label,
+        method=evaluated.group.method,
         runs=tuple(run.name for run in runs),
         seeds=tuple(run.config.seed for run in runs),
         iterations=float(np.mean([math.nan if count is None else count for count in iterations])),
         env_steps=float(np.mean([run.metrics[-1].get("env_steps", 0) if run.metrics else 0 for run in runs])),
         seconds=float(np.mean([seconds(run.metrics).sum() for run in runs])),
-        diverged=float(np.mean([each.diverged for each in chosen.evaluations])),
+        diverged=float(np.mean([one.diverged for one in evaluated.evaluations])),
         hardware=tuple(sorted({_hardware(run) for run in runs})),
         points=points,
         values=values,
@@ -187,26 +190,26 @@ def _row(chosen: Evaluated, values: Floats, points: tuple[Point, ...]) -> GroupR
 
 def comparisons(groups: Sequence[Group], which: str = "checkpoint", split: str = "in") -> list[Comparison]:
     """Compare groups by each measure that all their evaluations have, the leading one first; see ``compare``."""
-    chosen = _evaluated(groups, which, split)
-    run, about = chosen[0].group.runs[0], chosen[0].evaluations[0]
-    found = []
+    evaluated = _evaluated(groups, which, split)
+    run, about = evaluated[0].group.runs[0], evaluated[0].evaluations[0]
+    results = []
     for measure in (name for name in about.values if name != "success"):
-        if not all(measure in other.values for each in chosen for other in each.evaluations):
+        if not all(measure in other.values for group in evaluated for other in group.evaluations):
             continue
-        values = [each.values(measure) for each in chosen]
-        points = _points([each.group.method for each in chosen], values)
-        found.append(
+        values = [group.values(measure) for group in evaluated]
+        points = _points([group.group.method for group in evaluated], values)
+        results.append(
             Comparison(
                 subject=run.config.env if isinstance(run.config, Config) else run.config.data,
                 measure=measure,
                 split=split,
                 tasks=values[0].shape[1],
                 task_numbers=about.tasks,
-                rows=tuple(map(_row, chosen, values, points)),
+                rows=tuple(map(_row, evaluated, values, points)),
                 published=published(run.config, about, measure),
             )
         )
-    return found
+    return results
 
 
 def compare(runs: Sequence[Path | str], which: str = "checkpoint", split: str = "in") -> Comparison:

@@ -38,11 +38,11 @@ def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[F
     learner, theta = load_learner(run, changes=changes)
     assert isinstance(learner, FewShotLearner)
     steps = learner.config.evaluation.steps
-    found = next(iter(adapted_errors(learner, theta, CANDIDATES, steps, "test").values()))[:, -1]
-    chosen = int(found.argsort()[CANDIDATES // 2]) if index is None else index
+    scores = next(iter(adapted_errors(learner, theta, CANDIDATES, steps, "test").values()))[:, -1]
+    index = int(scores.argsort()[CANDIDATES // 2]) if index is None else index
     held_out = learner.data.held_out_tasks(CANDIDATES)
-    task: TaskBatch = map_tensors(lambda value: value[chosen].to(learner.device), held_out)
-    return learner, theta, task, chosen
+    task: TaskBatch = map_tensors(lambda value: value[index].to(learner.device), held_out)
+    return learner, theta, task, index
 
 
 def _inner(run: Run) -> dict[str, object]:

@@ -57,7 +57,7 @@ def draw_paths(learner: Learner, theta: Params, name: str) -> Figure:
 
 
 class Results(NamedTuple):
-    """What run folders hold, read once."""
+    """Run folders, read once, in groups and compared."""
 
     runs: list[Run]
     groups: list[Group]  # those that are not trained last: they have no curve of learning, so that colours stay
@@ -65,7 +65,7 @@ class Results(NamedTuple):
 
     @property
     def missing(self) -> list[str]:
-        """What is not drawn of runs without an evaluation, and what to do."""
+        """Name the runs without an evaluation, and what to do."""
         return [
             f"{run.name} is not evaluated, so not in the pictures of adaptation: maml-rl evaluate {run.name}"
             for run in self.runs
@@ -98,8 +98,8 @@ def _task_name(config: Config) -> str:
 
 def _adaptation(comparison: Comparison) -> Figure:
     """Draw means where published values are beside them, which are means, and of errors; else interquartile means."""
-    known, error = comparison.published, comparison.measure == "error"
-    means = bool(known) or not comparison.is_rl
+    published, error = comparison.published, comparison.measure == "error"
+    means = bool(published) or not comparison.is_rl
     points = {
         f"{row.label} ({len(row.seeds)} seed{'s' * (len(row.seeds) > 1)})": (
             row.points[: 1 if METHODS[row.method].told else None]
@@ -107,12 +107,12 @@ def _adaptation(comparison: Comparison) -> Figure:
         for row in comparison.rows
     }
     return pictures.adaptation_curve(
-        {name: [point.mean if means else point.iqm for point in each] for name, each in points.items()},
-        known.curves() if known else (),
+        {name: [point.mean if means else point.iqm for point in series] for name, series in points.items()},
+        published.curves() if published else (),
         "mean" if means else "interquartile mean",
         "seeds and tasks" if any(len(row.seeds) > 1 for row in comparison.rows) else "tasks",
         MEASURES[comparison.measure].label,
-        {name: [point.trimmed_mean for point in each] for name, each in points.items()} if error else None,
+        {name: [point.trimmed_mean for point in series] for name, series in points.items()} if error else None,
     )
 
 
@@ -120,10 +120,10 @@ def _of_tasks(comparison: Comparison, name: str) -> dict[str, Figure]:
     """Draw the return task by task, where tasks are numbers."""
     returns = {row.label: row.values.mean(0) for row in comparison.rows}
     assert comparison.task_numbers is not None
-    drawn = {}
+    figures = {}
     if any(values.shape[1] > 1 for values in returns.values()):
-        drawn["before_after"] = pictures.before_after(returns, comparison.task_numbers, name)
-    return drawn | {"return_by_task": pictures.return_by_task(returns, comparison.task_numbers, name)}
+        figures["before_after"] = pictures.before_after(returns, comparison.task_numbers, name)
+    return figures | {"return_by_task": pictures.return_by_task(returns, comparison.task_numbers, name)}
 
 
 def draw(results: Results) -> dict[str, Figure]:
@@ -131,26 +131,26 @@ def draw(results: Results) -> dict[str, Figure]:
     trained = [group for group in results.groups if METHODS[group.method].trains]
     metrics = {group.label: [run.metrics for run in group.runs] for group in trained}
     config = results.runs[0].config
-    drawn = {"learning_curve": pictures.learning_curve(metrics)} if trained else {}
+    figures = {"learning_curve": pictures.learning_curve(metrics)} if trained else {}
     if trained and isinstance(config, Config):
-        drawn["optimisation"] = pictures.optimisation(metrics)
+        figures["optimisation"] = pictures.optimisation(metrics)
     for comparison in results.comparisons:
         name = "curve" if comparison.is_rl else comparison.measure
-        drawn[f"adaptation_{name}"] = _adaptation(comparison)
+        figures[f"adaptation_{name}"] = _adaptation(comparison)
     if not isinstance(config, Config):
-        return drawn | draw_examples(results.groups)
+        return figures | draw_examples(results.groups)
     for comparison in results.comparisons:
-        drawn |= _of_tasks(comparison, _task_name(config))
+        figures |= _of_tasks(comparison, _task_name(config))
     if trained and config.env == "navigation":
         first = next(run for run in results.runs if METHODS[run.config.method].trains)
         label = next(group.label for group in trained if first in group.runs)
         with load(first.name) as agent:
-            drawn["paths"] = draw_paths(agent.learner, agent.theta, f"{label}, seed {first.config.seed}")
-    return drawn
+            figures["paths"] = draw_paths(agent.learner, agent.theta, f"{label}, seed {first.config.seed}")
+    return figures
 
 
 class Pictures(NamedTuple):
-    """What ``plot`` drew."""
+    """Files that ``plot`` wrote, and what it drew."""
 
     files: list[Path]  # PNG; each has an SVG beside it
     missing: list[str]  # what could not be drawn, and the command that makes it possible

@@ -59,12 +59,12 @@ class Entry(NamedTuple):
 def entries() -> tuple[Entry, ...]:
     """Read the results that are known."""
     tables = tomllib.loads((Path(__file__).parent / "published.toml").read_text())["result"]
-    found = []
+    results = []
     for table in tables:
         values = {key: tuple(table.pop(key)) for key in METHODS if key in table}
         result = Published(table.pop("source"), **values)
-        found.append(Entry(table, result))
-    return tuple(found)
+        results.append(Entry(table, result))
+    return tuple(results)
 
 
 def find(**subject: object) -> Published | None:

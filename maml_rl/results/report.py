@@ -87,12 +87,12 @@ class Embedded(NamedTuple):
 
 
 def _configurations(runs: Sequence[Run]) -> tuple[dict[str, list[str]], str]:
-    """The keys in which runs differ, with the value of each, and the lines that they share."""
+    """The keys in which runs differ, with the value of texts, and the lines that they share."""
     tables = [dotted(run.config.model_dump(mode="json", exclude_none=True)) for run in runs]
     # JSON writes these kinds of value as TOML does.
-    each = [{key: json.dumps(value, ensure_ascii=False) for key, value in table} for table in tables]
-    keys = dict.fromkeys(key for values in each for key in values)
-    columns = {key: [values.get(key, "") for values in each] for key in keys}
+    texts = [{key: json.dumps(value, ensure_ascii=False) for key, value in table} for table in tables]
+    keys = dict.fromkeys(key for values in texts for key in values)
+    columns = {key: [values.get(key, "") for values in texts] for key in keys}
     differ = {key: values for key, values in columns.items() if len(set(values)) > 1}
     return differ, "\n".join(f"{key} = {values[0]}" for key, values in columns.items() if key not in differ)
 
@@ -131,14 +131,14 @@ def _runs(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _evaluate(run: Run, found: Evaluation) -> str:
+def _evaluate(run: Run, evaluation: Evaluation) -> str:
     """Write the command that made an evaluation."""
     if isinstance(run.config, Config):
-        flags: dict[str, object] = {"tasks": len(found.returns), "episodes": found.returns.shape[2]}
+        flags: dict[str, object] = {"tasks": len(evaluation.returns), "episodes": evaluation.returns.shape[2]}
     else:
-        flags = {"tasks": len(found.per_task), **({} if found.shots is None else {"shots": found.shots})}
-    flags |= {"steps": found.steps} | ({"split": found.split} if isinstance(run.config, Config) else {})
-    flags |= {"which": found.which, "tune-lr": str(found.tuned).lower()}
+        flags = {"tasks": len(evaluation.per_task), **({} if evaluation.shots is None else {"shots": evaluation.shots})}
+    flags |= {"steps": evaluation.steps} | ({"split": evaluation.split} if isinstance(run.config, Config) else {})
+    flags |= {"which": evaluation.which, "tune-lr": str(evaluation.tuned).lower()}
     return " ".join(["maml-rl evaluate", shlex.quote(run.name), *(f"--{key} {value}" for key, value in flags.items())])
 
 
@@ -146,19 +146,19 @@ def _commands(runs: Sequence[Run]) -> str:
     lines = []
     for run in runs:
         lines.append(str(run.made_with.get("command") or f"# {run.name} was trained from Python"))
-        found = run.evaluation()
-        lines += [_evaluate(run, found)] if found else []
+        evaluation = run.evaluation()
+        lines += [_evaluate(run, evaluation)] if evaluation else []
     return "\n".join([*lines, shlex.join(["maml-rl", "report", *(run.name for run in runs)])])
 
 
 def _tables(results: Results) -> tuple[list[tuple[str, Table]], list[str]]:
-    """Of the last parameters; of the best ones and beyond the distribution where these compare; and why not."""
+    """Return tables of the last parameters and, where these compare, of others and beyond the distribution; why not."""
     tables, missing = [("", wide_table(comparison)) for comparison in results.comparisons], []
     trained = [run for run in results.runs if METHODS[run.config.method].trains]
     for heading, (which, split) in OTHER_EVALUATIONS.items():
         if any(run.evaluation(which, split) for run in trained):
             try:
-                tables += [(heading, wide_table(each)) for each in comparisons(results.groups, which, split)]
+                tables += [(heading, wide_table(one)) for one in comparisons(results.groups, which, split)]
             except InputError as error:
                 missing.append(f"{heading}: {error}")
     return tables, missing
@@ -189,8 +189,8 @@ def _subtitle(results: Results) -> str:
     if isinstance(config, Config):
         parts = [config.env, f"preset {config.preset}", f"{config.horizon} steps"]
     else:
-        shots = list(dict.fromkeys(str(found.shots) for run in results.runs if (found := run.evaluation())))
-        parts = [config.data, *(f"evaluated with {each} shots" for each in shots if each != "None")]
+        shots = dict.fromkeys(evaluation.shots for run in results.runs if (evaluation := run.evaluation()))
+        parts = [config.data, *(f"evaluated with {number} shots" for number in shots if number)]
     return ", ".join([*parts, f"{count} run{'s' * (count > 1)}"])
 
 

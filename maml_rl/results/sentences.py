@@ -23,8 +23,8 @@ def _adaptation(row: GroupResult, comparison: Comparison) -> Iterator[str]:
     measure = comparison.measure
     label, better = MEASURES[measure].label, MEASURES[measure].higher_is_better
     before, after = row.points[0], row.points[1]
-    (drawn,) = resample([row.values[..., 1] - row.values[..., 0]], mean)
-    change = interval(after.mean.value - before.mean.value, drawn)
+    (changes,) = resample([row.values[..., 1] - row.values[..., 0]], mean)
+    change = interval(after.mean.value - before.mean.value, changes)
     chance = f"changes the {label} by no more than chance might,"
     effect = f"raises the {label}" if change.low > 0 else f"lowers the {label}" if change.high < 0 else chance
     seeds = f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else "one seed"
@@ -51,15 +51,14 @@ def _against(row: GroupResult, other: GroupResult, steps: int, measure: str) -> 
     ours, theirs = row.values[..., steps], other.values[..., 0 if told else steps]
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return
-    drawn = resample([ours, theirs], mean)
-    found = interval(float(overall(ours, mean) - overall(theirs, mean)), drawn[0] - drawn[1])
+    resamples = resample([ours, theirs], mean)
+    difference = interval(float(overall(ours, mean) - overall(theirs, mean)), resamples[0] - resamples[1])
     against = "the oracle" if told else other.label
-    if found.low <= 0 <= found.high:
-        difference = with_interval(found, measure)
-        yield f"{when} {row.label} cannot be told from {against}: difference {difference}."
+    if difference.low <= 0 <= difference.high:
+        yield f"{when} {row.label} cannot be told from {against}: difference {with_interval(difference, measure)}."
         return
-    size = Interval(abs(found.value), *sorted((abs(found.low), abs(found.high))))
-    side = "above" if found.low > 0 else "below"
+    size = Interval(abs(difference.value), *sorted((abs(difference.low), abs(difference.high))))
+    side = "above" if difference.low > 0 else "below"
     yield f"{when} {row.label} is {side} {against} by {with_interval(size, measure)}."
 
 
@@ -75,19 +74,19 @@ def _gap(row: GroupResult, comparison: Comparison) -> Iterator[str]:
 def sentences(comparison: Comparison) -> list[str]:
     """Say what is worth saying first. Numbers in brackets are 95 % intervals over seeds and tasks."""
     others = [row for row in comparison.rows if not METHODS[row.method].adapts]
-    said: list[str] = []
+    lines: list[str] = []
     for row in comparison.rows:
         if not METHODS[row.method].adapts or len(row.points) < 2:
             continue
-        said += _adaptation(row, comparison)
+        lines += _adaptation(row, comparison)
         for other in others:
             last = min(len(row.points), len(row.points if METHODS[other.method].told else other.points)) - 1
             for k in sorted({1, last}) if last else []:
-                said += _against(row, other, k, comparison.measure)
-        said += _gap(row, comparison)
+                lines += _against(row, other, k, comparison.measure)
+        lines += _gap(row, comparison)
     few = sorted({len(row.seeds) for row in comparison.rows if METHODS[row.method].trains})
     if few and few[0] == 1:
-        said.append("With one seed the interval is over tasks alone: how much seeds differ is not shown.")
+        lines.append("With one seed the interval is over tasks alone: how much seeds differ is not shown.")
     elif few and few[0] < FEW_SEEDS:
-        said.append(f"With {few[0]} seeds the part of the interval that comes from them is rough.")
-    return said
+        lines.append(f"With {few[0]} seeds the part of the interval that comes from them is rough.")
+    return lines

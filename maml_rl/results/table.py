@@ -53,22 +53,22 @@ def clock(seconds: float) -> str:
 
 
 def long_table(comparison: Comparison) -> Table:
-    """Return a row for each group and number of steps: averages, what the mean is worth, and what is known."""
-    measure, known = comparison.measure, comparison.published
+    """Return a row for each group and number of steps: averages, what the mean is worth, and what is published."""
+    measure, published = comparison.measure, comparison.published
     points = [point for row in comparison.rows for point in row.points]
     scored, closed = any(point.normalised for point in points), any(point.gap_closed for point in points)
     robust = "trimmed mean" if measure == "error" else "interquartile mean"
-    header = ("", "seeds", "steps", "mean", robust, *([known.source] if known else []))
+    header = ("", "seeds", "steps", "mean", robust, *([published.source] if published else []))
     header += ("score",) * scored + ("gap closed",) * closed
     rows = []
     for row in comparison.rows:
-        theirs = known.of(row.method) if known else ()
+        theirs = published.of(row.method) if published else ()
         for point in row.points:
             k = point.steps
             cells = [row.label, str(len(row.seeds))] if k == 0 else ["", ""]
             cells += [str(k), with_interval(point.mean, measure)]
             cells += [shown(point.trimmed_mean if measure == "error" else point.iqm.value, measure)]
-            cells += [shown(theirs[k], measure) if k < len(theirs) else ""] if known else []
+            cells += [shown(theirs[k], measure) if k < len(theirs) else ""] if published else []
             score = number(point.normalised.value) if point.normalised else ""
             cells += [score] * scored + [with_interval(point.gap_closed)] * closed
             rows.append(tuple(cells))
@@ -93,7 +93,7 @@ def wide_table(comparison: Comparison) -> Table:
     share of the way from before adaptation to the oracle. An error has its median, its trimmed mean and the share of
     tasks that diverged beside it. Published results of the same environment or data follow.
     """
-    measure, is_rl, known = comparison.measure, comparison.is_rl, comparison.published
+    measure, is_rl, published = comparison.measure, comparison.is_rl, comparison.published
     most = max(len(row.points) for row in comparison.rows)
     steps = [k for k in range(most) if most <= FEW or k in STEPS]
     worth = any(point.gap_closed or point.normalised for row in comparison.rows for point in row.points)
@@ -111,12 +111,12 @@ def wide_table(comparison: Comparison) -> Table:
             last = row.points[min(steps[-1], len(row.points) - 1)]
             cells += [shown(last.median, measure), shown(last.trimmed_mean, measure), f"{100 * row.diverged:.1f} %"]
         rows.append((*cells, *_cost(row, is_rl)))
-    for method in dict.fromkeys(row.method for row in comparison.rows) if known else ():
-        theirs = known.of(method) if known else ()
-        if known and theirs:
-            cells = [f"{METHODS[method].label}, {known.source}", ""]
+    for method in dict.fromkeys(row.method for row in comparison.rows) if published else ():
+        theirs = published.of(method) if published else ()
+        if published and theirs:
+            cells = [f"{METHODS[method].label}, {published.source}", ""]
             cells += [shown(theirs[k], measure) if k < len(theirs) else "" for k in steps]
-            scores = (known.normalised(1), known.gap_closed(1)) if METHODS[method].adapts else (None, None)
+            scores = (published.normalised(1), published.gap_closed(1)) if METHODS[method].adapts else (None, None)
             cells += ["" if score is None else number(score) for score in scores] if worth else []
             rows.append((*cells, *[""] * (len(header) - len(cells))))
     return Table(tuple(header), tuple(rows))

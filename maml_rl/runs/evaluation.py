@@ -147,8 +147,8 @@ class Evaluation:
         try:
             return cls(**_checked(content if version == VERSION else _converted(content)), file=file)
         except (KeyError, TypeError, ValueError) as error:
-            said = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
-            raise InputError(f"{source} does not hold an evaluation: {said}; {again}") from error
+            problem = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
+            raise InputError(f"{source} does not hold an evaluation: {problem}; {again}") from error
 
 
 def _converted(old: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,9 +180,10 @@ def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
         axes = ("tasks", "steps", "episodes") if MEASURES[name].per_episode else ("tasks", "steps")
         values[name] = _array(numbers, name, axes)
     shape = next(iter(values.values())).shape[:2]
-    if any(each.shape[:2] != shape for each in values.values()):
+    if any(array.shape[:2] != shape for array in values.values()):
         raise ValueError(f"{' and '.join(values)} are not of the same tasks and steps")
-    tasks = None if content.get("tasks") is None else _array(content["tasks"], "tasks", ("tasks", "numbers"))
+    numbered = "return" in values or content.get("tasks") is not None
+    tasks = _array(content["tasks"], "tasks", ("tasks", "numbers")) if numbered else None
     lr = _array(content["lr"], "lr", ("steps",)) if shape[1] > 1 else np.zeros(0)
     if len(lr) != shape[1] - 1 or (tasks is not None and len(tasks) != shape[0]):
         raise ValueError(f"lr or tasks are not those of {shape[0]} tasks and {shape[1] - 1} steps")
@@ -231,9 +232,9 @@ def evaluations(run: Path) -> tuple[Evaluation, ...]:
     return tuple(read_evaluation(file) for file in newest)
 
 
-def latest(found: Sequence[Evaluation], which: str = "checkpoint", split: str = "in") -> Evaluation | None:
+def latest(candidates: Sequence[Evaluation], which: str = "checkpoint", split: str = "in") -> Evaluation | None:
     """Return the first evaluation of these parameters on that split, if there is one."""
-    return next((each for each in found if (each.which, each.split) == (which, split)), None)
+    return next((one for one in candidates if (one.which, one.split) == (which, split)), None)
 
 
 def read_evaluation(file: Path) -> Evaluation:

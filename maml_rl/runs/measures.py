@@ -42,10 +42,10 @@ def shown(value: float, measure: str = "return") -> str:
     return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.0e}"
 
 
-def with_interval(found: Interval | None, measure: str = "return") -> str:
+def with_interval(estimate: Interval | None, measure: str = "return") -> str:
     """Write a value of a measure with its interval; nothing where there is none."""
-    if found is None or not math.isfinite(found.value):
-        return "" if found is None else shown(found.value, measure)
-    if not (math.isfinite(found.low) and math.isfinite(found.high)):
-        return f"{shown(found.value, measure)} (unknown)"
-    return f"{shown(found.value, measure)} ({shown(found.low, measure)} to {shown(found.high, measure)})"
+    if estimate is None or not math.isfinite(estimate.value):
+        return "" if estimate is None else shown(estimate.value, measure)
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return f"{shown(estimate.value, measure)} (unknown)"
+    return f"{shown(estimate.value, measure)} ({shown(estimate.low, measure)} to {shown(estimate.high, measure)})"

@@ -108,7 +108,7 @@ def test_what_does_not_compare_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         compare([one, other])
     write_evaluation(other, [0.0, 1.0], tasks=None)
-    with pytest.raises(InputError, match="compare only on the same tasks"):
+    with pytest.raises(InputError, match="tasks is not a number for each of its tasks, numbers"):
         compare([one, other])
     with pytest.raises(InputError, match=r"nothing is evaluated yet: maml-rl evaluate .*blank"):
         compare([write_run(tmp_path / "blank", [], evaluated=False)])
