@@ -14,25 +14,13 @@ from torch import Tensor
 from torch.func import vmap
 
 from maml_rl.core.seeds import over_ranks, repeat, sum_of_each, to_rows
-from maml_rl.core.tree import Params, Tree, leaves, map_tensors
+from maml_rl.core.slices import Slice, slices_of, width
+from maml_rl.core.tree import Params, Tree, map_tensors
 from maml_rl.machine import ranks
 from maml_rl.machine.threads import side_by_side, spans
 
 T = TypeVar("T")
 LinearMap = Callable[[Params], Params]
-
-CPU_STEPS = 4096
-"""Steps of data in one slice on a CPU: a few hundred kilobytes for each hidden layer, the size of a core's cache."""
-
-GPU_STEPS = 1_000_000
-"""Steps of data in one slice on a GPU."""
-
-
-class Slice(NamedTuple):
-    """Rows to work on at once: some of one seed, or all of several."""
-
-    seeds: slice
-    rows: slice
 
 
 class TaskAxis(NamedTuple):
@@ -114,18 +102,18 @@ class TaskAxis(NamedTuple):
         def of_slice(rows: slice) -> Tree:
             return self._each(function, *_take(data, rows))
 
-        pieces = side_by_side(of_slice, spans(self.tasks * len(self.names), self._width(data)))
+        pieces = side_by_side(of_slice, spans(self.tasks * len(self.names), width(data, self.loop)))
         return map_tensors(lambda *parts: torch.cat(parts), *pieces)
 
     def mean(self, function: Callable[..., Tree], theta: Params, *data: Tree) -> Tree:
         """Mean over each seed's tasks, (S, ...), of a function of theta and one task's data; no gradient flows."""
+        return over_ranks(self._add_up(self._mean_of(function, theta, data), data), self.tasks)
 
-        @torch.no_grad()
-        def of_slice(piece: Slice) -> Tree:
-            own = {name: x[piece.seeds] for name, x in theta.items()}
-            return map_tensors(lambda x: x / self.tasks, self._sums(function, own, piece.rows, data))
-
-        return over_ranks(self._add_up(of_slice, data), self.tasks)
+    def finite_mean(
+        self, function: Callable[..., tuple[Tensor, Params]], theta: Params, *data: Tree, value: str = "its value"
+    ) -> tuple[Tensor, Params]:
+        """Take the mean of a value and a tree like theta, and refuse what is not finite; see ``value_and_grad``."""
+        return self._checked(self._mean_of(function, theta, data), data, value)
 
     def value_and_grad(
         self, function: Callable[..., Tensor], theta: Params, *data: Tree, value: str = "its value"
@@ -148,13 +136,7 @@ class TaskAxis(NamedTuple):
             gradient = torch.autograd.grad(mean.sum(), list(own.values()), materialize_grads=True)
             return mean.detach(), dict(zip(own, gradient, strict=True))
 
-        def of_this_rank() -> tuple[Tensor, Params]:
-            total: tuple[Tensor, Params] = self._add_up(of_slice, data)
-            self.check(total, lambda row: of_slice(self._slice_of(row)), value)
-            return total
-
-        result: tuple[Tensor, Params] = over_ranks(self.everywhere(of_this_rank), self.tasks)
-        return result
+        return self._checked(of_slice, data, value)
 
     def linear(self, build: Callable[..., LinearMap], *data: Tree) -> LinearMap:
         """Build v -> mean over each seed's tasks of M v, (S, ...) to (S, ...).
@@ -163,7 +145,7 @@ class TaskAxis(NamedTuple):
             build: Data of some rows -> the map of each row's vector to M v, made once for all products.
             *data: Trees of rows, (K S, ...).
         """
-        pieces = self._slices(data)
+        pieces = slices_of(data, self.tasks, len(self.names), self.loop)
         maps = side_by_side(lambda piece: build(*_take(data, piece.rows)), pieces)
 
         def product(vector: Params) -> Params:
@@ -180,6 +162,27 @@ class TaskAxis(NamedTuple):
             return result
 
         return product
+
+    def _mean_of(self, function: Callable[..., Tree], theta: Params, data: Tree) -> Callable[[Slice], Tree]:
+        @torch.no_grad()
+        def of_slice(piece: Slice) -> Tree:
+            own = {name: x[piece.seeds] for name, x in theta.items()}
+            return map_tensors(lambda x: x / self.tasks, self._sums(function, own, piece.rows, data))
+
+        return of_slice
+
+    def _checked(
+        self, of_slice: Callable[[Slice], tuple[Tensor, Params]], data: Tree, value: str
+    ) -> tuple[Tensor, Params]:
+        """Add up a value and its gradient over slices, refuse what is not finite, and average over ranks."""
+
+        def of_this_rank() -> tuple[Tensor, Params]:
+            total: tuple[Tensor, Params] = self._add_up(of_slice, data)
+            self.check(total, lambda row: of_slice(self._slice_of(row)), value)
+            return total
+
+        result: tuple[Tensor, Params] = over_ranks(self.everywhere(of_this_rank), self.tasks)
+        return result
 
     def check(
         self, total: tuple[Tensor, Params], of_row: Callable[[int], tuple[Tensor, Params]], value: str = "its value"
@@ -221,7 +224,7 @@ class TaskAxis(NamedTuple):
         return map_tensors(lambda x: sum_of_each(x, seeds), each)
 
     def _add_up(self, of_slice: Callable[[Slice], Tree], data: Tree) -> Tree:
-        pieces = self._slices(data)
+        pieces = slices_of(data, self.tasks, len(self.names), self.loop)
         return self._total(pieces, side_by_side(of_slice, pieces))
 
     def _total(self, pieces: Sequence[Slice], sums: Sequence[Tree]) -> Tree:
@@ -233,25 +236,6 @@ class TaskAxis(NamedTuple):
     def _slice_of(self, row: int) -> Slice:
         seed = row // self.tasks
         return Slice(slice(seed, seed + 1), slice(row, row + 1))
-
-    def _width(self, data: Tree) -> int:
-        """How many tasks to work on at once."""
-        first = next(leaves(data))
-        limit = GPU_STEPS if first.is_cuda else CPU_STEPS
-        return 1 if self.loop else max(1, limit // max(1, first[0].numel() // first.shape[-1]))
-
-    def _slices(self, data: Tree) -> list[Slice]:
-        """Slices that cover the rows: of whole seeds where several fit, else of tasks of one seed."""
-        width, seeds = self._width(data), len(self.names)
-        if width >= self.tasks:
-            whole = spans(seeds, width // self.tasks)
-            return [Slice(some, slice(some.start * self.tasks, some.stop * self.tasks)) for some in whole]
-        tasks = spans(self.tasks, width)
-        return [
-            Slice(slice(seed, seed + 1), slice(seed * self.tasks + part.start, seed * self.tasks + part.stop))
-            for seed in range(seeds)
-            for part in tasks
-        ]
 
 
 def _take(data: Tree, rows: slice) -> Tree:

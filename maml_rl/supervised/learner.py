@@ -12,7 +12,7 @@ from maml_envs import InputError
 from maml_rl.config.base import METHODS
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.toml import with_seed
-from maml_rl.core.adapt import InnerLoop, Rates, inner_step
+from maml_rl.core.adapt import InnerLoop, Loss, Rates, inner_step
 from maml_rl.core.streams import Purpose, key
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, Rate, map_tensors
@@ -27,6 +27,15 @@ def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
     if targets.is_floating_point():
         return functional.mse_loss(outputs, targets)
     return functional.cross_entropy(outputs, targets)
+
+
+def loss_with(module: nn.Module) -> Loss[Examples]:
+    """Return the loss of one task's examples as a function of a model's parameters."""
+
+    def loss(params: Params, examples: Examples) -> Tensor:
+        return loss_of(models.predict(module, params, examples.inputs), examples.targets)
+
+    return loss
 
 
 @dataclass(frozen=True)
@@ -133,8 +142,5 @@ def build(config: FewShotConfig) -> FewShotLearner:
     adapted = models.head(module) if config.inner.adapt == "last" else None
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
 
-    def loss(params: Params, examples: Examples) -> Tensor:
-        return loss_of(models.predict(module, params, examples.inputs), examples.targets)
-
-    inner = InnerLoop(loss, rates, config.inner.first_order)
+    inner = InnerLoop(loss_with(module), rates, config.inner.first_order)
     return FewShotLearner(config, data, module, trained, inner, device)

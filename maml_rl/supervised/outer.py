@@ -1,6 +1,7 @@
 """Outer steps of few-shot learning: what each takes for a gradient, and how it moves theta, (1, ...)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from maml_rl.core.adam import adam_step
 from maml_rl.core.adapt import adapt
 from maml_rl.core.task_axis import TaskAxis
-from maml_rl.core.tree import Params, map_tensors
+from maml_rl.core.tree import Params
 from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.tasks import Examples, TaskBatch
 
@@ -17,16 +18,17 @@ LOSS = "the query loss"
 """What errors call it."""
 
 
+def query_loss(learner: FewShotLearner, theta: Params, task: TaskBatch) -> Tensor:
+    """Return the query loss of one task after the inner loop."""
+    params, lr = learner.inner.rates.split(theta)
+    for _ in range(learner.config.trained_steps):
+        params = learner.inner.step(params, task.support, lr)
+    return learner.inner.loss(params, task.query)
+
+
 def meta_gradient(learner: FewShotLearner, theta: Params, batch: TaskBatch, axis: TaskAxis) -> tuple[Tensor, Params]:
-    """Return the query loss after adaptation, mean over tasks, (1,), and its gradient through the inner loop."""
-
-    def query_loss(theta: Params, task: TaskBatch) -> Tensor:
-        params, lr = learner.inner.rates.split(theta)
-        for _ in range(learner.config.trained_steps):
-            params = learner.inner.step(params, task.support, lr)
-        return learner.inner.loss(params, task.query)
-
-    return axis.value_and_grad(query_loss, theta, batch, value=LOSS)
+    """Return the query loss, mean over tasks, (1,), and its gradient through the inner loop."""
+    return axis.value_and_grad(partial(query_loss, learner), theta, batch, value=LOSS)
 
 
 def way_to_adapted(learner: FewShotLearner, theta: Params, batch: TaskBatch, axis: TaskAxis) -> tuple[Tensor, Params]:
@@ -41,16 +43,7 @@ def way_to_adapted(learner: FewShotLearner, theta: Params, batch: TaskBatch, axi
         adapted = adapt(learner.inner.loss, params, [joined] * learner.config.inner.steps, lr)
         return learner.inner.loss(adapted, joined), {name: params[name] - adapted[name] for name in params}
 
-    total: tuple[Tensor, Params] = axis.mean(of_task, theta, batch)
-
-    def of_row(row: int) -> tuple[Tensor, Params]:
-        one: tuple[Tensor, Params] = TaskAxis(1, loop=axis.loop).mean(
-            of_task, theta, map_tensors(lambda x: x[row : row + 1], batch)
-        )
-        return one
-
-    axis.check(total, of_row, LOSS)
-    return total
+    return axis.finite_mean(of_task, theta, batch, value=LOSS)
 
 
 def adam(theta: Params, state: Params, gradient: Params, lr: float) -> tuple[Params, Params]:

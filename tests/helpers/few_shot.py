@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from maml_rl.config.few_shot import FewShotConfig
-from maml_rl.core.tree import Params, map_tensors
+from maml_rl.core.tree import Params, map_tensors, of_one_seed
+from maml_rl.supervised import outer
 from maml_rl.supervised.labelled import LabelledTasks
 from maml_rl.supervised.learner import FewShotLearner, build
 from maml_rl.supervised.tasks import TaskBatch
@@ -55,6 +56,11 @@ class Blobs(LabelledTasks):
 def learner_of(**changes: Any) -> FewShotLearner:
     """The learner of a tiny configuration."""
     return build(tiny(**changes))
+
+
+def slope_of(learner: FewShotLearner, theta: Params, batch: TaskBatch) -> tuple[Tensor, Params]:
+    """The loss and what the outer step goes down, of one run's theta."""
+    return map_tensors(lambda x: x[0], outer.gradient(learner, of_one_seed(theta), batch))
 
 
 def in_double(tree: Any) -> Any:

@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from few_shot import in_double, learner_of, problem
+from alone import flatten, unflatten
+from few_shot import in_double, learner_of, problem, slope_of
 from torch import Tensor, nn
 
 from maml_envs import InputError
-from maml_rl.core.tree import Params, flatten, map_tensors, unflatten
+from maml_rl.core.slices import Slice, slices_of
+from maml_rl.core.tree import Params, map_tensors
 from maml_rl.supervised import Examples, TaskBatch, models
-from maml_rl.supervised.learner import FewShotLearner, loss_of
+from maml_rl.supervised.learner import FewShotLearner, loss_of, loss_with
+from maml_rl.supervised.outer import query_loss
 
 SMOOTH = {"hidden": [6], "batch_norm": False}
 IMAGES = {"data": "few_shot:Blobs", "tasks": 2}
@@ -35,6 +38,10 @@ VARIANTS = {
 def task_of(batch: TaskBatch, k: int) -> TaskBatch:
     found: TaskBatch = map_tensors(lambda x: x[k], batch)
     return found
+
+
+def slices(learner: FewShotLearner, batch: TaskBatch) -> list[Slice]:
+    return slices_of(batch, count(batch), 1, learner.loop)
 
 
 def count(batch: TaskBatch) -> int:
@@ -65,7 +72,7 @@ def difference(learner: FewShotLearner, theta: Params, batch: TaskBatch, directi
     for sign in (1, -1):
         moved = unflatten(at + sign * step * direction, theta)
         tasks = (task_of(batch, k) for k in range(count(batch)))
-        ends.append(sum(float(learner.objective(moved, task)) for task in tasks) / count(batch))
+        ends.append(sum(float(query_loss(learner, moved, task)) for task in tasks) / count(batch))
     return (ends[0] - ends[1]) / (2 * step)
 
 
@@ -87,7 +94,7 @@ def directions(theta: Params) -> list[Tensor]:
 def test_the_meta_gradient_is_that_of_finite_differences(changes: dict[str, Any]) -> None:
     learner = learner_of(**changes)
     theta, batch = problem(learner)
-    loss, gradient = learner.gradient(theta, batch)
+    loss, gradient = slope_of(learner, theta, batch)
     flat, size = flatten(gradient), float(flatten(gradient).norm())
     assert size > 1e-3
     for direction, name in zip(directions(theta), theta, strict=True):
@@ -106,7 +113,7 @@ def test_a_loop_over_tasks_and_steps_finds_the_same_gradient(changes: dict[str, 
     theta, batch = problem(learner)
     leaves = leaves_of(theta)
     expected = torch.autograd.grad(by_loop(learner, leaves, batch), list(leaves.values()), materialize_grads=True)
-    torch.testing.assert_close(learner.gradient(theta, batch)[1], dict(zip(theta, expected, strict=True)))
+    torch.testing.assert_close(slope_of(learner, theta, batch)[1], dict(zip(theta, expected, strict=True)))
 
 
 @pytest.mark.parametrize("changes", [{}, NORMED, CONVOLUTIONAL], ids=["sinusoid", "batch norm", "convolutional"])
@@ -119,15 +126,15 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters(changes: di
         task, own = task_of(batch, k), theta
         for part in (*[task.support] * 3, task.query):
             own = leaves_of(own)
-            gradients = torch.autograd.grad(learner.loss(own, part), list(own.values()))
+            gradients = torch.autograd.grad(learner.inner.loss(own, part), list(own.values()))
             if part is not task.query:
                 own = {n: (v - 0.2 * g).detach() for (n, v), g in zip(own.items(), gradients, strict=True)}
         total = {n: total[n] + g / count(batch) for n, g in zip(total, gradients, strict=True)}
-    loss, gradient = learner.gradient(theta, batch)
+    loss, gradient = slope_of(learner, theta, batch)
     torch.testing.assert_close(gradient, total)
     second = learner_of(**changes, inner=inner)
-    torch.testing.assert_close(second.gradient(theta, batch)[0], loss)
-    off = flatten(second.gradient(theta, batch)[1]) - flatten(gradient)
+    torch.testing.assert_close(slope_of(second, theta, batch)[0], loss)
+    off = flatten(slope_of(second, theta, batch)[1]) - flatten(gradient)
     assert off.norm() > 0.01 * flatten(gradient).norm()  # silent first order would be seen
 
 
@@ -137,17 +144,17 @@ def test_tasks_mapped_and_tasks_in_a_loop_agree(changes: dict[str, Any], monkeyp
     theta, batch = problem(learner)
     found = []
     for one_by_one in (False, True):
-        monkeypatch.setattr(FewShotLearner, "_one_by_one", one_by_one)
-        assert len(learner.slices(batch)) == (count(batch) if one_by_one else 1)
-        found.append(learner.gradient(theta, batch))
+        monkeypatch.setattr(FewShotLearner, "loop", one_by_one)
+        assert len(slices(learner, batch)) == (count(batch) if one_by_one else 1)
+        found.append(slope_of(learner, theta, batch))
     torch.testing.assert_close(*found)
 
 
 def test_convolutions_of_one_task_are_not_mapped_on_a_cpu() -> None:
     """Weights of their own for each task make a mapped convolution slower there."""
     batch = learner_of(**CONVOLUTIONAL).training_tasks(0)
-    assert [len(learner_of(**changes).slices(batch)) for changes in (CONVOLUTIONAL, NORMED)] == [2, 1]
-    pieces = learner_of(**CONVOLUTIONAL).slices(batch)
+    assert [len(slices(learner_of(**changes), batch)) for changes in (CONVOLUTIONAL, NORMED)] == [2, 1]
+    pieces = [map_tensors(lambda x, s=s: x[s.rows], batch) for s in slices(learner_of(**CONVOLUTIONAL), batch)]
     assert torch.equal(torch.cat([piece.query.inputs for piece in pieces]), batch.query.inputs)
 
 
@@ -162,10 +169,10 @@ def test_threads_change_no_bit(changes: dict[str, Any], outer: str) -> None:
     try:
         torch.set_num_threads(1)
         theta, batch = one.initial_params(), one.training_tasks(0)
-        loss, gradient = one.gradient(theta, batch)
+        loss, gradient = slope_of(one, theta, batch)
         torch.set_num_threads(4)
         for _ in range(12):
-            found, other = two.gradient(theta, batch)
+            found, other = slope_of(two, theta, batch)
             assert torch.equal(found, loss)
             assert all(torch.equal(other[name], gradient[name]) for name in gradient)
         assert torch.get_num_threads() == 4
@@ -213,11 +220,11 @@ def test_reptile_by_hand(changes: dict[str, Any]) -> None:
         optimiser = torch.optim.SGD(own.values(), lr=0.2)
         for _ in range(3):
             optimiser.zero_grad()
-            learner.loss(own, examples).backward()
+            learner.inner.loss(own, examples).backward()
             optimiser.step()
-        losses.append(float(learner.loss(own, examples).detach()))
+        losses.append(float(learner.inner.loss(own, examples).detach()))
         total = {name: total[name] + (theta[name] - own[name].detach()) / count(batch) for name in theta}
-    loss, gradient = learner.gradient(theta, batch)
+    loss, gradient = slope_of(learner, theta, batch)
     torch.testing.assert_close(gradient, total)
     assert float(loss) == pytest.approx(sum(losses) / count(batch))
 
@@ -238,8 +245,8 @@ def test_with_no_step_it_is_the_query_loss_and_its_gradient() -> None:
     theta, batch = problem(learner)
     leaves = leaves_of(theta)
     joined = Examples(*(x.flatten(0, 1) for x in batch.query))  # tasks are of one size: a mean of means
-    expected = torch.autograd.grad(learner.loss(leaves, joined), list(leaves.values()))
-    torch.testing.assert_close(learner.gradient(theta, batch)[1], dict(zip(theta, expected, strict=True)))
+    expected = torch.autograd.grad(learner.inner.loss(leaves, joined), list(leaves.values()))
+    torch.testing.assert_close(slope_of(learner, theta, batch)[1], dict(zip(theta, expected, strict=True)))
 
 
 @pytest.mark.parametrize(("adapt", "learned"), [("all", 4), ("last", 2)])
@@ -249,13 +256,13 @@ def test_learned_rates_start_at_lr_and_have_a_gradient(adapt: str, learned: int)
     rates = {name: value for name, value in theta.items() if name.startswith("lr.")}
     assert len(rates) == learned
     assert all((value == 0.05).all() and value.shape == theta[name[3:]].shape for name, value in rates.items())
-    _, gradient = learner.gradient(*problem(learner))
+    _, gradient = slope_of(learner, *problem(learner))
     assert all(gradient[name].abs().max() > 0 for name in rates)
 
 
 def test_only_the_last_layer_adapts() -> None:
     learner = learner_of(inner={"adapt": "last", "steps": 2})
-    params, rate = learner.rates.split(learner.initial_params())
+    params, rate = learner.inner.rates.split(learner.initial_params())
     assert isinstance(rate, dict)
     for name, value in rate.items():
         torch.testing.assert_close(value, torch.full_like(params[name], 0.01 if name.startswith("3.") else 0.0))
@@ -270,17 +277,17 @@ def test_nan_and_infinity_raise() -> None:
         targets[1] *= bad
         broken = batch._replace(query=batch.query._replace(targets=targets))
         with pytest.raises(FloatingPointError, match="targets in the query set of task 1 hold NaN or infinity"):
-            learner.gradient(theta, broken)
+            slope_of(learner, theta, broken)
     huge = batch._replace(
         query=batch.query._replace(
             targets=batch.query.targets * torch.tensor([1, 1e200, 1], dtype=torch.float64)[:, None, None]
         )
     )
     with pytest.raises(FloatingPointError, match=r"the meta-gradient of task 1 is NaN or infinite in .*the query loss"):
-        learner.gradient(theta, huge)
+        slope_of(learner, theta, huge)
     for name in theta:  # in one parameter alone
         with pytest.raises(FloatingPointError):
-            learner.gradient(theta | {name: theta[name] * float("nan")}, batch)
+            slope_of(learner, theta | {name: theta[name] * float("nan")}, batch)
 
 
 class Root(nn.Module):
@@ -296,11 +303,13 @@ class Root(nn.Module):
 
 def test_a_gradient_that_is_nan_where_the_loss_is_not_raises() -> None:
     root = Root()
-    learner = dataclasses.replace(learner_of(method="pretrained"), module=root, trained=root)
+    learner = learner_of(method="pretrained")
+    inner = dataclasses.replace(learner.inner, loss=loss_with(root))
+    learner = dataclasses.replace(learner, module=root, trained=root, inner=inner)
     theta, batch = {"weight": torch.zeros(1)}, learner.training_tasks(0)
-    assert learner.objective(theta, task_of(batch, 0)).isfinite()
+    assert query_loss(learner, theta, task_of(batch, 0)).isfinite()
     with pytest.raises(FloatingPointError, match="the meta-gradient of task 0 is NaN or infinite in weight"):
-        learner.gradient(theta, batch)
+        slope_of(learner, theta, batch)
 
 
 def test_the_seed_decides_parameters_and_tasks() -> None:
@@ -315,7 +324,7 @@ def test_the_seed_decides_parameters_and_tasks() -> None:
 def test_a_learner_takes_its_sizes_from_the_data() -> None:
     learner = learner_of(**CONVOLUTIONAL)
     assert flatten(learner.initial_params()).numel() == 4 * 9 + 8 + 4 * 4 * 9 + 8 + 3 * 4 + 3
-    assert learner.loss(learner.initial_params(), task_of(learner.training_tasks(0), 0).query).dim() == 0
+    assert learner.inner.loss(learner.initial_params(), task_of(learner.training_tasks(0), 0).query).dim() == 0
     assert in_double(learner.initial_params())["0.weight"].dtype == torch.float64
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from few_shot import Blobs, learner_of, tiny
+from few_shot import Blobs, learner_of, slope_of, tiny
 from tiny import files, same_checkpoint
 
 from maml_envs import InputError
@@ -18,6 +18,7 @@ from maml_rl.runs import checkpoint
 from maml_rl.supervised import Examples, FewShotTasks, LabelledTasks, Sinusoid, TaskBatch, models
 from maml_rl.supervised.learner import loss_of
 from maml_rl.supervised.measures import RATES, adapted_errors, tune
+from maml_rl.supervised.outer import query_loss
 from maml_rl.train import meta_train
 
 BLOBS: dict[str, Any] = {"data": "few_shot:Blobs", "model": {"hidden": [8], "batch_norm": True}}
@@ -61,7 +62,7 @@ def test_a_classifier_is_trained_on_all_training_classes_at_once() -> None:
     assert inputs.shape == (3, 5 * (4 + 3), 1, 6, 6)  # as many as the tasks of the configuration have
     assert targets.unique().numel() > 40
     assert int(targets.max()) < data.training_classes == TRAINING
-    loss, gradient = learner.gradient(theta, batch)
+    loss, gradient = slope_of(learner, theta, batch)
     expected = torch.stack([
         loss_of(models.predict(learner.trained, theta, inputs[k]), targets[k]) for k in range(3)
     ]).mean()  # fmt: skip
@@ -103,8 +104,8 @@ def test_values_have_no_classes_and_train_on_the_queries_of_the_same_tasks() -> 
     assert learner.start(theta) is theta
     torch.testing.assert_close(batch, maml.training_tasks(2), rtol=0, atol=0)
     task = map_tensors(lambda x: x[1], batch)
-    assert torch.equal(learner.objective(theta, task), learner.loss(theta, task.query))
-    assert not torch.equal(maml.objective(theta, task), learner.objective(theta, task))
+    assert torch.equal(query_loss(learner, theta, task), learner.inner.loss(theta, task.query))
+    assert not torch.equal(query_loss(maml, theta, task), query_loss(learner, theta, task))
 
 
 @pytest.mark.parametrize("method", ["pretrained", "random"])
