@@ -5,15 +5,22 @@ from typing import Any
 
 from torch import Tensor
 
+from maml_envs import TaskEnv
 from maml_rl.core import adam, tree
-from maml_rl.core.adapt import Loss, inner_step
-from maml_rl.core.task_axis import TaskAxis
+from maml_rl.core.adapt import InnerLoop, Loss, inner_step
+from maml_rl.core.streams import Purpose
+from maml_rl.core.task_axis import LinearMap, TaskAxis
 from maml_rl.core.tree import Params, Rate, map_tensors, of_one_seed
+from maml_rl.rl.data import Batch, Trajectory
 from maml_rl.rl.explore import Exploration, explore
+from maml_rl.rl.fisher import fisher_vector_product
+from maml_rl.rl.held_out import draw_for
 from maml_rl.rl.learner import Learner
 from maml_rl.rl.method import MetaRL
 from maml_rl.rl.objective import MetaObjective, Terms
 from maml_rl.rl.outer import OUTER
+from maml_rl.rl.policies import Policy
+from maml_rl.rl.rollout import Sampler
 
 
 def first(values: Any) -> Any:
@@ -49,9 +56,18 @@ def values(objective: MetaObjective, theta: Params) -> Terms:
     return first(objective.values(of_one_seed(theta)))
 
 
-def gradient(objective: MetaObjective, theta: Params) -> tuple[Tensor, Params]:
-    """An objective's value and gradient."""
-    return first(objective.gradient(of_one_seed(theta)))
+def gradient(objective: MetaObjective, theta: Params, term: str = "objective") -> tuple[Tensor, Params]:
+    """An objective's value, or another term's, and its gradient."""
+    return first(objective.gradient(of_one_seed(theta), term))
+
+
+def fisher_product(
+    policy: Policy, inner: InnerLoop[Batch], theta: Params, batches: Sequence[Batch], params_by_step: Sequence[Params]
+) -> LinearMap:
+    """The map v -> mean over tasks of J'GJ v."""
+    axis = TaskAxis(len(batches[0].weights))
+    product = fisher_vector_product(policy, inner, axis, of_one_seed(theta), batches, params_by_step)
+    return lambda vector: first(product(of_one_seed(vector)))
 
 
 def outer_step(name: str, theta: Params, state: Params, objective: MetaObjective, settings: Any) -> Any:
@@ -62,6 +78,20 @@ def outer_step(name: str, theta: Params, state: Params, objective: MetaObjective
 def adam_step(theta: Params, state: Params, slope: Params, lr: float, maximise: bool) -> tuple[Params, Params]:
     """One step of Adam."""
     return first(adam.adam_step(of_one_seed(theta), of_one_seed(state), of_one_seed(slope), lr, maximise))
+
+
+def rollout(
+    envs: Sequence[TaskEnv], policy: Policy, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor
+) -> Trajectory:
+    """Episodes of a policy, each task with parameters of its own, in copies of an environment."""
+    return Sampler(envs, policy).rollout(params, tasks, noise, seeds, TaskAxis(len(tasks)))
+
+
+def explore_tasks(
+    learner: Learner, theta: Params, tasks: Tensor, episodes: int, factors: Sequence[float]
+) -> Exploration:
+    """What is sampled of given tasks, with an inner step for each factor on the rate."""
+    return explore(learner, of_one_seed(theta), draw_for(learner, tasks, episodes, Purpose.TRAINING), factors)
 
 
 def explore_training(learner: Learner, theta: Params, iteration: int) -> Exploration:
