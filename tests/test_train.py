@@ -12,6 +12,7 @@ import numpy as np
 import probes
 import pytest
 import torch
+from alone import explore_tasks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import files, rows, same_checkpoint, tiny
 
@@ -21,8 +22,11 @@ from maml_rl import meta_train
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import parse_toml
 from maml_rl.core.streams import Purpose
+from maml_rl.core.task_axis import to_rows
 from maml_rl.evaluate import summarise
-from maml_rl.rl.learner import build
+from maml_rl.rl.explore import Exploration
+from maml_rl.rl.held_out import HeldOut, draw_for
+from maml_rl.rl.learner import Learner, build
 from maml_rl.rl.metrics import describe
 from maml_rl.runs import checkpoint
 from maml_rl.runs.folder import read_config
@@ -98,26 +102,34 @@ def test_steps_are_counted(tmp_path: Path) -> None:
     assert [row["env_steps"] for row in rows(tmp_path / "b")] == [3 * 4 * 2, 2 * 3 * 4 * 2]
 
 
+def described(learner: Learner, exploration: Exploration) -> dict[str, float]:
+    (row,) = to_rows(describe(learner.policy, exploration))
+    return row
+
+
 def test_metrics_follow_from_what_was_sampled() -> None:
     changes = {"policy": {"min_std": 0.9}, "baseline": {"name": "none"}}
     learner = build(tiny(env="probes:Short", horizon=4, tasks=3, **changes))
     theta, tasks = learner.initial_params() | {"log_std": torch.tensor([-1.0])}, learner.training_tasks(0)
-    exploration = learner.explore(theta, tasks, 2, learner.key(Purpose.TRAINING), [0.5, 0.5])
-    row = describe(learner, exploration)
+    exploration = explore_tasks(learner, theta, tasks, 2, [0.5, 0.5])
+    row = described(learner, exploration)
     assert [row[f"return/{k}"] for k in range(3)] == [2.0, 2.0, 2.0]
     assert [row[f"std/{k}"] for k in range(3)] == [pytest.approx(0.9)] * 3  # the floor
     assert row["share_worse"] == 0
     # the observation is always 1, so the KL is the same at every step of a task
-    seen, adapted = torch.ones(1), [{n: value[k] for n, value in exploration.chain[-1].items()} for k in range(3)]
+    seen, adapted = (
+        torch.ones(1),
+        [{n: value[k] for n, value in exploration.params_by_step[-1].items()} for k in range(3)],
+    )
     kl = [learner.policy(theta, seen).kl(learner.policy(params, seen)).item() for params in adapted]
     assert min(kl) > 1e-6
     assert row["kl/inner"] == pytest.approx(np.mean(kl), rel=1e-4)
-    log_std = [trajectory.behaviour.log_std[:, 0, 0, 0] for trajectory in exploration.trajectories]
+    log_std = [batch.behaviour.log_std[:, 0, 0, 0] for batch in exploration.batches]
     entropy = [float((each + 0.5 * np.log(2 * np.pi * np.e)).mean()) for each in log_std]
     assert [row[f"entropy/{k}"] for k in range(3)] == pytest.approx(entropy)
-    better = exploration.trajectories[0]._replace(rewards=exploration.trajectories[0].rewards + 1)
-    worse = exploration._replace(trajectories=[better, *exploration.trajectories[1:]])
-    assert describe(learner, worse)["share_worse"] == 1
+    better = exploration.outcomes[0]._replace(returns=exploration.outcomes[0].returns + exploration.outcomes[0].steps)
+    worse = exploration._replace(outcomes=[better, *exploration.outcomes[1:]])
+    assert described(learner, worse)["share_worse"] == 1
 
 
 def test_success_is_the_share_of_episodes_that_succeed() -> None:
@@ -125,10 +137,11 @@ def test_success_is_the_share_of_episodes_that_succeed() -> None:
     # steps of about 0.001: the first ends within 0.01 of the origin, and five come nowhere near 0.4
     theta = learner.initial_params() | {"log_std": torch.full((2,), -4.6)}
     tasks = torch.tensor([[0.0, 0.0], [0.4, 0.4], [-0.4, 0.4], [0.4, -0.4]])
-    exploration = learner.explore(theta, tasks, 3, learner.key(Purpose.TRAINING), [0.0])
-    row = describe(learner, exploration)
+    exploration = explore_tasks(learner, theta, tasks, 3, [0.0])
+    row = described(learner, exploration)
     assert [row["success/0"], row["success/1"]] == [0.25, 0.25]
-    found = summarise(learner, exploration, tasks, "in", [0.0])
+    held_out = HeldOut(draw_for(learner, tasks, 3, Purpose.TRAINING), exploration, [0.0])
+    found = summarise(learner, held_out, "in")
     np.testing.assert_array_equal(found.success, [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     np.testing.assert_array_equal(found.mean_success(), [0.25, 0.25])
 
@@ -328,7 +341,7 @@ def test_the_entropy_is_the_mean_over_live_steps() -> None:
     """Logits differ from state to state, so that one step's entropy is not the batch's."""
     learner = build(tiny(env="tabular-mdp", horizon=6))
     theta, tasks = learner.initial_params(), learner.training_tasks(0)
-    exploration = learner.explore(theta, tasks, 3, learner.key(Purpose.TRAINING), [1.0])
-    entropy = exploration.trajectories[0].behaviour.entropy()
-    assert describe(learner, exploration)["entropy/0"] == pytest.approx(float(entropy.mean()), rel=1e-5)
+    exploration = explore_tasks(learner, theta, tasks, 3, [1.0])
+    entropy = exploration.batches[0].behaviour.entropy()
+    assert described(learner, exploration)["entropy/0"] == pytest.approx(float(entropy.mean()), rel=1e-5)
     assert entropy.std() > 1e-3

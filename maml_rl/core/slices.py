@@ -20,7 +20,7 @@ class Slice(NamedTuple):
 
 
 def width(data: Tree, loop: bool) -> int:
-    """Return how many tasks to work on at once; its first tensor, (rows, ..., feature), says how many steps each has."""
+    """Return how many tasks to work on at once: the first tensor, (rows, ..., feature), says how large one is."""
     first = next(leaves(data))
     limit = GPU_STEPS if first.is_cuda else CPU_STEPS
     return 1 if loop else max(1, limit // max(1, first[0].numel() // first.shape[-1]))

@@ -95,6 +95,10 @@ class TaskAxis(NamedTuple):
         whole: Tensor = ranks.gather(self.by_seed(values).movedim(-1, 0), total).movedim(0, -1)
         return whole
 
+    def slices(self, data: Tree) -> list[Slice]:
+        """Cut the rows into what is worked on at once."""
+        return slices_of(data, self.tasks, len(self.names), self.loop)
+
     def map(self, function: Callable[..., Tree], *data: Tree) -> Tree:
         """Map a function of one task over all rows, (K S, ...); no gradient flows through the result."""
 
@@ -145,7 +149,7 @@ class TaskAxis(NamedTuple):
             build: Data of some rows -> the map of each row's vector to M v, made once for all products.
             *data: Trees of rows, (K S, ...).
         """
-        pieces = slices_of(data, self.tasks, len(self.names), self.loop)
+        pieces = self.slices(data)
         maps = side_by_side(lambda piece: build(*_take(data, piece.rows)), pieces)
 
         def product(vector: Params) -> Params:
@@ -224,7 +228,7 @@ class TaskAxis(NamedTuple):
         return map_tensors(lambda x: sum_of_each(x, seeds), each)
 
     def _add_up(self, of_slice: Callable[[Slice], Tree], data: Tree) -> Tree:
-        pieces = slices_of(data, self.tasks, len(self.names), self.loop)
+        pieces = self.slices(data)
         return self._total(pieces, side_by_side(of_slice, pieces))
 
     def _total(self, pieces: Sequence[Slice], sums: Sequence[Tree]) -> Tree:

@@ -70,8 +70,7 @@ class Learner:
 
     def close(self) -> None:
         """Release the environments."""
-        for env in self.sampler.envs:
-            env.close()
+        self.sampler.close()
 
 
 def _policy(config: Config, env: TaskEnv, observed: int) -> Policy:

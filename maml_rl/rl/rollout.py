@@ -41,6 +41,12 @@ class Sampler:
         self.envs, self.policy, self.observe_task = envs, policy, observe_task
         self._episodes = [Episodes(env, policy, observe_task) for env in envs]
 
+    def close(self) -> None:
+        """Release the environments, and the memory of their episodes."""
+        self._episodes.clear()
+        for env in self.envs:
+            env.close()
+
     def sample(self, params: Params, tasks: Tensor, episodes: int, keys: Tensor, axis: TaskAxis) -> Trajectory:
         """Roll out with the noise and start states that ``draw`` makes of the keys.
 

@@ -14,7 +14,8 @@ from maml_envs.physics.cuda_graph import NewSegment, Recording
 from maml_rl.core.tree import Tree, leaves, map_tensors
 
 Step = Callable[[Tree, Tree, Tensor], tuple[Tree, Tree]]
-"""(constants, carry, input) -> (carry, output): trees of tensors of the same shapes every time."""
+"""(constants, carry, input) -> (carry, output): trees of tensors of the same shapes every time; the carry that it hands
+on is made of new tensors, and not of those that it was handed."""
 
 
 class Scan:

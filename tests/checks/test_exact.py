@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from alone import flatten, unflatten
 from torch import Tensor
 
 from maml_envs import InputError
 from maml_rl.checks import exact
 from maml_rl.checks.estimators import CHOICES, check_estimators, problem, sampled_gradients
-from maml_rl.core.tree import Params, flatten, unflatten
+from maml_rl.core.tree import Params
 from maml_rl.rl.losses import ESTIMATORS
 from maml_rl.rl.policies import CategoricalPolicy
 

@@ -1,5 +1,6 @@
 """Finite differences agree for what is right, and find what is wrong."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from tiny import tiny
 
 from maml_rl.checks import gradients as module
 from maml_rl.checks.gradients import check_gradients
+from maml_rl.core.adapt import InnerLoop
 from maml_rl.rl import learner, losses
 from maml_rl.rl.fisher import fisher_vector_product
 from maml_rl.rl.policies import Policy
@@ -41,8 +43,8 @@ def test_all_is_right(changes: dict[str, Any]) -> None:
 
 
 def test_a_wrong_product_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def first_order_product(*arguments: Any) -> Any:
-        return fisher_vector_product(*arguments[:-1], True)
+    def first_order_product(policy: Policy, inner: InnerLoop, *arguments: Any) -> Any:
+        return fisher_vector_product(policy, replace(inner, first_order=True), *arguments)
 
     monkeypatch.setattr(module, "fisher_vector_product", first_order_product)
     rows = check_gradients(tiny(inner={"lr": 1.0}))
@@ -53,8 +55,8 @@ def test_a_wrong_product_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_meta_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = module.MetaObjective.gradient
 
-    def first_order(objective: module.MetaObjective, theta: Any) -> Any:
-        return right(module.dataclasses.replace(objective, first_order=True), theta)
+    def first_order(objective: module.MetaObjective, *arguments: Any) -> Any:
+        return right(replace(objective, inner=replace(objective.inner, first_order=True)), *arguments)
 
     monkeypatch.setattr(module.MetaObjective, "gradient", first_order)
     rows = check_gradients(tiny(inner={"lr": 1.0}))
@@ -65,8 +67,8 @@ def test_a_wrong_meta_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None
 def test_every_term_of_the_outer_objective_is_checked(left_out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = module.MetaObjective.gradient
 
-    def without(objective: module.MetaObjective, theta: Any) -> Any:
-        return right(module.dataclasses.replace(objective, **{left_out: None}), theta)
+    def without(objective: module.MetaObjective, *arguments: Any) -> Any:
+        return right(replace(objective, **{left_out: None}), *arguments)
 
     config = tiny(
         outer={"name": "promp", "exploration": 1.0, "inner_kl": 0.5, "clip": 1e-3}, inner={"estimator": "lvc"}
@@ -77,12 +79,12 @@ def test_every_term_of_the_outer_objective_is_checked(left_out: str, monkeypatch
 
 
 def test_the_loss_that_is_trained_with_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not only the one with recorded ratios, of which finite differences are taken."""
+    """Not only the importance-weighted one, of which finite differences are taken."""
     right = losses.inner_loss
 
-    def half_stopped(policy: Policy, estimator: str, recorded: bool = False) -> Any:
-        good = right(policy, estimator, recorded)
-        return good if recorded else lambda params, batch: 0.5 * good(params, batch)
+    def half_stopped(policy: Policy, estimator: str, importance_weighted: bool = False) -> Any:
+        good = right(policy, estimator, importance_weighted)
+        return good if importance_weighted else lambda params, batch: 0.5 * good(params, batch)
 
     monkeypatch.setattr(learner, "inner_loss", half_stopped)
     rows = check_gradients(tiny(inner={"estimator": "lvc", "lr": 1.0}))

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from alone import adam_step
 
-from maml_rl.core.adam import adam_step
-from maml_rl.core.tree import Params
+from maml_rl.core import adam
+from maml_rl.core.tree import Params, map_tensors, stack
 
 
 def draw(seed: int, dtype: torch.dtype) -> Params:
@@ -62,3 +63,16 @@ def test_it_builds_no_graph() -> None:
     moved, state = adam_step(theta, {}, {"x": torch.ones(2, requires_grad=True)}, 0.1, False)
     assert not moved["x"].requires_grad
     assert not any(value.requires_grad for value in state.values())
+
+
+def test_each_of_several_seeds_steps_as_it_does_alone() -> None:
+    each = [(draw(seed, torch.float32), dict[str, torch.Tensor]()) for seed in range(3)]
+    theta, state = stack([params for params, _ in each]), dict[str, torch.Tensor]()
+    for step in range(1, 4):
+        gradients = [draw(10 * step + seed, torch.float32) for seed in range(3)]
+        theta, state = adam.adam_step(theta, state, stack(gradients), 0.03, False)
+        each = [adam_step(*one, gradient, 0.03, False) for one, gradient in zip(each, gradients, strict=True)]
+        for seed, alone in enumerate(each):
+            for found, expected in zip(map_tensors(lambda x, s=seed: x[s], (theta, state)), alone, strict=True):
+                assert found.keys() == expected.keys()
+                assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from alone import stack
 from torch import Tensor
 
 from maml_rl.core.adapt import Rates, adapt, scaled
-from maml_rl.core.task_axis import stack
 from maml_rl.core.tree import Params
 from maml_rl.rl.data import Batch
 from maml_rl.rl.losses import inner_loss

@@ -11,7 +11,6 @@ from few_shot import tiny as few_shot_tiny
 from tiny import Command, tiny
 
 from maml_rl import meta_train, render
-from maml_rl.train import meta_train as few_shot_train
 
 TEXT = (Path(__file__).parents[2] / "docs/own_environment.md").read_text()
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -89,7 +88,7 @@ def test_a_run_folder_that_names_code_says_so_before_it_runs(
         meta_train(tiny(env="probing:Probe"), folder / "run", quiet=True)
     else:
         config = few_shot_tiny(data="probing:Blobs", ways=3, shots=2, queries=3)
-        few_shot_train(config, folder / "run", quiet=True)
+        meta_train(config, folder / "run", quiet=True)
     capsys.readouterr()
     del sys.modules["probing"]
     said = f"run names code that is not of this package: importing probing from {folder}/probing.py"

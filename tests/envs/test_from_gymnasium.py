@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from alone import rollout, stack
 from torch import Tensor
 
 import maml_envs
@@ -14,10 +15,8 @@ from maml_envs import GymnasiumTaskEnv, InputError, VectorOptions, WorkerError, 
 from maml_envs.adapters.attribute_tasks import by_spec
 from maml_envs.adapters.spaces import Actions
 from maml_envs.task_env import HELD_OUT_SEED
-from maml_rl.core.task_axis import stack
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.policies import GaussianPolicy
-from maml_rl.rl.rollout import rollout
 
 GOALS = torch.tensor([[2.0], [-3.0], [9.0], [4.0], [-5.0]])
 

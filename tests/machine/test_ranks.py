@@ -18,6 +18,7 @@ import filelock
 import pytest
 import tomli_w
 import torch
+from alone import explore_training, first, gradient, outer_step
 from hypothesis import given
 from hypothesis import strategies as st
 from ranks import Ended, command, launch, torchrun
@@ -27,15 +28,16 @@ from torch.distributed import TCPStore
 from maml_envs import InputError, WorkerError
 from maml_envs.cores import cores
 from maml_rl import meta_train
-from maml_rl.core.task_axis import mean_over_ranks
-from maml_rl.core.tree import map_tensors
+from maml_rl.core.seeds import over_ranks
+from maml_rl.core.tree import map_tensors, of_one_seed
 from maml_rl.machine import ranks
 from maml_rl.machine.launch import _meeting, joined, local_device
-from maml_rl.rl.explore import Exploration
+from maml_rl.rl.explore import explore, sample_at
 from maml_rl.rl.learner import build
+from maml_rl.rl.method import MetaRL, meta_objective
 from maml_rl.rl.metrics import describe
-from maml_rl.rl.outer import OUTER
 from maml_rl.runs import checkpoint
+from maml_rl.supervised import outer as few_shot_outer
 
 CPU = torch.device("cpu")
 TASKS = 5
@@ -55,23 +57,24 @@ def _one_step(name: str) -> dict[str, Any]:
     """The data, gradient and next theta of an outer step in float64, as this rank has them."""
     learner = build(tiny(tasks=TASKS, episodes=3, horizon=6, seed=4, **OUTER_STEPS[name]))
     theta = {key: value.double() for key, value in learner.initial_params().items()}
-    found: Exploration = learner.explore_training(theta, 0)
-    objective = learner.objective(found)
-    moved, state, log = OUTER[name](theta, {}, found, objective, learner.config.outer)
-    _, gradient = objective.gradient(theta)
-    described = {key: float(value) for key, value in describe(learner, found).items()}
-    (row,) = ranks.mean_rows([described], len(found.chain[0]["log_std"]), ("env_steps",))
-    own = [(each.observations, each.actions, each.rewards) for each in found.trajectories]
+    draw = MetaRL([learner]).draw(0, [0])
+    found = explore(learner, of_one_seed(theta), draw, [1.0] * learner.config.trained_steps)
+    objective = meta_objective(learner, found)
+    moved, state, log = outer_step(name, theta, {}, objective, learner.config.outer)
+    _, slope = gradient(objective, theta)
+    (row,) = found.axis.average(describe(learner.policy, found), ("env_steps",))
+    sampled = (sample_at(learner, params, draw, k) for k, params in enumerate(found.params_by_step))
+    own = [(each.observations, each.actions, each.rewards) for each in sampled]
     return {
-        "own": own, "gradient": gradient, "start": theta, "moved": moved, "state": state, "log": log, "row": row,
+        "own": own, "gradient": slope, "start": theta, "moved": moved, "state": state, "log": log, "row": row,
     }  # fmt: skip
 
 
 def _few_shot_step(name: str) -> dict[str, Any]:
     learner = few_shot.learner_of(tasks=TASKS, **FEW_SHOT[name])
     theta, batch = few_shot.problem(learner)
-    loss, gradient = learner.gradient(theta, batch)
-    return {"own": [tuple(batch.query)], "gradient": gradient | {"loss": loss}}
+    loss, slope = first(few_shot_outer.gradient(learner, of_one_seed(theta), batch))
+    return {"own": [tuple(batch.query)], "gradient": slope | {"loss": loss}}
 
 
 def _steps() -> dict[str, dict[str, Any]]:
@@ -312,7 +315,7 @@ def several(folder: Path) -> None:
         meta_train(tiny(**CONFIG), folder / "random", quiet=True)
     with joined():
         mixed = [torch.tensor([number], dtype=torch.float32), torch.tensor(1 / 3 + number, dtype=torch.float64)]
-        mean = mean_over_ranks(mixed, tasks=1 + 2 * number)  # weights 1/4 and 3/4
+        mean = over_ranks(mixed, tasks=1 + 2 * number)  # weights 1/4 and 3/4
         assert [value.dtype for value in mean] == [torch.float32, torch.float64]
         assert [value.tolist() for value in mean] == [[0.75], pytest.approx(1 / 3 + 0.75, rel=1e-15)]
         given = [{"mean": 4.0 * number, "sum": 1.0 + number}, {"mean": 8.0 * number, "sum": 0.0}]
@@ -328,11 +331,11 @@ def several(folder: Path) -> None:
             ranks.agreed(_fails_on_both)
         learner = build(tiny(tasks=2))
         theta = learner.initial_params()
-        objective = learner.objective(learner.explore_training(theta, 0))
+        objective = meta_objective(learner, explore_training(learner, theta, 0))
         *pre, post = objective.batches
         bad = post._replace(advantages=post.advantages * (float("nan") if number else 1))
         with pytest.raises(ranks.Echo if number else FloatingPointError, match="the meta-gradient of task 1 is NaN"):
-            replace(objective, batches=[*pre, bad]).gradient(theta)
+            gradient(replace(objective, batches=[*pre, bad]), theta)
         assert ranks.any_rank(number) == 1  # nobody is a call ahead
 
 
@@ -400,7 +403,7 @@ def test_the_same_ranks_meet_again_in_a_store_that_forgets_nothing() -> None:
 def test_alone_everything_is_its_own() -> None:
     value, each = torch.ones(2, 3), [{"return/0": 1.0}]
     assert ranks.share(7) == slice(0, 7)
-    assert mean_over_ranks(value, 2) is value
+    assert over_ranks(value, 2) is value
     assert ranks.mean_rows(each, 2, ("return/0",)) is each
     assert ranks.gather(value, 2) is value
     assert ranks.any_rank(15) == 15

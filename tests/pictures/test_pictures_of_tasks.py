@@ -1,7 +1,6 @@
 """What films ask of an environment: tasks in words, places, goals, pictures; for every family, by hand."""
 
 import copy
-import inspect
 from contextlib import closing
 
 import gym_probes
@@ -17,7 +16,9 @@ from maml_envs.registry import make
 from maml_envs.robots.half_cheetah import HalfCheetahDirection
 from maml_envs.robots.mujoco_task import MujocoTask
 from maml_envs.robots.random_dynamics import RandomDynamics
-from maml_envs.told_task import ToldTask
+from maml_rl.core.task_axis import TaskAxis
+from maml_rl.rl.policies import GaussianPolicy
+from maml_rl.rl.rollout import Sampler
 
 WORDS = {
     "navigation": ([0.3, -0.204], "goal (0.30, -0.20)"),
@@ -177,19 +178,21 @@ class Probe(TaskEnv):
         return np.full((1, 1, 3), index, np.uint8)
 
 
-def test_the_oracles_environment_forwards_all() -> None:
-    theirs = {name for name, value in vars(TaskEnv).items() if inspect.isfunction(value) and name[0] != "_"}
-    assert theirs - vars(ToldTask).keys() == set()
-    told = ToldTask(Probe())
+def test_the_oracles_environment_answers_all() -> None:
+    policy = GaussianPolicy(19, 6, (4,))
+    sampler = Sampler([Probe()], policy, observe_task=True)
+    (told,) = sampler.envs
     assert (told.horizon, told.map_only, told.max_batch, told.copies) == (3, True, 7, 2)
     assert told.presets == ("one", "other")
-    assert told.observation_space.shape == (19,)
     assert told.sample_tasks(1, torch.Generator()).tolist() == [[5, 5]]
     assert told.held_out_tasks(1, "out").tolist() == [[7, 7]]
     tasks = told.held_out_tasks(1)
     assert told.best_return(tasks).tolist() == [12]
-    assert told.reset(tasks, torch.zeros(1)).tolist() == [[0] * 17 + [6, 6]]
-    assert told.step(torch.zeros(1, 6)).observation.tolist() == [[1] * 17 + [6, 6]]
+    params = {name: value.unsqueeze(0) for name, value in policy.init(torch.Generator()).items()}
+    seeds = torch.zeros(1, 1, dtype=torch.int64)
+    seen = sampler.rollout(params, tasks, torch.zeros(1, 1, 2, 6), seeds, TaskAxis(1))
+    assert seen.observations.tolist() == [[[[0] * 17 + [6, 6], [1] * 17 + [6, 6]]]]
+    assert seen.final_observations.tolist() == [[[1] * 17 + [6, 6]]]
     assert told.describe(tasks[0]) == "in its own words"
     assert told.positions().tolist() == [[3]]
     assert told.goal_positions(tasks).tolist() == [[6]]

@@ -16,10 +16,11 @@ from maml_envs import InputError
 from maml_envs.navigation import Navigation
 from maml_rl import meta_train
 from maml_rl.config.rl import Evaluation
-from maml_rl.evaluate import load_learner, settings
+from maml_rl.config.toml import with_evaluation
+from maml_rl.evaluate import load_learner
 from maml_rl.pictures.panels import FONT, Panel, draw_frame, draw_panel, limits_of, plane, shortened, strip, ticks
 from maml_rl.pictures.style import BLUE, ORANGE
-from maml_rl.results.film import Scene, _panels, adapt, check, film, play
+from maml_rl.rl.film import Scene, _panels, adapt, check, film, play
 from maml_rl.rl.held_out import explore_held_out
 
 
@@ -42,8 +43,8 @@ def cheetah(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scene_of(run: Path, tasks: int = 2, steps: int = 2, episodes: int = 10) -> Scene:
     learner, theta = load_learner(run)
-    chosen = settings(learner.config, "test", tasks=tasks, steps=steps, episodes=episodes).evaluation
-    return adapt(learner, learner.envs[0], theta, chosen, "in")
+    chosen = with_evaluation(learner.config, "test", tasks=tasks, steps=steps, episodes=episodes).evaluation
+    return adapt(learner, learner.env, theta, chosen, "in")
 
 
 def test_a_map_of_navigation(navigation: Path, tmp_path: Path) -> None:
@@ -70,11 +71,20 @@ def test_returns_are_those_that_evaluation_adapts_on(navigation: Path) -> None:
     scene = scene_of(navigation)
     *_, end = play(scene)
     learner, theta = load_learner(navigation)
-    exploration, _, _ = explore_held_out(learner, theta, 2, 10, 2, "in")
-    assert torch.allclose(end.returns[::3], exploration.trajectories[0].returns(), atol=1e-5)
+    _, exploration, _ = explore_held_out(learner, theta, 2, 10, 2, "in")
+    assert torch.allclose(end.returns[::3], exploration.outcomes[0].returns, atol=1e-5)
     assert not torch.allclose(end.returns[1::3], end.returns[::3], atol=1e-2)
     value = _panels(scene, end, None)[3].value  # the second task before adaptation
-    assert value == f"mean return {float(exploration.trajectories[0].returns()[1].mean()):.1f}"
+    assert value == f"mean return {float(exploration.outcomes[0].returns[1].mean()):.1f}"
+
+
+def test_a_film_of_an_oracle_is_of_a_policy_that_observes_the_task(tmp_path: Path) -> None:
+    run = meta_train(tiny(method="oracle", iterations=1), tmp_path / "run", quiet=True)
+    *_, end = play(scene_of(run, steps=1))
+    learner, theta = load_learner(run)
+    _, exploration, _ = explore_held_out(learner, theta, 2, 10, 1, "in")
+    assert exploration.batches[0].observations.shape[-1] == 4
+    assert torch.allclose(end.returns[::2], exploration.outcomes[0].returns, atol=1e-5)
 
 
 def test_panels_of_a_task_differ_by_adaptation_alone(navigation: Path) -> None:

@@ -109,4 +109,4 @@ def test_leaving_it_closes_the_environments(tmp_path: Path, monkeypatch: pytest.
     with maml_rl.load(run) as agent:
         assert np.isfinite(agent.adapt([0.5])([1.0])).all()
         assert closed == []
-    assert closed == list(agent.learner.envs)
+    assert closed == list(agent.learner.sampler.envs)

@@ -3,18 +3,19 @@
 import itertools
 from pathlib import Path
 
+import alone
 import pytest
 import torch
 from tiny import rows, tiny
 
 from maml_rl import meta_train
-from maml_rl.core.streams import Purpose
-from maml_rl.core.tree import Params
-from maml_rl.rl.diagnostics import compare_gradients
+from maml_rl.core.tree import Params, of_one_seed
+from maml_rl.rl import diagnostics
 from maml_rl.rl.explore import Exploration
 from maml_rl.rl.learner import Learner, build
 from maml_rl.rl.losses import ESTIMATORS
-from maml_rl.rl.method import meta_iteration
+from maml_rl.rl.method import meta_objective
+from maml_rl.rl.outer import Metrics
 
 NAMES = {*(f"cosine/{name}" for name in ESTIMATORS), "cosine/first_order", "gradient/relative_variance"}
 
@@ -23,9 +24,11 @@ def explored(iteration: int = 0, **changes: object) -> tuple[Learner, Params, Ex
     """In float64: the Learner's own policy, from its initial parameters."""
     learner = build(tiny(**changes))
     theta = {name: value.double() for name, value in learner.initial_params().items()}
-    config, key = learner.config, learner.key(Purpose.TRAINING, iteration)
-    tasks = learner.training_tasks(iteration)
-    return learner, theta, learner.explore(theta, tasks, config.episodes, key, [1.0] * config.trained_steps)
+    return learner, theta, alone.explore_training(learner, theta, iteration)
+
+
+def compare_gradients(learner: Learner, theta: Params, exploration: Exploration) -> Metrics:
+    return alone.first(diagnostics.compare_gradients(meta_objective(learner, exploration), of_one_seed(theta)))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -78,7 +81,7 @@ def test_the_relative_variance_by_hand() -> None:
                     type(batch.behaviour)(*(field[:, [first, first + 2]] for field in batch.behaviour)),
                 )
             )
-        _, gradient = learner.objective(exploration._replace(batches=batches)).gradient(theta)
+        _, gradient = alone.gradient(meta_objective(learner, exploration._replace(batches=batches)), theta)
         halves.append(torch.cat([gradient[name].flatten() for name in theta]))
     a, b = halves
     expected = float((a - b).norm() ** 2 / (a + b).norm() ** 2)
@@ -122,7 +125,7 @@ def test_it_is_logged_every_n_iterations_and_trains_the_same(tmp_path: Path) -> 
 
 def test_training_compares_them_where_the_step_begins() -> None:
     learner, theta, exploration = explored(compare_gradients=1, outer={"name": "adam", "lr": 0.3}, inner={"lr": 1.0})
-    ((moved, _, row),) = meta_iteration([learner], [(theta, {})], 0)
+    ((moved, _, row),) = alone.meta_iteration([learner], [(theta, {})], 0)
     for name, value in compare_gradients(learner, theta, exploration).items():
         assert row[name] == pytest.approx(float(value), rel=1e-4, abs=1e-6)
     assert not torch.equal(moved["0.weight"], theta["0.weight"])

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
+from alone import fisher_product, flatten, stack, unflatten
 from torch import Tensor
 
-from maml_rl.core.adapt import Rates, adapt
-from maml_rl.core.task_axis import stack
-from maml_rl.core.tree import Params, Rate, flatten, map_tensors, unflatten
-from maml_rl.rl.data import Batch, every
-from maml_rl.rl.fisher import fisher_vector_product
+from maml_rl.core.adapt import InnerLoop, Rates, adapt
+from maml_rl.core.tree import Params, Rate, map_tensors
+from maml_rl.rl.data import Batch, thin
 from maml_rl.rl.losses import ESTIMATORS, inner_loss, surrogate
 from maml_rl.rl.policies import CategoricalPolicy, GaussianPolicy, Policy
 from synthetic import POLICY, random_batch, random_params
@@ -27,91 +26,89 @@ def sampled(policy: Policy, params: Params, seed: int) -> Batch:
     return batch._replace(actions=actions, behaviour=behaviour)
 
 
+def inner_loop(estimator: str, rates: Rates, first_order: bool = False, policy: Policy = POLICY) -> InnerLoop[Batch]:
+    return InnerLoop(inner_loss(policy, estimator), rates, first_order)
+
+
 def problem(
-    estimator: str,
-    steps: int,
-    lr: Rate,
-    first_order: bool,
-    policy: Policy = POLICY,
-    rates: Rates | None = None,
+    inner: InnerLoop[Batch], steps: int, policy: Policy = POLICY
 ) -> tuple[Params, list[Params], list[Batch], object]:
-    """Theta, the chain of adapted parameters, data that they sampled, and mean KL(old || new) of theta.
+    """Theta, the parameters before each inner step and after, data that they sampled, and mean KL(old || new) of theta.
 
-    With ``rates``, theta is of random parameters and random learned rates, and ``lr`` goes unused.
+    Learned rates are random.
     """
-    loss, theta = inner_loss(policy, estimator), random_params(0, policy)
-
-    def split(theta: Params) -> tuple[Params, Rate]:
-        return (theta, lr) if rates is None else rates.split(theta)
-
-    if rates is not None:
-        generator = torch.Generator().manual_seed(8)
-        theta = {
-            name: value + 0.2 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
-            for name, value in rates.init(theta).items()
-        }
-    start, rate = split(theta)
-    chain, batches = [stack(start, TASKS)], []
+    generator = torch.Generator().manual_seed(8)
+    theta = {
+        name: value + 0.2 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        for name, value in inner.rates.init(random_params(0, policy)).items()
+    }
+    start, rate = inner.rates.split(theta)
+    params_by_step, batches = [stack(start, TASKS)], []
     for k in range(steps + 1):
-        batches.append(sampled(policy, chain[-1], seed=10 + k))
+        batches.append(sampled(policy, params_by_step[-1], seed=10 + k))
         if k < steps:
             moved = [
-                adapt(loss, *map_tensors(lambda x, i=i: x[i], (chain[-1], batches[-1:])), rate) for i in range(TASKS)
+                adapt(inner.loss, *map_tensors(lambda x, i=i: x[i], (params_by_step[-1], batches[-1:])), rate)
+                for i in range(TASKS)
             ]
-            chain.append({n: torch.stack([m[n] for m in moved]).detach() for n in start})
+            params_by_step.append({n: torch.stack([m[n] for m in moved]).detach() for n in start})
 
     def kl(vector: Tensor) -> Tensor:
-        (start, rate), total = split(unflatten(vector, theta)), torch.zeros((), dtype=torch.float64)
+        (start, rate), total = inner.rates.split(unflatten(vector, theta)), torch.zeros((), dtype=torch.float64)
         for i in range(TASKS):
             *pre, post = map_tensors(lambda x, i=i: x[i], batches)
-            total = total + surrogate(policy, adapt(loss, start, pre, rate, first_order), post)[1]
+            total = total + surrogate(policy, adapt(inner.loss, start, pre, rate, inner.first_order), post)[1]
         return total / TASKS
 
-    return theta, chain, batches, kl
+    return theta, params_by_step, batches, kl
 
 
-def tree_rate() -> Params:
-    generator = torch.Generator().manual_seed(5)
-    return {
-        name: 0.3 * torch.rand(value.shape, generator=generator, dtype=torch.float64)
-        for name, value in random_params(0).items()
-    }
+class GivenRates(Rates):
+    """A rate for every number, which is not learned."""
+
+    def split(self, theta: Params) -> tuple[Params, Rate]:
+        generator = torch.Generator().manual_seed(5)
+        rates = {
+            name: 0.3 * torch.rand(value.shape, generator=generator, dtype=torch.float64)
+            for name, value in random_params(0).items()
+        }
+        return theta, {name: rates[name].expand_as(value) for name, value in theta.items()}
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
 @pytest.mark.parametrize("kind", ["number", "tree"])
 def test_equals_the_hessian_of_the_kl(estimator: str, steps: int, kind: str) -> None:
-    lr: Rate = 0.2 if kind == "number" else tree_rate()
-    theta, chain, batches, kl = problem(estimator, steps, lr, first_order=False)
-    product = fisher_vector_product(POLICY, inner_loss(POLICY, estimator), chain, batches, lr, first_order=False)
+    inner = inner_loop(estimator, Rates(0.2) if kind == "number" else GivenRates(0.0))
+    theta, params_by_step, batches, kl = problem(inner, steps)
+    product = fisher_product(POLICY, inner, theta, batches, params_by_step)
     vector = torch.randn(flatten(theta).numel(), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     _, expected = torch.autograd.functional.vhp(kl, flatten(theta), vector)
     torch.testing.assert_close(flatten(product(unflatten(vector, theta))), expected, atol=1e-12, rtol=1e-10)
 
 
 def test_gradient_of_the_kl_is_zero_at_the_start() -> None:
-    theta, _, _, kl = problem("lvc", 1, 0.2, first_order=False)
+    theta, _, _, kl = problem(inner_loop("lvc", Rates(0.2)), 1)
     gradient = torch.autograd.functional.jacobian(kl, flatten(theta))
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
 
 
 def test_first_order_takes_the_identity() -> None:
-    theta, chain, batches, kl = problem("log_prob", 2, 0.2, first_order=True)
-    product = fisher_vector_product(POLICY, inner_loss(POLICY, "log_prob"), chain, batches, 0.2, first_order=True)
+    inner = inner_loop("log_prob", Rates(0.2), first_order=True)
+    theta, params_by_step, batches, kl = problem(inner, 2)
+    product = fisher_product(POLICY, inner, theta, batches, params_by_step)
     vector = torch.randn(flatten(theta).numel(), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     _, expected = torch.autograd.functional.vhp(kl, flatten(theta), vector)
     torch.testing.assert_close(flatten(product(unflatten(vector, theta))), expected, atol=1e-12, rtol=1e-10)
 
 
-@pytest.mark.parametrize("wrong", ["estimator", "lr", "first_order", "chain"])
+@pytest.mark.parametrize("wrong", ["estimator", "lr", "first_order", "params_by_step"])
 def test_a_wrong_ingredient_shows(wrong: str) -> None:
-    theta, chain, batches, kl = problem("lvc", 1, 0.2, first_order=False)
-    loss = inner_loss(POLICY, "log_prob" if wrong == "estimator" else "lvc")
-    points = [chain[0], chain[0]] if wrong == "chain" else chain
-    product = fisher_vector_product(
-        POLICY, loss, points, batches, 0.1 if wrong == "lr" else 0.2, first_order=wrong == "first_order"
-    )
+    theta, params_by_step, batches, kl = problem(inner_loop("lvc", Rates(0.2)), 1)
+    rates, estimator = Rates(0.1 if wrong == "lr" else 0.2), "log_prob" if wrong == "estimator" else "lvc"
+    points = [params_by_step[0]] * 2 if wrong == "params_by_step" else params_by_step
+    inner = inner_loop(estimator, rates, first_order=wrong == "first_order")
+    product = fisher_product(POLICY, inner, theta, batches, points)
     vector = torch.ones(flatten(theta).numel(), dtype=torch.float64)
     _, expected = torch.autograd.functional.vhp(kl, flatten(theta), vector)
     assert (flatten(product(unflatten(vector, theta))) - expected).norm() > 1e-3 * expected.norm()
@@ -136,10 +133,9 @@ def test_equals_the_hessian_of_the_kl_whatever_is_learned_and_adapts(
     kind: str, first_order: bool, steps: int, estimator: str
 ) -> None:
     policy, rates = LEARNED[kind]
-    theta, chain, batches, kl = problem(estimator, steps, 0.0, first_order, policy, rates)
-    product = fisher_vector_product(
-        policy, inner_loss(policy, estimator), chain, batches, rates.split(theta)[1], first_order
-    )
+    inner = inner_loop(estimator, rates, first_order, policy)
+    theta, params_by_step, batches, kl = problem(inner, steps, policy)
+    product = fisher_product(policy, inner, theta, batches, params_by_step)
     vector = torch.randn(flatten(theta).numel(), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     _, expected = torch.autograd.functional.vhp(kl, flatten(theta), vector)
     found = product(unflatten(vector, theta))
@@ -151,11 +147,10 @@ def test_equals_the_hessian_of_the_kl_whatever_is_learned_and_adapts(
 @pytest.mark.parametrize("wrong", ["first_order", "rate", "no columns of the rate", "no rows of the rate"])
 def test_a_wrong_ingredient_shows_with_learned_rates(wrong: str, first_order: bool) -> None:
     policy, rates = LEARNED["every rate"]
-    theta, chain, batches, kl = problem("lvc", 2, 0.0, first_order, policy, rates)
-    lr = 0.2 if wrong == "rate" else rates.split(theta)[1]
-    product = fisher_vector_product(
-        policy, inner_loss(policy, "lvc"), chain, batches, lr, first_order != (wrong == "first_order")
-    )
+    theta, params_by_step, batches, kl = problem(inner_loop("lvc", rates, first_order, policy), 2, policy)
+    fixed = Rates(0.2) if wrong == "rate" else rates
+    inner = inner_loop("lvc", fixed, first_order != (wrong == "first_order"), policy)
+    product = fisher_product(policy, inner, theta, batches, params_by_step)
     vector = unflatten(torch.ones(flatten(theta).numel(), dtype=torch.float64), theta)
     _, expected = torch.autograd.functional.vhp(kl, flatten(theta), flatten(vector))
 
@@ -169,18 +164,18 @@ def test_a_wrong_ingredient_shows_with_learned_rates(wrong: str, first_order: bo
     assert bool(differs) == (wrong != "rate" or not first_order)  # at first order J has no factor of the rate
 
 
-def test_every_keeps_the_steps_it_says_and_their_weights_sum_to_one() -> None:
+def test_thinning_keeps_the_steps_it_says_and_their_weights_sum_to_one() -> None:
     batch = random_batch(stack(random_params(0), 2), 2, seed=1, steps=11)
-    thin = every(batch, 5)
-    assert torch.equal(thin.observations, batch.observations[:, :, [0, 5, 10]])
-    assert torch.equal(thin.behaviour.mean, batch.behaviour.mean[:, :, [0, 5, 10]])
-    torch.testing.assert_close(thin.weights.sum((1, 2)), torch.ones(2, dtype=torch.float64))
-    assert torch.equal(thin.weights > 0, batch.weights[:, :, ::5] > 0)
-    assert every(batch, 1) is batch
+    kept = thin(batch, 5)
+    assert torch.equal(kept.observations, batch.observations[:, :, [0, 5, 10]])
+    assert torch.equal(kept.behaviour.mean, batch.behaviour.mean[:, :, [0, 5, 10]])
+    torch.testing.assert_close(kept.weights.sum((1, 2)), torch.ones(2, dtype=torch.float64))
+    assert torch.equal(kept.weights > 0, batch.weights[:, :, ::5] > 0)
+    assert thin(batch, 1) is batch
 
 
 def test_thinning_by_episodes_keeps_whole_episodes() -> None:
     batch = random_batch(stack(random_params(0), 2), 2, seed=1, episodes=7)
-    thin = every(batch, 3, whole_episodes=True)
-    assert torch.equal(thin.actions, batch.actions[:, [0, 3, 6]])
-    torch.testing.assert_close(thin.weights.sum((1, 2)), torch.ones(2, dtype=torch.float64))
+    kept = thin(batch, 3, whole_episodes=True)
+    assert torch.equal(kept.actions, batch.actions[:, [0, 3, 6]])
+    torch.testing.assert_close(kept.weights.sum((1, 2)), torch.ones(2, dtype=torch.float64))

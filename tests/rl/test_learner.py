@@ -4,13 +4,18 @@ import itertools
 
 import pytest
 import torch
+from alone import explore_tasks, explore_training, stack
 from tiny import tiny
 
 from maml_envs import InputError
 from maml_rl.core.streams import Purpose
-from maml_rl.core.task_axis import stack
+from maml_rl.core.task_axis import TaskAxis
 from maml_rl.machine.device import choose_device
+from maml_rl.rl.explore import sample_at
+from maml_rl.rl.held_out import draw_for
 from maml_rl.rl.learner import Learner, build
+from maml_rl.rl.method import meta_objective
+from maml_rl.train import _learner
 
 
 @pytest.fixture
@@ -37,33 +42,37 @@ def test_the_initial_parameters_follow_from_the_seed_alone(learner: Learner) -> 
 
 
 def test_an_episode_does_not_depend_on_which_others_are_sampled(learner: Learner) -> None:
-    theta, tasks, key = learner.initial_params(), learner.training_tasks(0), learner.key(Purpose.TRAINING)
-    whole = learner.sample(stack(theta, 3), tasks, 4, key)
-    part = learner.sample(stack(theta, 2), tasks[:2], 3, key)
+    theta, tasks = learner.initial_params(), learner.training_tasks(0)
+    keys = [learner.key(Purpose.TRAINING, iteration).unsqueeze(0) for iteration in (0, 1)]
+    whole = learner.sampler.sample(stack(theta, 3), tasks, 4, keys[0], TaskAxis(3))
+    part = learner.sampler.sample(stack(theta, 2), tasks[:2], 3, keys[0], TaskAxis(2))
     assert torch.allclose(part.actions, whole.actions[:2, :3], atol=1e-6)
     assert torch.allclose(part.rewards, whole.rewards[:2, :3], atol=1e-6)
     noise = (whole.actions - whole.behaviour.mean) / whole.behaviour.std()
     assert len(noise.flatten().unique()) == noise.numel()  # no number is used twice
-    other = learner.sample(stack(theta, 3), tasks, 4, learner.key(Purpose.TRAINING, 1))
+    other = learner.sampler.sample(stack(theta, 3), tasks, 4, keys[1], TaskAxis(3))
     assert not torch.isclose(whole.actions, other.actions).any()
 
 
 def test_steps_of_one_exploration_have_fresh_episodes(learner: Learner) -> None:
-    tasks, key = learner.training_tasks(0), learner.key(Purpose.TRAINING)
-    exploration = learner.explore(learner.initial_params(), tasks, 4, key, [1e-9, 1e-9])
-    noise = torch.stack([(t.actions - t.behaviour.mean) / t.behaviour.std() for t in exploration.trajectories])
+    tasks = learner.training_tasks(0)
+    exploration = explore_tasks(learner, learner.initial_params(), tasks, 4, [1e-9, 1e-9])
+    draw = draw_for(learner, tasks, 4, Purpose.TRAINING)
+    sampled = [sample_at(learner, params, draw, k) for k, params in enumerate(exploration.params_by_step)]
+    assert all(torch.equal(t.returns(), o.returns) for t, o in zip(sampled, exploration.outcomes, strict=True))
+    noise = torch.stack([(t.actions - t.behaviour.mean) / t.behaviour.std() for t in sampled])
     assert noise.shape == (3, 3, 4, 5, 2)
     assert not torch.isclose(noise[0], noise[1], atol=1e-4).all(-1).any()
     assert not torch.isclose(noise[1], noise[2], atol=1e-4).all(-1).any()
 
 
 def test_the_configuration_reaches_what_it_names() -> None:
-    learner = build(tiny(threads=2, horizon=7, policy={"hidden": [3, 4], "init_std": 0.5, "activation": "relu"}))
+    learner = _learner(tiny(threads=2, horizon=7, policy={"hidden": [3, 4], "init_std": 0.5, "activation": "relu"}))
     assert torch.get_num_threads() == 2
-    assert learner.envs[0].horizon == 7
+    assert learner.env.horizon == 7
     assert (learner.policy.hidden, learner.policy.activation) == ((3, 4), "relu")
     assert learner.initial_params()["log_std"].exp().tolist() == pytest.approx([0.5, 0.5])
-    build(tiny())
+    _learner(tiny())
     assert torch.get_num_threads() == 1
 
 
@@ -83,10 +92,10 @@ def test_devices() -> None:
 
 def test_the_e_maml_credit_is_the_standardised_return_after_adaptation() -> None:
     learner = build(tiny(tasks=4, episodes=3, outer={"exploration": 0.7}))
-    exploration = learner.explore_training(learner.initial_params(), 0)
-    reached = exploration.trajectories[-1].returns().mean(-1).double()
+    exploration = explore_training(learner, learner.initial_params(), 0)
+    reached = exploration.outcomes[-1].returns.mean(-1).double()
     expected = 0.7 * (reached - reached.mean()) / reached.std(correction=0)
-    credit = learner.objective(exploration).credit
+    credit = meta_objective(learner, exploration).credit
     torch.testing.assert_close(credit.double(), expected, rtol=1e-4, atol=1e-5)
-    before = exploration.trajectories[0].returns().mean(-1)
-    assert not torch.allclose(before, exploration.trajectories[-1].returns().mean(-1))
+    before = exploration.outcomes[0].returns.mean(-1)
+    assert not torch.allclose(before, exploration.outcomes[-1].returns.mean(-1))

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
+from alone import flatten, stack, unflatten
 from torch import Tensor
 
-from maml_rl.core.task_axis import stack
-from maml_rl.core.tree import Params, flatten, unflatten
+from maml_rl.core.tree import Params
 from maml_rl.rl.data import Batch
 from maml_rl.rl.distributions import Categorical
-from maml_rl.rl.losses import ESTIMATORS, before_step, inner_loss, surrogate
+from maml_rl.rl.losses import ESTIMATORS, drift, inner_loss, surrogate
 from maml_rl.rl.policies import CategoricalPolicy
 from synthetic import POLICY, random_batch, random_params, task
 
@@ -18,8 +18,8 @@ PARAMS = random_params(0)
 BATCH = task(random_batch(stack(PARAMS, 1), 1, seed=3), 0)
 
 
-def as_function(estimator: str, batch: Batch = BATCH, recorded: bool = False):
-    loss = inner_loss(POLICY, estimator, recorded)
+def as_function(estimator: str, batch: Batch = BATCH, importance_weighted: bool = False):
+    loss = inner_loss(POLICY, estimator, importance_weighted)
     return lambda vector: loss(unflatten(vector, PARAMS), batch)
 
 
@@ -130,18 +130,18 @@ def tosses(advantages: tuple[float, float]) -> Batch:
 def test_where_the_data_was_sampled_both_references_have_the_same_derivatives(estimator: str) -> None:
     at = flatten(PARAMS)
     for order in (torch.autograd.functional.jacobian, torch.autograd.functional.hessian):
-        one, two = (order(as_function(estimator, recorded=recorded), at) for recorded in (False, True))
+        one, two = (order(as_function(estimator, importance_weighted=weighted), at) for weighted in (False, True))
         torch.testing.assert_close(one, two)
     elsewhere = at + 0.1
     one, two = (
-        torch.autograd.functional.jacobian(as_function(estimator, recorded=recorded), elsewhere)
-        for recorded in (False, True)
+        torch.autograd.functional.jacobian(as_function(estimator, importance_weighted=weighted), elsewhere)
+        for weighted in (False, True)
     )
     assert torch.allclose(one, two, rtol=1e-3) == (estimator == "log_prob")
 
 
 @pytest.mark.parametrize(
-    ("estimator", "recorded", "value"),
+    ("estimator", "importance_weighted", "value"),
     [
         # ratios 3/2 and 1/2, advantages 2 and -4, weights 1/2
         ("log_prob", False, -math.log(0.75) + 2 * math.log(0.25)),
@@ -152,12 +152,12 @@ def test_where_the_data_was_sampled_both_references_have_the_same_derivatives(es
         ("dice", True, -2.0),  # boxes 1, 3/2, 3/4: -(1/2 * 2 + -3/4 * -4) / 2
     ],
 )
-def test_away_from_where_the_data_was_sampled(estimator: str, recorded: bool, value: float) -> None:
-    loss = inner_loss(COIN, estimator, recorded)(coin(0.75), tosses((2.0, -4.0)))
+def test_away_from_where_the_data_was_sampled(estimator: str, importance_weighted: bool, value: float) -> None:
+    loss = inner_loss(COIN, estimator, importance_weighted)(coin(0.75), tosses((2.0, -4.0)))
     assert float(loss) == pytest.approx(value)
 
 
-def test_a_recorded_lvc_is_an_importance_weighted_policy_gradient() -> None:
+def test_an_importance_weighted_lvc_has_the_weighted_policy_gradient() -> None:
     """The gradient of r A in the logits is r A (one-hot - p): p = (3/4, 1/4), r = (3/2, 1/2), A = (2, -4)."""
     gradient = torch.func.grad(inner_loss(COIN, "lvc", True))(coin(0.75), tosses((2.0, -4.0)))["0.bias"]
     expected = -(3 * torch.tensor([0.25, -0.25]) - 2 * torch.tensor([-0.75, 0.75])) / 2
@@ -188,11 +188,11 @@ def test_a_clipped_surrogate_takes_the_lower_gain(
     assert gradient.tolist() == pytest.approx([slope / 2, -slope / 2])
 
 
-def test_before_step_has_the_mean_ratio_and_the_mean_score_of_the_data() -> None:
-    ratio, kl = before_step(COIN, coin(0.75), tosses((0.0, 0.0)))
+def test_drift_has_the_mean_ratio_and_the_mean_score_of_the_data() -> None:
+    ratio, kl = drift(COIN, coin(0.75), tosses((0.0, 0.0)))
     assert float(ratio) == pytest.approx((1.5 + 0.5) / 2)
     assert float(kl) == pytest.approx(math.log(4 / 3) / 2)  # of (1/2, 1/2) to (3/4, 1/4)
-    ratio, kl = before_step(POLICY, PARAMS, BATCH)
+    ratio, kl = drift(POLICY, PARAMS, BATCH)
     assert (float(ratio), float(kl)) == pytest.approx((1, 0), abs=1e-12)
-    gradient = torch.func.grad(lambda params: before_step(POLICY, params, BATCH)[0])(PARAMS)
+    gradient = torch.func.grad(lambda params: drift(POLICY, params, BATCH)[0])(PARAMS)
     torch.testing.assert_close(flatten(gradient), score()[BATCH.weights > 0].mean(0))

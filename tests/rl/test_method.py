@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from alone import explore_training
 from probes import Target
 from tiny import files, rows, same_checkpoint, tiny
 
@@ -18,9 +19,9 @@ from maml_rl.config.toml import load
 from maml_rl.evaluate import load_learner
 from maml_rl.rl.held_out import RATE_FACTORS, explore_held_out, tune
 from maml_rl.rl.learner import build
+from maml_rl.rl.method import MetaRL
 from maml_rl.runs import checkpoint
 from maml_rl.runs.folder import read_config
-from maml_rl.train import MetaRL
 
 BASELINES = ("pretrained", "oracle", "random")
 TRAINED = ("pretrained", "oracle")
@@ -39,18 +40,21 @@ def test_every_method_takes_as_many_environment_steps(method: str, steps: int, t
 
 def test_the_score_of_a_baseline_is_its_one_return() -> None:
     row = {"return/0": 3.04}
-    assert MetaRL([build(tiny(method="pretrained", inner={"steps": 2}))]).progress(row) == (3.04, "return 3.0")
+    method = MetaRL([build(tiny(method="pretrained", inner={"steps": 2}))])
+    assert (method.score(row), method.message(row)) == (3.04, "return 3.0")
     row |= {"return/1": 4.0, "return/2": 5.0}
-    assert MetaRL([build(tiny(inner={"steps": 2}))]).progress(row) == (5.0, "return 3.0 -> 5.0")
+    method = MetaRL([build(tiny(inner={"steps": 2}))])
+    assert (method.score(row), method.message(row)) == (5.0, "return 3.0 -> 5.0")
 
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_baseline_samples_once(method: str) -> None:
     learner = build(tiny(method=method, inner={"steps": 3}))
     theta = learner.initial_params()
-    found = learner.explore_training(theta, 0)
-    (trajectory,), (params,) = found.trajectories, found.chain
-    assert trajectory.rewards.shape == (2, 2 * 4, 5)  # tasks, episodes of four rollouts, steps
+    found = explore_training(learner, theta, 0)
+    (batch,), (outcome,), (params,) = found.batches, found.outcomes, found.params_by_step
+    assert batch.advantages.shape == (2, 2 * 4, 5)  # tasks, episodes of four rollouts, steps
+    assert outcome.returns.shape == (2, 2 * 4)
     assert all(torch.equal(params[name], torch.stack([theta[name]] * 2)) for name in theta)
 
 
@@ -231,7 +235,7 @@ class Recorded(Target):
 def test_no_episode_that_counts_was_tuned_on() -> None:
     """Though the tasks of this environment are the same, held out or not."""
     learner = build(tiny(env="test_method:Recorded", horizon=1))
-    (env,), theta = learner.envs, learner.initial_params()
+    (env,), theta = learner.sampler.envs, learner.initial_params()
     assert isinstance(env, Recorded)
     env.seeds = []
     tune(learner, theta, tasks=2, episodes=3)

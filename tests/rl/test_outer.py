@@ -1,44 +1,44 @@
 """Adam's and the trust-region step on a real meta-objective."""
 
+import dataclasses
 import math
 
+import alone
 import pytest
 import torch
+from alone import adapt_stacked, flatten, meta_iteration, outer_step, stack, unflatten
 from tiny import tiny
 
 from maml_rl.config.rl import Outer
 from maml_rl.core.adam import adam_step
-from maml_rl.core.adapt import Rates
-from maml_rl.core.task_axis import stack
-from maml_rl.core.tree import Params, flatten, unflatten
-from maml_rl.rl.explore import Exploration, adapt_stacked
-from maml_rl.rl.fisher import fisher_vector_product
+from maml_rl.core.adapt import InnerLoop, Rates
+from maml_rl.core.task_axis import TaskAxis
+from maml_rl.core.tree import Params, of_one_seed
 from maml_rl.rl.learner import build
 from maml_rl.rl.losses import ESTIMATORS, inner_loss
-from maml_rl.rl.method import meta_iteration
 from maml_rl.rl.objective import MetaObjective, Terms
-from maml_rl.rl.outer import OUTER, adam, trpo
+from maml_rl.rl.outer import OUTER, trpo
 from synthetic import POLICY, numbers, random_batch, random_params
 
 TASKS = 3
 
 
-def problem(estimator: str = "log_prob", steps: int = 1) -> tuple[Params, Exploration, MetaObjective]:
+def problem(estimator: str = "log_prob", steps: int = 1) -> tuple[Params, MetaObjective]:
     loss, theta = inner_loss(POLICY, estimator), random_params(0)
-    chain, batches = [stack(theta, TASKS)], []
+    params_by_step, batches = [stack(theta, TASKS)], []
     for k in range(steps + 1):
-        batches.append(random_batch(chain[-1], TASKS, seed=30 + k, episodes=20, steps=10))
+        batches.append(random_batch(params_by_step[-1], TASKS, seed=30 + k, episodes=20, steps=10))
         if k < steps:
-            chain.append(adapt_stacked(loss, chain[-1], [batches[-1]], 0.1))
-    return theta, Exploration(chain, [], batches, 0.0), MetaObjective(POLICY, loss, batches, Rates(0.1), False)
+            params_by_step.append(adapt_stacked(loss, params_by_step[-1], [batches[-1]], 0.1))
+    return theta, MetaObjective(POLICY, InnerLoop(loss, Rates(0.1)), TaskAxis(TASKS), batches, params_by_step)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
 def test_an_accepted_step_improves_within_the_trust_region(estimator: str, steps: int) -> None:
-    theta, exploration, objective = problem(estimator, steps)
-    moved, _, log = trpo(theta, {}, exploration, objective, Outer(fisher_subsample=1))
-    before, after = numbers(objective.values(theta)), numbers(objective.values(moved))
+    theta, objective = problem(estimator, steps)
+    moved, _, log = outer_step("trpo", theta, {}, objective, Outer(fisher_subsample=1))
+    before, after = numbers(alone.values(objective, theta)), numbers(alone.values(objective, moved))
     assert log["linesearch/accepted"] == 1
     assert after[0] > before[0]
     assert 0 < after[1] <= 0.01
@@ -48,15 +48,15 @@ def test_an_accepted_step_improves_within_the_trust_region(estimator: str, steps
 
 def test_the_step_solves_the_linear_quadratic_problem() -> None:
     """With a tiny trust region the first try is s = sqrt(2 max_kl / g'H^-1 g) H^-1 g, and its KL is max_kl."""
-    theta, exploration, objective = problem()
+    theta, objective = problem()
     n = flatten(theta).numel()
     settings = Outer(max_kl=1e-9, cg_iterations=3 * n, damping=1e-3, fisher_subsample=1)
-    moved, _, log = trpo(theta, {}, exploration, objective, settings)
-    product = fisher_vector_product(POLICY, objective.loss, exploration.chain, exploration.batches, 0.1, False)
+    moved, _, log = outer_step("trpo", theta, {}, objective, settings)
+    product = alone.fisher_product(POLICY, objective.inner, theta, objective.batches, objective.params_by_step)
     eye = torch.eye(n, dtype=torch.float64)
     hessian = torch.stack([flatten(product(unflatten(row, theta))) for row in eye]) + 1e-3 * eye
     torch.testing.assert_close(hessian, hessian.mT)
-    gradient = flatten(objective.gradient(theta)[1])
+    gradient = flatten(alone.gradient(objective, theta)[1])
     solution = torch.linalg.solve(hessian, gradient)
     step = (2e-9 / gradient.dot(solution)).sqrt() * solution
     torch.testing.assert_close(flatten(moved) - flatten(theta), step, rtol=1e-4, atol=1e-9)
@@ -67,33 +67,34 @@ def test_the_step_solves_the_linear_quadratic_problem() -> None:
 class Hopeless(MetaObjective):
     """Refuses every point of the line search."""
 
-    def values(self, theta: Params, wanted: torch.Tensor | None = None) -> Terms:
-        return Terms(torch.tensor(math.nan), torch.zeros(()), torch.zeros(()))
+    def values(self, theta: Params) -> Terms:
+        return Terms(torch.tensor([math.nan]), torch.zeros(1), torch.zeros(1))
 
 
 def test_a_refused_step_returns_the_given_parameters() -> None:
-    theta, exploration, objective = problem()
+    theta, objective = problem()
     before = {name: value.clone() for name, value in theta.items()}
-    refusing = Hopeless(POLICY, objective.loss, objective.batches, Rates(0.1), False)
-    moved, _, log = trpo(theta, {}, exploration, refusing, Outer())
-    assert moved is theta
+    given = of_one_seed(theta)
+    refusing = Hopeless(POLICY, objective.inner, objective.axis, objective.batches, objective.params_by_step)
+    moved, _, log = trpo(given, {}, refusing, Outer())
+    assert moved is given
     assert all(torch.equal(theta[name], before[name]) for name in theta)
     assert (log["linesearch/accepted"], log["linesearch/backtracks"]) == (0, 15)
     assert (log["kl/outer"], log["objective/gain"]) == (0, 0)
 
 
 def test_a_gradient_that_is_not_finite_is_named() -> None:
-    theta, exploration, objective = problem()
+    theta, objective = problem()
     broken = objective.batches[1]._replace(advantages=torch.full_like(objective.batches[1].advantages, torch.nan))
-    poisoned = MetaObjective(POLICY, objective.loss, [objective.batches[0], broken], Rates(0.1), False)
+    poisoned = dataclasses.replace(objective, batches=[objective.batches[0], broken])
     with pytest.raises(FloatingPointError, match=r"meta-gradient of task 0 is NaN or infinite in 0\.weight"):
-        trpo(theta, {}, exploration, poisoned, Outer())
+        outer_step("trpo", theta, {}, poisoned, Outer())
 
 
 def test_subsampled_products_use_fewer_steps_and_find_a_similar_direction() -> None:
-    theta, exploration, objective = problem()
+    theta, objective = problem()
     steps = [
-        flatten(trpo(theta, {}, exploration, objective, Outer(fisher_subsample=n))[0]) - flatten(theta) for n in (1, 2)
+        flatten(outer_step("trpo", theta, {}, objective, Outer(fisher_subsample=n))[0]) - flatten(theta) for n in (1, 2)
     ]
     assert not torch.equal(*steps)
     assert torch.cosine_similarity(*steps, dim=0) > 0.5
@@ -108,33 +109,33 @@ def by_hand(
 
 
 def test_adam_is_kingma_and_bas() -> None:
-    theta, exploration, objective = problem()
+    theta, objective = problem()
     at, m, v = flatten(theta), torch.zeros_like(flatten(theta)), torch.zeros_like(flatten(theta))
     params, state = theta, {}
     for t in (1, 2, 3):
-        start, gradient = objective.gradient(unflatten(at, theta))
+        start, gradient = alone.gradient(objective, unflatten(at, theta))
         at, m, v = by_hand(at, flatten(gradient), m, v, t, lr=0.01)
-        params, state, log = adam(params, state, exploration, objective, Outer(name="adam", lr=0.01))
+        params, state, log = outer_step("adam", params, state, objective, Outer(name="adam", lr=0.01))
         torch.testing.assert_close(flatten(params), at, atol=1e-12, rtol=1e-10)
-        value, kl, _ = numbers(objective.values(params))
+        value, kl, _ = numbers(alone.values(objective, params))
         assert log["objective/gain"] == pytest.approx(value - float(start), abs=1e-12)
         assert log["kl/outer"] == pytest.approx(kl, abs=1e-12)
         assert log["grad/norm"] == pytest.approx(float(flatten(gradient).norm()))
         assert value > start
-    first = adam(params, {}, exploration, objective, Outer(name="adam", lr=0.01))[0]
-    carried = adam(params, state, exploration, objective, Outer(name="adam", lr=0.01))[0]
+    first = outer_step("adam", params, {}, objective, Outer(name="adam", lr=0.01))[0]
+    carried = outer_step("adam", params, state, objective, Outer(name="adam", lr=0.01))[0]
     assert not torch.allclose(flatten(first), flatten(carried), rtol=1e-4)  # the state matters
 
 
-@pytest.mark.parametrize("runs", [(), (3,)])
-def test_adam_steps_each_of_several_runs_and_counts_on_the_cpu(runs: tuple[int, ...]) -> None:
-    theta = {"a": torch.ones(*runs, 2), "b": torch.ones(*runs, 1)}
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_adam_steps_each_of_several_seeds_and_counts_on_the_cpu(seeds: int) -> None:
+    theta = {"a": torch.ones(seeds, 2), "b": torch.ones(seeds, 1)}
     gradient = {name: torch.arange(1.0, 1 + value.numel()).reshape(value.shape) for name, value in theta.items()}
     state: Params = {}
     for _ in range(2):
-        theta, state = adam_step(theta, state, gradient, 0.1, maximise=False, runs=runs)
+        theta, state = adam_step(theta, state, gradient, 0.1, maximise=False)
     assert {name: value.shape for name, value in state.items() if name.startswith("step")} == {
-        "step.a": runs, "step.b": runs
+        "step.a": (seeds,), "step.b": (seeds,)
     }  # fmt: skip
     assert all((state[f"step.{name}"] == 2).all() and state[f"step.{name}"].is_cpu for name in theta)
     for value in theta.values():
@@ -142,13 +143,13 @@ def test_adam_steps_each_of_several_runs_and_counts_on_the_cpu(runs: tuple[int, 
 
 
 def test_adam_climbs_a_learned_rate_too() -> None:
-    start, exploration, plain = problem()
+    start, plain = problem()
     rates = Rates(0.1, learned=True)
     theta = rates.init(start)
-    objective = MetaObjective(POLICY, plain.loss, plain.batches, rates)
-    moved, _, _ = adam(theta, {}, exploration, objective, Outer(name="adam", lr=0.01))
+    objective = dataclasses.replace(plain, inner=dataclasses.replace(plain.inner, rates=rates))
+    moved, _, _ = outer_step("adam", theta, {}, objective, Outer(name="adam", lr=0.01))
     assert list(moved) == list(theta)
-    _, gradient = objective.gradient(theta)
+    _, gradient = alone.gradient(objective, theta)
     for name, value in moved.items():  # Adam's first step is lr * sign(gradient), but for its 1e-8
         step = 0.01 * gradient[name] / (gradient[name].abs() + 1e-8)
         torch.testing.assert_close(value - theta[name], step, atol=1e-9, rtol=0)
@@ -156,17 +157,17 @@ def test_adam_climbs_a_learned_rate_too() -> None:
 
 @pytest.mark.parametrize("name", OUTER)
 def test_what_is_given_is_not_changed(name: str) -> None:
-    theta, exploration, objective = problem()
+    theta, objective = problem()
     settings = Outer(name=name, inner_kl_target=0.1 if name == "promp" else None)
-    _, state, _ = OUTER[name](theta, {}, exploration, objective, settings)
+    _, state, _ = outer_step(name, theta, {}, objective, settings)
     copies = [{key: value.clone() for key, value in given.items()} for given in (theta, state)]
-    moved, after, _ = OUTER[name](theta, state, exploration, objective, settings)
+    moved, after, _ = outer_step(name, theta, state, objective, settings)
     for given, copy in zip((theta, state), copies, strict=True):
         assert given.keys() == copy.keys()
         assert all(torch.equal(given[key], copy[key]) for key in copy)
     assert not any(value.requires_grad for value in (*moved.values(), *after.values()))
     assert not torch.equal(flatten(moved), flatten(theta))
-    again, same, _ = OUTER[name](theta, state, exploration, objective, settings)
+    again, same, _ = outer_step(name, theta, state, objective, settings)
     assert all(torch.equal(again[key], moved[key]) for key in moved)
     assert all(torch.equal(same[key], after[key]) for key in after)
 

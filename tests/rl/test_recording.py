@@ -8,24 +8,25 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from alone import meta_iteration
 from op_log import logged
 from probes import Numbered
 from robots import Make
 from tiny import tiny
 from torch import Tensor
 
-from maml_envs import GraphKey, InputError, Step, TaskEnv, ToldTask, random
+from maml_envs import GraphKey, InputError, Step, TaskEnv, random
 from maml_envs.physics.cuda_graph import Recording
 from maml_envs.robots.ant import AntDirection
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from maml_envs.robots.hopper import HopperRandomDynamics
+from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, map_tensors
-from maml_rl.rl import scan
+from maml_rl.rl import episodes
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.learner import build
-from maml_rl.rl.method import meta_iteration
 from maml_rl.rl.policies import GaussianPolicy
-from maml_rl.rl.rollout import rollout
+from maml_rl.rl.rollout import Sampler
 
 EPISODES, STEPS = 3, 6
 
@@ -88,21 +89,26 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
         start(self, *arguments)
 
     monkeypatch.setattr(Recording, "__init__", note)
-    monkeypatch.setattr(scan, "recorder", lambda device: logged)
+    monkeypatch.setattr(episodes, "recorder", lambda device: logged)
     return made
 
 
-def problem(env: TaskEnv, seed: int, tasks: int = 2) -> tuple[GaussianPolicy, Params, Tensor, Tensor, Tensor]:
-    policy = GaussianPolicy(env.observation_space.shape[0], env.action_width, (5,))
-    rows = [policy.init(torch.Generator().manual_seed(seed + k)) for k in range(tasks)]
+def sampler_of(env: TaskEnv, observe_task: bool = False) -> Sampler:
+    observed = env.observation_space.shape[0] + observe_task * env.held_out_tasks(1).numel()
+    return Sampler([env], GaussianPolicy(observed, env.action_width, (5,)), observe_task)
+
+
+def problem(sampler: Sampler, seed: int, tasks: int = 2) -> tuple[Params, Tensor, Tensor, Tensor, TaskAxis]:
+    (env,) = sampler.envs
+    rows = [sampler.policy.init(torch.Generator().manual_seed(seed + k)) for k in range(tasks)]
     params = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     seeds = random.fold_in(torch.arange(tasks).unsqueeze(-1) + 100 * seed, torch.arange(EPISODES))
     noise = random.normal(random.fold_in(seeds, 0), (STEPS, env.action_width)).float()
-    return policy, params, env.sample_tasks(tasks, torch.Generator().manual_seed(seed)), noise, seeds
+    return params, env.sample_tasks(tasks, torch.Generator().manual_seed(seed)), noise, seeds, TaskAxis(tasks)
 
 
-def played(env: TaskEnv, seed: int, tasks: int = 2) -> Trajectory:
-    return rollout([env], *problem(env, seed, tasks))
+def played(sampler: Sampler, seed: int, tasks: int = 2) -> Trajectory:
+    return sampler.rollout(*problem(sampler, seed, tasks))
 
 
 def same(one: Trajectory, other: Trajectory) -> bool:
@@ -112,24 +118,24 @@ def same(one: Trajectory, other: Trajectory) -> bool:
     return all(found)
 
 
-ROBOTS: dict[str, Callable[[Make], TaskEnv]] = {
-    "half-cheetah": lambda make: make(HalfCheetahDirection),
-    "half-cheetah-vel of finn2017": lambda make: make(HalfCheetahVelocity, "finn2017"),
-    "ant": lambda make: make(AntDirection),
-    "ant of finn2017": lambda make: make(AntDirection, "finn2017"),
-    "hopper with random dynamics": lambda make: make(HopperRandomDynamics),
-    "told": lambda make: ToldTask(make(HalfCheetahVelocity)),
+ROBOTS: dict[str, Callable[[Make], Sampler]] = {
+    "half-cheetah": lambda make: sampler_of(make(HalfCheetahDirection)),
+    "half-cheetah-vel of finn2017": lambda make: sampler_of(make(HalfCheetahVelocity, "finn2017")),
+    "ant": lambda make: sampler_of(make(AntDirection)),
+    "ant of finn2017": lambda make: sampler_of(make(AntDirection, "finn2017")),
+    "hopper with random dynamics": lambda make: sampler_of(make(HopperRandomDynamics)),
+    "told": lambda make: sampler_of(make(HalfCheetahVelocity), observe_task=True),
 }
 
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_a_replayed_step_of_a_robot_is_the_step(name: str, on_warp: Make, recorded: list[Recording]) -> None:
     """For other parameters, tasks, noise and start states than it was recorded with, and after other shapes."""
-    env = ROBOTS[name](on_warp)
-    found = {(seed, tasks): played(env, seed, tasks) for seed, tasks in ((1, 2), (2, 2), (3, 2), (2, 3), (1, 2))}
+    sampler = ROBOTS[name](on_warp)
+    found = {(seed, tasks): played(sampler, seed, tasks) for seed, tasks in ((1, 2), (2, 2), (3, 2), (2, 3), (1, 2))}
     assert 3 <= len(recorded) <= 4  # one for each change of the shape; random dynamics may vary in more than at first
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "recorder", lambda device: None)
+        patch.setattr(episodes, "recorder", lambda device: None)
         fresh = ROBOTS[name](on_warp)
         for (seed, tasks), trajectory in found.items():
             assert trajectory.observations.isfinite().all()
@@ -137,62 +143,68 @@ def test_a_replayed_step_of_a_robot_is_the_step(name: str, on_warp: Make, record
 
 
 def test_a_replayed_step_of_torch_alone_is_the_step(recorded: list[Recording]) -> None:
-    env = Walk()
-    found = [played(env, seed) for seed in (1, 2, 3)]
+    sampler = sampler_of(Walk())
+    found = [played(sampler, seed) for seed in (1, 2, 3)]
     assert len(recorded) == 1
     assert all(not trajectory.mask.all() and trajectory.success.any() for trajectory in found)
     assert any(trajectory.truncated.any() and not trajectory.truncated.all() for trajectory in found)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "recorder", lambda device: None)
+        patch.setattr(episodes, "recorder", lambda device: None)
         for seed, trajectory in zip((1, 2, 3), found, strict=True):
-            assert same(trajectory, played(Walk(), seed))
+            assert same(trajectory, played(sampler_of(Walk()), seed))
 
 
 def test_an_environment_that_breaks_its_promise_shows(
     recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that these tests would find it in ours."""
-    wrong = played(CountsInPython(), 1)
+    wrong = played(sampler_of(CountsInPython()), 1)
     with pytest.warns(
         RuntimeWarning, match="step of Looks cannot be recorded, and is taken anew .*_local_scalar_dense"
     ):
-        looked = played(Looks(), 1)
-    monkeypatch.setattr(scan, "recorder", lambda device: None)
-    right = played(CountsInPython(), 1)
+        looked = played(sampler_of(Looks()), 1)
+    monkeypatch.setattr(episodes, "recorder", lambda device: None)
+    right = played(sampler_of(CountsInPython()), 1)
     assert torch.equal(right.observations, wrong.observations)
     assert not torch.equal(right.rewards, wrong.rewards)
     assert getattr(Recording._here, "recording", None) is None
-    assert same(looked, played(Looks(), 1))
+    assert same(looked, played(sampler_of(Looks()), 1))
 
 
 def test_what_is_returned_is_not_overwritten_by_the_next_episodes(recorded: list[Recording]) -> None:
     env = Walk()
-    first = played(env, 1)
+    sampler = sampler_of(env)
+    first = played(sampler, 1)
     copy = map_tensors(torch.clone, first)
-    played(env, 2)
+    played(sampler, 2)
     assert same(first, copy)
     env.max_batch = 2  # several batches in turn, each in the memory of the one before
-    one, whole = played(env, 1, 3), played(Walk(), 1, 3)
+    one, whole = played(sampler, 1, 3), played(sampler_of(Walk()), 1, 3)
     assert torch.equal(one.mask, whole.mask)
     torch.testing.assert_close(one.observations, whole.observations, rtol=1e-6, atol=1e-6)
 
 
 def test_another_policy_is_recorded_anew(recorded: list[Recording]) -> None:
-    env, (policy, params, *data) = Walk(), problem(Walk(), 1)
-    rollout([env], policy, params, *data)
+    sampler = sampler_of(Walk())
+    params, tasks, noise, *rest = problem(sampler, 1)
+    first = sampler.rollout(params, tasks, noise, *rest)
     narrow = GaussianPolicy(1, 1, (5,), activation="relu")
-    relu = rollout([env], narrow, params, *data)
+    relu = Sampler(sampler.envs, narrow).rollout(params, tasks, noise, *rest)
     assert len(recorded) == 2
-    assert same(relu, rollout([Walk()], narrow, params, *data))
-    double = rollout([env], policy, *map_tensors(torch.Tensor.double, [params]), data[0], data[1].double(), data[2])
+    assert same(relu, Sampler([Walk()], narrow).rollout(params, tasks, noise, *rest))
+    assert not torch.equal(relu.actions, first.actions)
+    assert same(first, sampler.rollout(params, tasks, noise, *rest))  # and in the same environment the one before
+    double = sampler.rollout(*map_tensors(torch.Tensor.double, [params]), tasks, noise.double(), *rest)
     assert double.observations.dtype == torch.float64
 
 
-def test_memory_is_freed_with_the_environment(on_warp: Make, recorded: list[Recording]) -> None:
-    env = on_warp(HalfCheetahDirection)
-    played(env, 1)
-    kept, recording = weakref.ref(scan._KEPT[env.graph_key]), weakref.ref(recorded.pop())
-    env.close()
+def test_memory_is_freed_with_the_sampler(on_warp: Make, recorded: list[Recording]) -> None:
+    sampler = sampler_of(on_warp(HalfCheetahDirection))
+    played(sampler, 1)
+    kept, recording = weakref.ref(sampler._episodes[0]._scan), weakref.ref(recorded.pop())
+    assert None not in (kept(), recording())
+    sampler.envs[0].close()
+    del sampler
     gc.collect()
     assert (kept(), recording()) == (None, None)
 
@@ -241,15 +253,16 @@ class OwnStep(HalfCheetahDirection):
 
 def test_a_robot_with_a_step_of_its_own_promises_nothing(on_warp: Make, recorded: list[Recording]) -> None:
     env = on_warp(OwnStep)
-    played(env, 1)
+    played(sampler_of(env), 1)
     assert (env.graph_key, recorded) == (None, [])
 
 
 def test_parameters_that_are_trained_are_no_part_of_the_recording(recorded: list[Recording]) -> None:
-    env, (policy, params, *data) = Walk(), problem(Walk(), 1)
+    sampler = sampler_of(Walk())
+    params, *data = problem(sampler, 1)
     leaves = {name: value.requires_grad_() for name, value in params.items()}
     for _ in range(2):
-        assert not rollout([env], policy, leaves, *data).observations.requires_grad
+        assert not sampler.rollout(leaves, *data).observations.requires_grad
     assert len(recorded) == 1
 
 
@@ -269,7 +282,7 @@ def test_success_in_some_steps_only_is_named_where_steps_are_recorded(recorded: 
             return step if self.now < 2 else step._replace(info={})
 
     with pytest.raises(InputError, match=r"the info of step 1 \(counted from 0\) lacks 'success'"):
-        played(Sometimes(), 1)
+        played(sampler_of(Sometimes()), 1)
 
 
 def test_training_of_several_seeds_is_the_same_with_recorded_steps(
@@ -279,7 +292,7 @@ def test_training_of_several_seeds_is_the_same_with_recorded_steps(
     rows = []
     for record in (True, False):
         if not record:
-            monkeypatch.setattr(scan, "recorder", lambda device: None)
+            monkeypatch.setattr(episodes, "recorder", lambda device: None)
         learner = build(config)
         learners = [learner, learner.with_seed(7)]
         starts = [(each.initial_params(), {}) for each in learners]

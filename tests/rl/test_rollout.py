@@ -4,15 +4,16 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from alone import rollout
 from torch import Tensor
 
 import maml_envs
 from maml_envs import SUCCESS, Step, TaskEnv, random
-from maml_rl.core.task_axis import TaskRows
+from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.policies import GaussianPolicy
-from maml_rl.rl.rollout import _waves, rollout
+from maml_rl.rl.rollout import Sampler, _waves
 
 
 class Counter(TaskEnv):
@@ -126,7 +127,7 @@ def test_what_a_policy_makes_of_nan_is_named_before_what_follows_from_it(bad: fl
     params["1.bias"][1] = bad
     seeds = torch.zeros(3, 2, dtype=torch.int64)
     with pytest.raises(FloatingPointError, match=r"actions of task 11, episode 0, step 0 .* the policy's parameters"):
-        rollout([Counter()], POLICY, params, TASKS, torch.zeros(3, 2, 6, 1), seeds, TaskRows(10))
+        Sampler([Counter()], POLICY).rollout(params, TASKS, torch.zeros(3, 2, 6, 1), seeds, TaskAxis(3, first=10))
 
 
 def test_nan_after_the_end_is_no_error() -> None:

@@ -4,7 +4,6 @@ import signal
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import filelock
 import pytest
 import tomli_w
 import torch
+from alone import explore_training, meta_iteration
 from probes import Signals
 from ranks import command as of_rank
 from ranks import launch
@@ -21,18 +21,15 @@ from torch import Tensor
 
 from maml_envs import InputError, navigation
 from maml_rl import Stopped, meta_train, meta_train_seeds
-from maml_rl.core import task_axis
-from maml_rl.core.task_axis import check_gradient
-from maml_rl.core.tree import Params, Tree, flatten, map_tensors
-from maml_rl.rl.advantages import to_batch
-from maml_rl.rl.explore import explore
-from maml_rl.rl.learner import build, explore_training
-from maml_rl.rl.method import meta_iteration
+from maml_rl.core import slices as sliced
+from maml_rl.core.tree import Params, Tree, flatten, map_tensors, of_one_seed, stack
+from maml_rl.rl.explore import Draw, Exploration, explore, sample_at
+from maml_rl.rl.learner import Learner, build
+from maml_rl.rl.method import MetaRL, meta_objective
 from maml_rl.rl.outer import trpo
 from maml_rl.runs import checkpoint
-from maml_rl.train import MetaRL
-from maml_rl.train import meta_train as train_few_shot
-from maml_rl.train import meta_train_seeds as train_few_shot_seeds
+from maml_rl.runs.checkpoint import Checkpoint
+from maml_rl.runs.loop import _joined
 
 SEEDS = (1, 2, 5)
 CONFIG: dict[str, Any] = {
@@ -45,8 +42,10 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def stacked(thetas: Sequence[Params]) -> Params:
-    return {name: torch.stack([theta[name] for theta in thetas]) for name in thetas[0]}
+def explored(learners: Sequence[Learner], theta: Params, iteration: int) -> tuple[Draw, Exploration]:
+    """What an iteration of training of several seeds samples."""
+    draw = MetaRL(learners, [f"seed {each.config.seed}" for each in learners]).draw(iteration, range(len(learners)))
+    return draw, explore(learners[0], theta, draw, [1.0] * learners[0].config.trained_steps)
 
 
 def close(found: Tree, expected: Tree, tolerance: float = 1e-9) -> None:
@@ -106,15 +105,21 @@ def test_seeds_have_their_own_tasks_and_noise_in_one_batch(monkeypatch: pytest.M
     learners = [built.with_seed(seed) for seed in SEEDS]
     thetas = [{name: value.double() for name, value in learner.initial_params().items()} for learner in learners]
     sizes.clear()
-    together = explore_training(learners, stacked(thetas), 3)
+    draw, together = explored(learners, stack(thetas), 3)
     assert sum(sizes) == 2 * 5 * 3 * 3 * 4  # rollouts, steps, seeds, tasks, episodes
-    assert len(sizes) == 2 * 5 * len(built.envs)
+    assert len(sizes) == 2 * 5 * len(built.sampler.envs)
+    sampled = [sample_at(built, params, draw, k) for k, params in enumerate(together.params_by_step)]
     for run, (learner, theta) in enumerate(zip(learners, thetas, strict=True)):
-        expected = learner.explore_training(theta, 3)
-        own = map_tensors(lambda x, run=run: x[3 * run : 3 * run + 3], [together.trajectories, together.chain[-1]])
-        close(own[0], expected.trajectories)
-        close(own[1], expected.chain[-1])
-    one, other = together.trajectories[0].observations[:6].chunk(2)
+        expected, (own_draw, _) = explore_training(learner, theta, 3), explored([learner], of_one_seed(theta), 3)
+        own = map_tensors(
+            lambda x, run=run: x[3 * run : 3 * run + 3],
+            [together.outcomes, together.batches, together.params_by_step[-1], sampled],
+        )
+        close(own[0], expected.outcomes)
+        close(own[1], expected.batches)
+        close(own[2], expected.params_by_step[-1])
+        close(own[3], [sample_at(learner, params, own_draw, k) for k, params in enumerate(expected.params_by_step)])
+    one, other = sampled[0].observations[:6].chunk(2)
     assert not torch.equal(one, other)
 
 
@@ -136,7 +141,7 @@ def test_the_outer_steps_of_all_are_those_of_each(
     name: str, steps_in_a_part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice in turn, so that the optimiser's state is carried; in float64."""
-    monkeypatch.setattr(task_axis, "CPU_STEPS", steps_in_a_part)
+    monkeypatch.setattr(sliced, "CPU_STEPS", steps_in_a_part)
     built = build(tiny(tasks=3, episodes=4, horizon=5, compare_gradients=1, **OUTER_STEPS[name]))
     learners = [built.with_seed(seed) for seed in SEEDS]
     starts = [({key: x.double() for key, x in each.initial_params().items()}, {}) for each in learners]
@@ -171,68 +176,76 @@ def test_states_that_differ_in_what_they_hold_are_refused() -> None:
     (theta, state, _), other = meta_iteration(learners, starts, 0)
     for mixed in ([(theta, state), (other[0], {})], [(theta, {}), other[:2]]):
         with pytest.raises(InputError, match="different states of the optimiser: continue them one by one"):
-            meta_iteration(learners, mixed, 1)
+            _joined([Checkpoint(params, 1, 0, 0.0, "", outer) for params, outer in mixed])
+    joined = _joined([Checkpoint(params, 1, 0, 0.0, "", outer) for params, outer in ((theta, state), other[:2])])
+    assert all(torch.equal(value[1], other[1][name]) for name, value in joined[1].items())
 
 
 def test_a_run_without_a_gradient_stays_and_its_neighbours_move() -> None:
     learner = build(tiny(tasks=3, episodes=4, horizon=5))
-    theta = stacked([learner.with_seed(seed).initial_params() for seed in SEEDS])
-    found = explore_training([learner.with_seed(seed) for seed in SEEDS], theta, 0)
+    learners = [learner.with_seed(seed) for seed in SEEDS]
+    theta = stack([each.initial_params() for each in learners])
+    _, found = explored(learners, theta, 0)
     even = [
         batch._replace(advantages=batch.advantages.index_fill(0, torch.tensor([3, 4, 5]), 0.0))
         for batch in found.batches
     ]
-    objective = replace(learner.objective(found), batches=even)
-    moved, _, log = trpo(theta, {}, found._replace(batches=even), objective, learner.config.outer)
+    objective = replace(meta_objective(learner, found), batches=even)
+    moved, _, log = trpo(theta, {}, objective, learner.config.outer)
     assert log["linesearch/accepted"].tolist() == [1, 0, 1]
     assert (log["linesearch/backtracks"][1], log["kl/outer"][1], log["objective/gain"][1]) == (0, 0, 0)
     for name, value in moved.items():
         assert torch.equal(value[1], theta[name][1])
-    assert all((flatten(moved, (3,)) != flatten(theta, (3,))).any(-1)[[0, 2]])
+    assert all((flatten(moved) != flatten(theta)).any(-1)[[0, 2]])
 
 
-def test_what_is_not_finite_is_named_with_its_seed() -> None:
+def test_what_is_not_finite_is_named_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = build(tiny(tasks=2, episodes=3))
-    theta = stacked([learner.with_seed(seed).initial_params() for seed in SEEDS])
-    names = [f"seed {seed}" for seed in SEEDS]
-    found = explore_training([learner.with_seed(seed) for seed in SEEDS], theta, 0, names)
+    learners = [learner.with_seed(seed) for seed in SEEDS]
+    theta = stack([each.initial_params() for each in learners])
+    draw, found = explored(learners, theta, 0)
+    objective = meta_objective(learner, found)
     *pre, post = found.batches
     whole = post._replace(advantages=post.advantages.index_fill(0, torch.tensor([3, 4]), torch.nan))
-    poisoned = replace(learner.objective(found), batches=[*pre, whole])
     with pytest.raises(FloatingPointError, match="meta-gradient of task 1 of seed 2 is NaN"):
-        poisoned.gradient(theta)
-    nothing = {name: torch.zeros_like(value[0]) for name, value in theta.items()}
+        replace(objective, batches=[*pre, whole]).gradient(theta)
+    nothing = torch.zeros(1), {name: torch.zeros_like(value[:1]) for name, value in theta.items()}
     wrong = {name: torch.zeros_like(value) for name, value in theta.items()}
     wrong["0.weight"][1] = wrong["log_std"][2] = torch.nan
     with pytest.raises(FloatingPointError, match=r"of all tasks together of seed 2 is NaN or infinite in 0\.weight$"):
-        check_gradient(wrong, lambda row: nothing, 2, found.rows, (3,))
+        found.axis.check((torch.zeros(3), wrong), lambda row: nothing)
     bad = post._replace(advantages=post.advantages.index_fill(0, torch.tensor([3]), torch.nan))
     with pytest.raises(FloatingPointError, match=r"meta-gradient of task 1 of seed 2 is NaN or infinite in 0\.weight"):
-        replace(learner.objective(found), batches=[*pre, bad]).gradient(theta)
-    broken = map_tensors(lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), found.chain[-1])
+        replace(objective, batches=[*pre, bad]).gradient(theta)
+    broken = map_tensors(lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), found.params_by_step[-1])
     with pytest.raises(FloatingPointError, match="Fisher-vector product of seed 5 is NaN"):
         trpo(
-            theta, {}, found._replace(chain=[*found.chain[:-1], broken]), learner.objective(found), learner.config.outer
+            theta,
+            {},
+            replace(objective, params_by_step=[*found.params_by_step[:-1], broken]),
+            learner.config.outer,
         )
-    huge = found.trajectories[0]
-    huge = huge._replace(rewards=huge.rewards.index_fill(0, torch.tensor([4]), 3e38))
-    prepare = partial(to_batch, baseline="value_network", discount=1.0, gae_lambda=1.0)
-    with pytest.raises(FloatingPointError, match="the value network has no fit for task 0 of seed 5: obs"):
-        explore(lambda params, k: huge, prepare, learner.loss, found.chain[0], [], found.rows)
     with pytest.raises(
         FloatingPointError, match=r"actions of task 0 of seed 1, .* in the episodes of the adapted policies"
     ):
-        explore_training([learner.with_rate(1e30).with_seed(seed) for seed in SEEDS], theta, 0, names)
+        explored([each.with_rate(1e30) for each in learners], theta, 0)
     with pytest.raises(FloatingPointError, match="takes parameters of task 0 of seed 1 to NaN"):
-        explore_training([learner.with_rate(1e39).with_seed(seed) for seed in SEEDS], theta, 0, names)
+        explored([each.with_rate(1e39) for each in learners], theta, 0)
+    fitted = build(tiny(tasks=2, episodes=3, discount=1.0, gae_lambda=1.0, baseline={"name": "value_network"}))
+    huge = sample_at(learner, found.params_by_step[0], draw, 0)
+    huge = huge._replace(rewards=huge.rewards.index_fill(0, torch.tensor([4]), 3e38))
+    monkeypatch.setattr(fitted.sampler, "sample", lambda *_: huge)
+    with pytest.raises(FloatingPointError, match="the value network has no fit for task 0 of seed 5: obs"):
+        explore(fitted, theta, draw, [])
 
 
 def test_a_run_that_catches_up_alone_is_named() -> None:
     learner = build(tiny(env="probes:Diverging", tasks=3, horizon=3))
-    trainee, start = MetaRL([learner, learner.with_seed(7)]), (learner.initial_params(), {})
-    trainee.iterate([1], [start], 0)
+    method = MetaRL([learner, learner.with_seed(7)], ["seed 1", "seed 7"])
+    theta = of_one_seed(learner.initial_params())
+    method.iterate(theta, {}, 0, [1])
     with pytest.raises(FloatingPointError, match="rewards of task 2 of seed 7, episode 0, step 0"):
-        trainee.iterate([1], [start], 1)
+        method.iterate(theta, {}, 1, [1])
 
 
 def test_runs_that_are_behind_catch_up_first(alone: dict[int, Path], tmp_path: Path) -> None:
@@ -290,15 +303,15 @@ def test_a_signal_stops_all_after_the_iteration(tmp_path: Path, monkeypatch: pyt
 def test_nan_in_few_shot_learning_names_its_seed(tmp_path: Path) -> None:
     config = few_shot.tiny(outer={"lr": 1e30}, iterations=20, log_every=10)
     with pytest.raises(
-        FloatingPointError, match=r"iterations 0 to 9: seed 1: in iteration \d, the meta-gradient of task"
+        FloatingPointError, match=r"iterations 0 to 9: in iteration \d, the meta-gradient of task \d of seed 1 is NaN"
     ):
-        train_few_shot_seeds(config, folders(tmp_path / "runs", (1, 2)), quiet=True)
+        meta_train_seeds(config, folders(tmp_path / "runs", (1, 2)), quiet=True)
 
 
 def test_few_shot_learning_has_seeds_too(tmp_path: Path) -> None:
-    for run in train_few_shot_seeds(few_shot.tiny(), folders(tmp_path / "runs", (1, 2)), quiet=True):
+    for run in meta_train_seeds(few_shot.tiny(), folders(tmp_path / "runs", (1, 2)), quiet=True):
         seed = int(run.name[1:])
-        other = train_few_shot(few_shot.tiny(seed=seed), tmp_path / f"alone{seed}", quiet=True)
+        other = meta_train(few_shot.tiny(seed=seed), tmp_path / f"alone{seed}", quiet=True)
         assert [row["loss"] for row in rows(run)] == [row["loss"] for row in rows(other)]
         assert same_checkpoint(run / "checkpoint.pt", other / "checkpoint.pt")
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alone import explore_training, gradient
 from kills import Kills, differences, survive
 from tiny import finish, maml_rl, rows, same_checkpoint, tiny
 
 from maml_envs import InputError
 from maml_rl import meta_train
-from maml_rl.core.task_axis import TaskRows
+from maml_rl.core.task_axis import TaskAxis
 from maml_rl.rl.learner import build
+from maml_rl.rl.method import meta_objective
 from maml_rl.runs import checkpoint
 from maml_rl.runs.folder import RunFolder
 
@@ -159,13 +161,14 @@ def test_an_error_of_the_environments_own_says_where_it_was_and_how_to_go_on(tmp
 def test_the_task_of_a_bad_meta_gradient_is_named() -> None:
     learner = build(tiny(tasks=3))
     theta = learner.initial_params()
-    objective = learner.objective(learner.explore_training(theta, 0))
+    objective = meta_objective(learner, explore_training(learner, theta, 0))
     *pre, post = objective.batches
     advantages = post.advantages.clone()
     advantages[2, 0, 1] = NAN
-    broken = replace(objective, batches=[*pre, post._replace(advantages=advantages)], rows=TaskRows(40))
+    batches = [*pre, post._replace(advantages=advantages)]
+    broken = replace(objective, batches=batches, axis=TaskAxis(3, first=40))
     with pytest.raises(FloatingPointError, match=r"the meta-gradient of task 42 is NaN or infinite in .*0\.weight"):
-        broken.gradient(theta)
+        gradient(broken, theta)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")

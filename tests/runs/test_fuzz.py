@@ -45,7 +45,6 @@ from maml_rl.config.toml import AnyConfig, to_toml
 from maml_rl.evaluate import load_learner
 from maml_rl.runs import checkpoint, folder
 from maml_rl.train import meta_train
-from maml_rl.train import meta_train as train_few_shot
 
 BYTES_OF_A_READER = 2**25
 """What reading a file of some kilobytes may take, the modules that the first reading loads included."""
@@ -357,7 +356,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     return {
         "rl": meta_train(tiny(iterations=1, outer={"name": "adam"}), folder / "rl", quiet=True),
-        "few-shot": train_few_shot(few_shot.tiny(iterations=2), folder / "few", quiet=True),
+        "few-shot": meta_train(few_shot.tiny(iterations=2), folder / "few", quiet=True),
     }
 
 
@@ -365,10 +364,7 @@ def resumed(run: Path) -> None:
     """The same command with --resume and more iterations."""
     config: AnyConfig = folder.read_config(run)
     more = config.model_copy(update={"iterations": 2 * config.iterations})
-    if isinstance(more, Config):
-        meta_train(more, run, resume=True, quiet=True)
-    else:
-        train_few_shot(more, run, resume=True, quiet=True)
+    meta_train(more, run, resume=True, quiet=True)
 
 
 @pytest.mark.parametrize("kind", ["rl", "few-shot"])

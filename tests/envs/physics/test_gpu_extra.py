@@ -8,10 +8,13 @@ import torch
 from tiny import tiny
 
 import maml_envs
-from maml_envs import InputError, ToldTask, physics
+from maml_envs import InputError, physics
 from maml_envs.navigation import Navigation
 from maml_envs.robots.half_cheetah import HalfCheetahDirection
+from maml_rl.core.task_axis import TaskAxis
 from maml_rl.rl import learner
+from maml_rl.rl.policies import GaussianPolicy
+from maml_rl.rl.rollout import Sampler
 
 CUDA = torch.device("cuda")
 
@@ -68,6 +71,9 @@ def test_the_device_reaches_the_environments(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_oracle_looks_at_its_environments_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     monkeypatch.setattr(Navigation, "raise_deferred", lambda self: looked.append(self))
-    env = Navigation()
-    ToldTask(env).raise_deferred()
+    env, policy = Navigation(), GaussianPolicy(4, 2, (3,))
+    params = {name: value.unsqueeze(0) for name, value in policy.init(torch.Generator()).items()}
+    seeds = torch.zeros(1, 2, dtype=torch.int64)
+    sampler = Sampler([env], policy, observe_task=True)
+    sampler.rollout(params, env.held_out_tasks(1), torch.zeros(1, 2, 3, 2), seeds, TaskAxis(1))
     assert looked == [env]

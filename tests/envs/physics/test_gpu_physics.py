@@ -4,6 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from alone import rollout
 from robots import Make, actions, slider_model, taken
 from torch import Tensor
 
@@ -21,7 +22,6 @@ from maml_envs.robots.locomotion import Locomotion
 from maml_envs.robots.mujoco_task import State
 from maml_envs.robots.walker2d import Walker2dRandomDynamics
 from maml_rl.rl.policies import GaussianPolicy
-from maml_rl.rl.rollout import rollout
 
 WORLDS, STEPS = 4, 10
 CPU = torch.device("cpu")
