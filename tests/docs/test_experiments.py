@@ -12,7 +12,7 @@ from tiny import rows
 
 import maml_envs
 import maml_rl
-from maml_rl import supervised, train_few_shot
+from maml_rl import supervised
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import experiments, load
@@ -100,7 +100,7 @@ def test_one_iteration_of_few_shot_learning_runs(
         "evaluation": config.evaluation.model_dump() | {"tasks": 2, "every": 1},
     }  # fmt: skip
     few = FewShotConfig.model_validate(config.model_dump() | small)
-    run = train_few_shot.meta_train(few, tmp_path / "run", quiet=True)
+    run = maml_rl.meta_train(few, tmp_path / "run", quiet=True)
     (row,) = rows(run)
     assert np.isfinite(list(row.values())).all()
     result = maml_rl.evaluate(run)

@@ -73,7 +73,7 @@ def torchrun(folder: Path, *arguments: str, where: tuple[str, ...] = ALONE, stri
     process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *where, *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/helpers'}", "OMP_NUM_THREADS": "1", "STRIKE": strike},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'envs'}:{ROOT / 'tests/helpers'}", "OMP_NUM_THREADS": "1", "STRIKE": strike},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -39,7 +39,7 @@ class Blind:
 @pytest.mark.parametrize("name", maml_envs.names())
 def test_the_observation_is_the_environments_and_then_the_task(name: str) -> None:
     config = tiny(env=name, horizon=None, method="oracle")
-    (plain,), (told,), learner = maml_envs.make(name, copies=1), environments(config, 1), build(config)
+    plain, (told,), learner = maml_envs.make(name), environments(config, 1), build(config)
     tasks, seeds = plain.sample_tasks(BATCH, torch.Generator().manual_seed(1)), torch.arange(BATCH).unsqueeze(-1)
     numbers, own = tasks.flatten(1), plain.observation_space.shape[0]
     assert (learner.sampler.observe_task, learner.policy.observations) == (True, own + numbers.shape[1])
@@ -64,7 +64,7 @@ def test_the_observation_is_the_environments_and_then_the_task(name: str) -> Non
 
 @pytest.mark.parametrize("name", ["navigation", "bandit", "tabular-mdp", "half-cheetah-vel"])
 def test_tasks_and_what_is_known_of_them_are_the_environments(name: str) -> None:
-    (env,) = maml_envs.make(name, copies=1)
+    env = maml_envs.make(name)
     learner = build(tiny(env=name, horizon=None, method="oracle"))
     told = learner.env
     drawn, again = (e.sample_tasks(4, torch.Generator().manual_seed(2)) for e in (env, told))
