@@ -89,7 +89,7 @@ def test_a_notebook_in_such_a_project_imports_both(project: Path) -> None:
 import envs.mine, maml_rl
 from maml_rl import Step, TaskEnv
 print(envs.mine.__file__, maml_rl.load(maml_rl.meta_train(maml_rl.Config(
-    env="envs.mine:Mine", horizon=3, tasks=2, episodes=2, iterations=1, device="cpu"), "run", quiet=True)).learner.envs)
+    env="envs.mine:Mine", horizon=3, tasks=2, episodes=2, iterations=1, device="cpu"), "run", quiet=True)).learner.env)
 """
     done = run(project, "python", "-c", code)
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ IMPORTED = (__name__, "maml_rl.supervised.method", "maml_rl.train", "matplotlib.
             "torch.utils.tensorboard", "few_shot", "tiny")  # fmt: skip
 TIMEOUT_S = 120
 ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join(map(str, (ROOT, ROOT / "envs", ROOT / "tests/helpers")))
 
 
 class Ended(NamedTuple):
@@ -73,7 +74,7 @@ def torchrun(folder: Path, *arguments: str, where: tuple[str, ...] = ALONE, stri
     process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *where, *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'envs'}:{ROOT / 'tests/helpers'}", "OMP_NUM_THREADS": "1", "STRIKE": strike},
+        env=os.environ | {"PYTHONPATH": PATH, "OMP_NUM_THREADS": "1", "STRIKE": strike},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_used_is_refused_once(run: tuple[Path, Ended], f
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (("--inner.lr", "-1"), "Error parsing config.inner"),
+        (("--inner.lr", "-1"), "Error parsing keys.inner"),
         (("--no-such-flag", "3"), "Unrecognized options: --no-such-flag"),
         (("--env", "probes:Nothing"), "error: env = 'probes:Nothing'"),
     ],
