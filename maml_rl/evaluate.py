@@ -1,6 +1,7 @@
 """Evaluation: held-out tasks after 0, 1, 2, ... gradient steps, of meta-RL with fresh episodes at each."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def evaluate(
     if isinstance(config, FewShotConfig):
         changes["shots"] = config.evaluation.shots or config.shots
     learner, theta, iteration = _load(Path(run), which, changes)
-    try:
+    with closing(learner):
         if tune_lr and learner.inner.rates.learned:
             raise InputError(f"{run} has learned its rates: there is none to tune")
         tuned = config.evaluation.steps > 0 and (METHODS[config.method].tunes if tune_lr is None else tune_lr)
@@ -81,12 +82,13 @@ def evaluate(
             evaluation = _of_episodes(learner, theta, learner.config.evaluation, split, tuned)
         else:
             evaluation = _of_examples(learner, theta, tuned, shots)
-    finally:
-        learner.close()
-    result = replace(evaluation, which=which, iteration=iteration, tuned=tuned)
-    with free_name(Path(run), "evaluation", ".json") as file:
-        write(file, result.to_json())
-    return replace(result, file=file)
+    return _written(replace(evaluation, which=which, iteration=iteration, tuned=tuned), Path(run))
+
+
+def _written(evaluation: Evaluation, run: Path) -> Evaluation:
+    with free_name(run, "evaluation", ".json") as file:
+        write(file, evaluation.to_json())
+    return replace(evaluation, file=file)
 
 
 def _refuse_idle(config: AnyConfig, split: str, episodes: int | None, shots: int | None) -> None:

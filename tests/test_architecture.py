@@ -1,5 +1,7 @@
 """The house: a folder imports from the floors below its own, and nothing imports itself in a circle."""
 
+import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -126,3 +128,12 @@ def test_a_file_is_one_idea() -> None:
     for package in PACKAGES:
         for path in modules(package).values():
             assert len(path.read_text().splitlines()) <= 290, path
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_a_docstring_begins_with_the_verb_or_the_thing_returned(package: str) -> None:
+    asks = re.compile(r"(What|Where|Whether|Of|How|Which|Whose|Who)\b")
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for path in modules(package).values():
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+        assert not [first for node in nodes if asks.match(first := ast.get_docstring(node) or "")], path

@@ -10,6 +10,7 @@ from torch.func import vmap
 from maml_envs import InputError, random
 from maml_envs.tabular_mdp import TabularMDP
 from maml_rl.checks import exact
+from maml_rl.checks.exact import Problem
 from maml_rl.config.rl import Baseline, Config
 from maml_rl.core.adapt import inner_step
 from maml_rl.core.task_axis import TaskAxis
@@ -50,21 +51,11 @@ class Row(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the value is exact where it should be, and the samples are within four standard errors of it."""
+        """Judge whether the value is exact where it should be, and the samples within four standard errors of it."""
         allowed = 4 * self.standard_error + self.curved
         if (self.unbiased and self.bias > EXACT) or self.error > allowed:
             return "differs"
         return "agrees" if allowed <= LARGEST_ALLOWED else "too noisy"
-
-
-class Problem(NamedTuple):
-    """A random task and policy."""
-
-    policy: CategoricalPolicy
-    theta: Params
-    task: Tensor
-    horizon: int
-    lr: float
 
 
 UNTREATED = Config(env="tabular-mdp", discount=1.0, normalise_advantages=False, baseline=Baseline(name="none"))
@@ -139,14 +130,10 @@ def check_estimators(chosen: Problem, episodes: int = 1000, repetitions: int = 2
         raise InputError(
             f"repetitions = {repetitions}, episodes = {episodes}: give at least 2 repetitions and 1 episode"
         )
-    truth = vector(exact.meta_gradient(chosen.policy, chosen.theta, chosen.task, chosen.horizon, 1.0, chosen.lr))
+    truth = vector(exact.meta_gradient(chosen, 1.0))
     rows = []
     for name, (estimator, first_order) in CHOICES.items():
-        own = vector(
-            exact.expected_meta_gradient(
-                *chosen[:4], discount=1.0, estimator=estimator, lr=chosen.lr, first_order=first_order
-            )
-        )
+        own = vector(exact.expected_meta_gradient(chosen, 1.0, estimator, first_order=first_order))
         found = sampled_gradients(chosen, estimator, first_order, episodes, repetitions, seed)
         if not float(truth.norm()) * float(own.norm()) > TINY:
             raise InputError(

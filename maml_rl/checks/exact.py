@@ -11,6 +11,7 @@ of no value unless g = 1. ``discounted_gradient`` puts it in.
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,16 @@ from maml_rl.rl.losses import inner_loss, surrogate
 from maml_rl.rl.policies import CategoricalPolicy
 
 MOST_EPISODES = 100_000
+
+
+class Problem(NamedTuple):
+    """A task, a policy, and the rate that it adapts with."""
+
+    policy: CategoricalPolicy
+    theta: Params
+    task: Tensor
+    horizon: int
+    lr: float
 
 
 def log_policy(policy: CategoricalPolicy, params: Params) -> Tensor:
@@ -56,13 +67,12 @@ def value(policy: CategoricalPolicy, params: Params, task: Tensor, horizon: int,
     return total
 
 
-def meta_gradient(
-    policy: CategoricalPolicy, theta: Params, task: Tensor, horizon: int, discount: float, lr: float, steps: int = 1
-) -> Params:
-    """The gradient of U(theta) = V(phi_steps) / T, phi_{j+1} = phi_j + lr dV(phi_j) / T, phi_0 = theta.
+def meta_gradient(problem: Problem, discount: float, steps: int = 1) -> Params:
+    """Return the gradient of U(theta) = V(phi_steps) / T, phi_{j+1} = phi_j + lr dV(phi_j) / T, phi_0 = theta.
 
     The division by T is the losses' mean over steps. V is differentiated through every inner step.
     """
+    policy, theta, task, horizon, lr = problem
 
     def mean_reward(params: Params) -> Tensor:
         return value(policy, params, task, horizon, discount) / horizon
@@ -124,7 +134,7 @@ def sampled_meta_gradient(
     lr: float,
     first_order: bool = False,
 ) -> Params:
-    """What training computes for one task: the surrogate's gradient through the inner loop."""
+    """Return what training computes for one task: the surrogate's gradient through the inner loop."""
     loss = inner_loss(policy, estimator)
 
     def objective(params: Params) -> Tensor:
@@ -135,18 +145,15 @@ def sampled_meta_gradient(
 
 
 def expected_meta_gradient(
-    policy: CategoricalPolicy,
-    theta: Params,
-    task: Tensor,
-    horizon: int,
+    problem: Problem,
     discount: float,
     estimator: str,
-    lr: float,
     steps: int = 1,
     first_order: bool = False,
     discounted_gradient: bool = True,
 ) -> Params:
-    """The value that an estimator converges to with more and more episodes: itself, on every episode."""
+    """Return the value that an estimator converges to with more and more episodes: itself, on every episode."""
+    policy, theta, task, horizon, lr = problem
     loss, params, pre = inner_loss(policy, estimator), theta, []
     for _ in range(steps):
         pre.append(every_episode(policy, params, task, horizon, discount, discounted_gradient))

@@ -1,4 +1,4 @@
-"""What configurations have in common."""
+"""The base of both configurations: sections, traits of keys, methods."""
 
 from abc import abstractmethod
 from collections.abc import Iterator

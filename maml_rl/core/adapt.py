@@ -92,7 +92,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class InnerLoop(Generic[Data]):
-    """How a task adapts.
+    """Adaptation to a task: its loss, rates and order.
 
     Attributes:
         loss: Of one task's parameters and data.

@@ -116,7 +116,7 @@ def bootstrap(values: Floats, resamples: int = 2000, seed: int = 0, average: Ave
 
 
 def bootstrap_difference(values: Floats, others: Floats, resamples: int = 2000, seed: int = 0) -> Interval:
-    """How far one interquartile mean is above another's, where both are of the same tasks and of seeds of their own."""
+    """Measure how far one interquartile mean is above another's, of the same tasks and of seeds of their own."""
     first, second = resample([values, others], interquartile_mean, resamples, seed)
     whole, other = (float(overall(each, interquartile_mean)) for each in (values, others))
     return interval(whole - other, first - second)

@@ -9,7 +9,7 @@ from maml_envs import random
 
 
 class Purpose(IntEnum):
-    """What random numbers are for: each purpose has streams of its own."""
+    """Purposes of random numbers: each has streams of its own."""
 
     INITIALISATION = 0
     TASKS = 1
@@ -19,5 +19,5 @@ class Purpose(IntEnum):
 
 
 def key(seed: int, purpose: Purpose, iteration: int = 0) -> Tensor:
-    """The seed of a purpose in an iteration of the run with a seed."""
+    """Return the seed of a purpose in an iteration of the run with a seed."""
     return random.fold_in(random.fold_in(torch.tensor(seed), purpose), iteration)

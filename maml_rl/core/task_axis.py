@@ -24,7 +24,7 @@ LinearMap = Callable[[Params], Params]
 
 
 class TaskAxis(NamedTuple):
-    """Which tasks the rows are.
+    """The tasks that the rows are of.
 
     Attributes:
         tasks: K, of each seed in this process.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Solution(NamedTuple):
-    """Where conjugate gradient stopped."""
+    """Point at which conjugate gradient stopped."""
 
     x: Tensor  # (*batch, n)
     product: Tensor  # (*batch, n) A x, as the iteration knows it

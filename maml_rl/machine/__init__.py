@@ -1,1 +1,1 @@
-"""What a run uses of the machine: devices, threads, torchrun's ranks, files, progress."""
+"""The machine that a run uses: devices, threads, torchrun's ranks, files, progress."""

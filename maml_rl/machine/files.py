@@ -10,7 +10,7 @@ from typing import Literal
 
 @contextmanager
 def _named(path: Path, size: int) -> Iterator[None]:
-    """What the system says of a write names no file: the disk may be full, the folder read-only."""
+    """Name the file in an error of the system's, which names none: the disk may be full, the folder read-only."""
     try:
         yield
     except OSError as error:

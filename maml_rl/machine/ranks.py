@@ -31,22 +31,22 @@ class Echo(Exception):  # noqa: N818  the error is rank 0's
 
 
 def size() -> int:
-    """How many ranks there are."""
+    """Return the number of ranks."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which one this is, from 0."""
+    """Return this rank's number, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this rank logs, saves and prints; also said before the ranks have joined and after."""
+    """Tell whether this rank logs, saves and prints; also before the ranks have joined and after."""
     return (rank() if distributed.is_initialized() else launched()[1]) == 0
 
 
 def launched() -> tuple[int, int]:
-    """How many ranks were started, and which one this is: (1, 0) without torchrun.
+    """Return the number of ranks that were started, and which one this is: (1, 0) without torchrun.
 
     Raises:
         InputError: Only a part of what torchrun sets is set.
@@ -66,7 +66,7 @@ def launched() -> tuple[int, int]:
 
 
 def of_all(error: Exception) -> Exception:
-    """An error that every rank comes upon, as this one is to raise it: as it is on rank 0, an Echo on the others."""
+    """Return what this rank raises for an error all ranks have found: the error itself on rank 0, else an Echo."""
     return error if is_main() else Echo(str(error))
 
 
@@ -83,7 +83,7 @@ def refuse_idle(tasks: int) -> None:
 
 
 def share(count: int) -> slice:
-    """This rank's tasks of so many: whole tasks, as equal as can be."""
+    """Return this rank's slice of ``count`` tasks: whole tasks, as equal as can be."""
     start, stop = (count * each // size() for each in (rank(), rank() + 1))
     return slice(start, stop)
 
@@ -149,7 +149,7 @@ def mean_rows(rows: list[dict[str, float]], tasks: int, sums: tuple[str, ...] = 
 
 
 def gather(values: Tensor, count: int) -> Tensor:
-    """All tasks' values (count, ...) from this rank's share of them."""
+    """Gather all tasks' values (count, ...) from each rank's share of them."""
     if size() == 1:
         return values
     whole = values.new_zeros(count, *values.shape[1:])
@@ -158,7 +158,7 @@ def gather(values: Tensor, count: int) -> Tensor:
 
 
 def any_rank(flag: int) -> int:
-    """The largest of the ranks' numbers: whether one of them was asked to stop, and by what."""
+    """Return the largest of the ranks' numbers: whether one of them was asked to stop, and by what."""
     if size() == 1:
         return flag
     number = torch.tensor([flag], dtype=torch.int64)
@@ -167,7 +167,7 @@ def any_rank(flag: int) -> int:
 
 
 def from_main(function: Callable[[], T]) -> T:
-    """What a function gives on rank 0, for all of them; an error ends all, as in ``agreed``."""
+    """Call ``function`` on rank 0 and broadcast its result. An exception there stops every rank (see ``agreed``)."""
     value: Any = on_main(function, None)
     found: T = _from(0, value) if size() > 1 else value
     return found
@@ -180,12 +180,12 @@ def _from(source: int, value: T) -> T:
 
 
 def on_main(function: Callable[[], T], otherwise: U) -> T | U:
-    """What a function gives on rank 0, and something else on the others; an error ends all, as in ``agreed``."""
+    """Call ``function`` on rank 0; the others return ``otherwise``. An exception there stops every rank."""
     return agreed(lambda: function() if is_main() else otherwise)
 
 
 def agreed(function: Callable[[], T]) -> T:
-    """What a function gives on this rank; if it raises an error on any of them, all end, so that none waits for it.
+    """Call ``function`` on this rank; if it raises an error on any rank, all end, so that none waits for another.
 
     Raises:
         InputError, FloatingPointError, WorkerError, OSError: On rank 0, what the first rank that failed raised; a

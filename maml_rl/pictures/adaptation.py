@@ -34,18 +34,14 @@ def adaptation_curve(
         average: what the values are.
         over: what the intervals are over, such as "seeds and tasks".
         of: what is measured.
-        trimmed: for each name the mean without the 5 % of tasks at each end, which few tasks cannot move: a dotted
-            line. The axis goes from 0 to a little above these and what is there before adaptation, not to a mean that
-            a task which diverged carries away.
+        trimmed: for each name the mean without the 5 % of tasks at each end, a dotted line. The axis goes from 0 to a
+            little above these and what is there before adaptation, not to a mean that a diverged task carries away.
 
     Raises:
         ValueError: no group, or one whose values are not (k, 3).
     """
     at_least_one(curves)
-    values = {name: np.asarray(points, dtype=float) for name, points in curves.items()}
-    for name, points in values.items():
-        if points.ndim != 2 or points.shape[1] != 3:
-            raise ValueError(f"{name}: wanted value, low and high after each step, (k, 3), got {points.shape}")
+    values = {name: _points(name, points) for name, points in curves.items()}
     moving = [name for name, points in values.items() if len(points) > 1]
     apart = min(0.08, 0.4 / max(1, len(moving)))
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -62,10 +58,7 @@ def adaptation_curve(
             axes.plot(x, _finite(trimmed[name]), color=colour, linestyle=":", zorder=2)
     if trimmed:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="mean without the 5 % of tasks at each end"))
-        highest = [
-            *(points[0, 2] for points in values.values()),
-            *(value for each in trimmed.values() for value in each),
-        ]
+        highest = [*(points[0, 2] for points in values.values()), *(x for each in trimmed.values() for x in each)]
         axes.set_ylim(0, 1.2 * np.nanmax(_finite(highest)) or 1)
     handles += _published(axes, published)
     last = max(len(known) for known in [*values.values(), *(known for _, known, _ in published)]) - 1
@@ -74,6 +67,13 @@ def adaptation_curve(
     axes.set_ylabel(f"{of} on held-out tasks\n{textwrap.fill(words, 36)}")
     legend(figure, handles)
     return figure
+
+
+def _points(name: str, points: Sequence[tuple[float, float, float]]) -> Floats:
+    array = np.asarray(points, dtype=float)
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise ValueError(f"{name}: wanted value, low and high after each step, (k, 3), got {array.shape}")
+    return array
 
 
 def _level(axes: Axes, point: Floats, colour: Any, name: str) -> Line2D:  # noqa: ANN401 (a colour of matplotlib)

@@ -1,4 +1,4 @@
-"""What few-shot learning looks like: fits of a curve, an episode of images."""
+"""Pictures of few-shot learning: fits of a curve, an episode of images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

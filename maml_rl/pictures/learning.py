@@ -41,14 +41,7 @@ def learning_curve(groups: Mapping[str, Sequence[Rows]], window: int | None = No
     """
     at_least_one(groups)
     loss = any("loss" in row for seeds in groups.values() for rows in seeds for row in rows)
-    keys = {
-        name: {1: "loss"} if loss else {k: f"return/{k}" for k in curves.steps_of(seeds, "return")}
-        for name, seeds in groups.items()
-    }
-    for name, seeds in groups.items():
-        if not keys[name]:
-            rows = sum(map(len, seeds))
-            raise ValueError(f"{name}: nothing to draw, no return/0, return/1 ... in {rows} rows of metrics")
+    keys = {name: {1: "loss"} if loss else _returns(name, seeds) for name, seeds in groups.items()}
     timed = all(curves.seconds(rows).any() for seeds in groups.values() for rows in seeds)
     every_k = sorted(set().union(*keys.values()))
     several = len(groups) > 1
@@ -76,3 +69,11 @@ def learning_curve(groups: Mapping[str, Sequence[Rows]], window: int | None = No
     if handles:
         legend(figure, handles)
     return figure
+
+
+def _returns(name: str, seeds: Sequence[Rows]) -> dict[int, str]:
+    keys = {k: f"return/{k}" for k in curves.steps_of(seeds, "return")}
+    if not keys:
+        rows = sum(map(len, seeds))
+        raise ValueError(f"{name}: nothing to draw, no return/0, return/1 ... in {rows} rows of metrics")
+    return keys

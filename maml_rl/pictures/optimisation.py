@@ -1,4 +1,4 @@
-"""How the optimisation went: what each outer and inner step did, over the iterations."""
+"""Panels of the optimisation: what each outer and inner step did, over the iterations."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -27,7 +27,7 @@ SMALL = ImageFont.load_default(size=11)
 
 
 class Panel(NamedTuple):
-    """What one panel shows in one frame."""
+    """Contents of one panel in one frame."""
 
     task: str  # in words
     after: str  # "before adaptation", "after 1 step" ...
@@ -160,7 +160,7 @@ def _fitted(picture: NDArray[np.uint8]) -> Image.Image:
 
 
 def _views(panel: Panel, limits: Floats | None) -> list[Image.Image]:
-    """What stands below a panel's text: a picture, a strip, a map, or a picture with a map on it."""
+    """Return what stands below a panel's text: a picture, a strip, a map, or a picture with a map on it."""
     views = []
     if panel.picture is not None:
         picture = _fitted(panel.picture)

@@ -1,4 +1,4 @@
-"""Where the 2-D navigation agent goes, before and after adaptation."""
+"""Paths of the 2-D navigation agent, before and after adaptation."""
 
 import numpy as np
 from matplotlib.axes import Axes

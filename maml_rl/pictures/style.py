@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written.
+"""The look of every figure, and writing it to a file.
 
 Matplotlib is used without pyplot: no display, no global figure. The colours of Okabe and Ito (2008) can be told apart
 with colour-vision deficiency; markers and line styles repeat them.

@@ -34,7 +34,7 @@ STILL = (("--", "_"), (":", "x"), ("-.", "+"))
 
 
 class Tasks(NamedTuple):
-    """What tasks are, as far as a picture can show it."""
+    """Tasks as a picture can show them."""
 
     kind: Literal["two", "line", "circle", "plane", "other"]
     values: Floats  # (tasks,): of two and line the number, of circle degrees; (tasks, 2) of plane

@@ -1,1 +1,1 @@
-"""What run folders show: comparisons, tables, figures, films, reports."""
+"""Views of run folders: comparisons, tables, figures, films, reports."""

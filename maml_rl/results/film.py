@@ -15,7 +15,7 @@ MAX_FPS = 100
 
 
 def _name(which: str, split: str) -> str:
-    """What a film is called: adaptation, and of what, where not of the last parameters on tasks of training's kind."""
+    """Name a film: adaptation, and of what, where not of the last parameters on tasks of training's kind."""
     return "-".join(["adaptation", *([which] if which != "checkpoint" else []), *([split] if split != "in" else [])])
 
 

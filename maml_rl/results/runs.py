@@ -1,4 +1,4 @@
-"""What run folders hold, to compare and to draw, and which of them differ in their seed only."""
+"""Run folders, read to compare and to draw, and grouped where they differ in their seed only."""
 
 from collections.abc import Sequence
 from pathlib import Path

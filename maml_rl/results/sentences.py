@@ -1,4 +1,4 @@
-"""What a comparison of runs says, in sentences."""
+"""A comparison of runs in sentences."""
 
 from collections.abc import Iterator
 

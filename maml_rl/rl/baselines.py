@@ -78,7 +78,7 @@ def ridge_regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
 
 
 class Samples(NamedTuple):
-    """What a baseline is fitted to."""
+    """Data that a baseline is fitted to."""
 
     observations: Tensor  # (K, B, T, obs)
     returns: Tensor  # (K, B, T) of the rewards that were sampled
@@ -155,6 +155,19 @@ def _least_squares(
     return {name: value.detach() for name, value in params.items()}
 
 
+def _with_final(data: Samples) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features, returns and mask; where values after the end count, with the final observation as a step."""
+    observations, returns, mask, final, bootstrap_discount, _ = data
+    steps = torch.arange(observations.shape[2], device=observations.device)
+    table = features(observations, steps.expand(mask.shape))
+    if bootstrap_discount is None:
+        return table, returns, mask
+    ahead = linear(data)(final, mask.sum(-1)).unsqueeze(-1)
+    known = (bootstrap_discount * mask).sum(-1, keepdim=True) > 0
+    table = torch.cat([table, features(final, mask.sum(-1)).unsqueeze(2)], 2)
+    return table, torch.cat([returns + bootstrap_discount * ahead, ahead], 2), torch.cat([mask, known], 2)
+
+
 def value_network(data: Samples) -> Value:
     """Fit a perceptron (32, 32, tanh), one for each task, to the returns by least squares.
 
@@ -168,14 +181,8 @@ def value_network(data: Samples) -> Value:
     Raises:
         NoFitError: Observations or returns of live steps are not finite.
     """
-    observations, returns, mask, final, bootstrap_discount, seeds = data
-    tasks, steps = len(observations), torch.arange(observations.shape[2], device=observations.device)
-    table = features(observations, steps.expand(mask.shape))
-    if bootstrap_discount is not None:
-        ahead = linear(data)(final, mask.sum(-1)).unsqueeze(-1)
-        known = (bootstrap_discount * mask).sum(-1, keepdim=True) > 0
-        table = torch.cat([table, features(final, mask.sum(-1)).unsqueeze(2)], 2)
-        returns, mask = torch.cat([returns + bootstrap_discount * ahead, ahead], 2), torch.cat([mask, known], 2)
+    table, returns, mask = _with_final(data)
+    tasks = len(table)
     count = mask.sum((1, 2))
     x_mean, x_std = _moments(table, mask)
     x_std = torch.where(x_std < 1e-6, 1.0, x_std)
@@ -185,7 +192,7 @@ def value_network(data: Samples) -> Value:
     if bad.any():
         raise NoFitError("the value network has no fit", bad, "observations or returns are NaN, infinite or huge")
     network = Perceptron(x_mean.shape[-1], 1, (32, 32))
-    each = tasks // seeds
+    each = tasks // data.seeds
     start = {
         name: value.to(returns).expand(each, *value.shape)
         for name, value in network.init(torch.Generator().manual_seed(0)).items()

@@ -1,4 +1,4 @@
-"""What was sampled, and what a loss takes of it. Axes: tasks K, episodes B, steps T, feature."""
+"""Trajectories, and the batches that losses take. Axes: tasks K, episodes B, steps T, feature."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from maml_rl.rl.distributions import Distribution
 
 
 class Trajectory(NamedTuple):
-    """What was sampled. A loss cannot take it: it has no advantages."""
+    """Sampled episodes. A loss cannot take them: they have no advantages."""
 
     observations: Tensor  # (K, B, T, obs)
     actions: Tensor  # (K, B, T, act)  raw samples of the policy
@@ -27,7 +27,7 @@ class Trajectory(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a loss takes. Entries after an episode's end are zero."""
+    """Input of a loss. Entries after an episode's end are zero."""
 
     observations: Tensor  # (K, B, T, obs)
     actions: Tensor  # (K, B, T, act)

@@ -1,4 +1,4 @@
-"""How noisy a meta-gradient is, and how it compares with the other estimators' on the same data."""
+"""Noise of a meta-gradient, and its angle to the other estimators' on the same data."""
 
 import dataclasses
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Distribution(Protocol):
-    """What the package asks of an action distribution: a named tuple of fields (..., act)."""
+    """An action distribution: a named tuple of fields (..., act)."""
 
     def __iter__(self) -> Iterator[Tensor]:
         """Its fields."""

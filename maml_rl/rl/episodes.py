@@ -17,7 +17,7 @@ from maml_rl.rl.scan import Scan
 
 
 class Carry(NamedTuple):
-    """What one control step hands to the next, (K, B, ...)."""
+    """State that one control step hands to the next, (K, B, ...)."""
 
     observation: Tensor
     live: Tensor  # bool: the episode has not ended
@@ -37,7 +37,7 @@ class Transition(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What every control step sees."""
+    """Inputs that are the same in every control step."""
 
     params: Params  # stacked, one set a task
     task: Tensor | None  # (K, B, numbers of a task) that a policy observes which is told the task

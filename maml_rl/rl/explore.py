@@ -29,7 +29,7 @@ class Draw(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a task's episodes."""
+    """Outcome of the episodes of each task."""
 
     returns: Tensor  # (K S, B) undiscounted
     success: Tensor | None  # (K S, B) bool: solved in some live step; None where the environment reports none
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 class Exploration(NamedTuple):
-    """What one meta-iteration sampled, for K tasks of each of S seeds and n inner steps."""
+    """Data that one meta-iteration sampled, for K tasks of each of S seeds and n inner steps."""
 
     axis: TaskAxis
     params_by_step: list[Params]  # n + 1 stacked parameters: before each inner step, and adapted

@@ -193,7 +193,7 @@ def _panels(scene: Scene, story: Story, goals: Tensor | None) -> "list[Panel]":
 
 @contextmanager
 def _drawable(config: Config) -> Iterator[tuple[TaskEnv, Evaluation]]:
-    """Where a film of training is made: an environment that was checked, and what is chosen of it."""
+    """Yield an environment that was checked, and the settings of a film of training."""
     chosen = with_evaluation(config, "evaluation.film", tasks=TASKS).evaluation
     with closing(environments(config, copies=1, drawn=True)[0]) as env:
         check(env, chosen, "in")

@@ -15,7 +15,7 @@ from maml_rl.rl.policies import Policy
 
 
 class Terms(NamedTuple):
-    """What an outer step looks at, of one task, or means over each seed's tasks, (S,)."""
+    """Numbers that an outer step looks at: of one task, or means over each seed's tasks, (S,)."""
 
     objective: Tensor  # to be raised: surrogate - inner_kl coefficient * inner KL + exploration term
     kl: Tensor  # KL(old || new) of the adapted policy
@@ -23,7 +23,7 @@ class Terms(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What the other terms of the objective count, of one task, or (K S,)."""
+    """Weights of the objective's other terms: of one task, or (K S,)."""
 
     credit: Tensor  # of its exploration
     penalty: Tensor  # of its inner KL
@@ -92,7 +92,7 @@ class MetaObjective:
         return self.axis.value_and_grad(of_task, theta, list(self.batches), self.weights(), value=f"the {term}")
 
     def weights(self) -> Weights:
-        """Return what each task's other terms count, (K S,)."""
+        """Return the weights of each task's other terms, (K S,)."""
         nothing = self.batches[-1].weights.new_zeros(len(self.batches[-1].weights))
         penalty = None if self.inner_kl is None else self.axis.spread({"": self.inner_kl.to(nothing)})[""]
         return Weights(nothing if self.credit is None else self.credit, nothing if penalty is None else penalty)

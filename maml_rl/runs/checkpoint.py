@@ -2,11 +2,13 @@
 
 import hashlib
 import io
+import pickletools
 import re
 import reprlib
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,10 +17,12 @@ from maml_envs import InputError
 from maml_rl.core import adam
 from maml_rl.core.tree import Params, of_one_seed
 from maml_rl.machine.files import write
-from maml_rl.runs import payload
 
 HEADER = re.compile(rb"maml_rl checkpoint (\d{1,9}) (\S+)")
 VERSION = 2
+
+PLAIN = re.compile(r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage")
+"""What dense tensors, numbers and strings name in a pickle. ``torch.load`` allows more, such as bytearray(2**40)."""
 
 
 class Checkpoint(NamedTuple):
@@ -60,11 +64,29 @@ def _is_count(value: object) -> bool:
 
 
 def _is_params(value: object) -> bool:
-    """Whether it is tensors by name, each with bytes for all of its numbers: an expanded one could be of any size."""
+    """Tell whether it is tensors by name, each with bytes for all of its numbers; an expanded one has fewer."""
     return isinstance(value, dict) and all(
         isinstance(name, str) and isinstance(tensor, Tensor) and tensor.nbytes <= tensor.untyped_storage().nbytes()
         for name, tensor in value.items()
     )
+
+
+def safe_load(payload: bytes) -> dict[str, Any]:
+    """Load a ``torch.save`` archive onto the CPU, without running code or using more memory than it has bytes.
+
+    Raises:
+        Exception: The bytes are not that; zipfile, pickletools and torch have one for each way to be wrong.
+    """
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > len(payload):
+            raise ValueError("an entry is larger than the file: torch.save compresses nothing")
+        pickles = [archive.read(entry) for entry in entries if entry.filename.lower().endswith("data.pkl")]
+    for pickled in pickles:
+        for code, name, _ in pickletools.genops(pickled):
+            if code.name == "GLOBAL" and not PLAIN.fullmatch(str(name)):
+                raise ValueError(f"it names {name}, which no tensor, number or string does")
+    return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
 
 
 FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -99,7 +121,7 @@ def load(path: Path) -> Checkpoint:
         raise InputError(f"{path} is damaged: its content does not match its checksum{offer}")
     refusal = f"{path} does not hold the tensors, numbers and strings of a checkpoint"
     try:
-        checkpoint = Checkpoint(**({"outer": {}} | payload.read(content)))  # version 1 had no state of the outer step
+        checkpoint = Checkpoint(**({"outer": {}} | safe_load(content)))  # version 1 had no state of the outer step
     except Exception as error:  # there is one for each way that bytes can be wrong
         raise InputError(f"{refusal}{offer}") from error
     for name, (is_right, kind) in FIELDS.items():

@@ -29,7 +29,7 @@ def read_config(run: Path) -> AnyConfig:
 
 
 def parameters_of(config: AnyConfig, which: str) -> str:
-    """Which parameters of a run are meant: what is not trained has those of its checkpoint alone."""
+    """Return the name of the parameters to read: a run that is not trained has those of its checkpoint alone."""
     return which if METHODS[config.method].trains else "checkpoint"
 
 

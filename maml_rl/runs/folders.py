@@ -21,15 +21,15 @@ Pictures = dict[str, bytes]
 
 
 class Learns(Protocol):
-    """What a configuration makes, as far as every training run needs it."""
+    """A configuration made real, as far as every training run needs it."""
 
     @property
     def config(self) -> AnyConfig:
-        """Where it comes from, with everything that was left to a default of the environment."""
+        """Its configuration, with everything that was left to a default of the environment."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that it computes on."""
 
     def with_seed(self, seed: int) -> Self:
         """Return the same with another seed; both share what they hold."""
@@ -42,7 +42,7 @@ class Learns(Protocol):
 
 
 class Result(NamedTuple):
-    """What some iterations made of a run."""
+    """Result of some iterations of a run."""
 
     theta: Params
     outer: Params  # the outer optimiser's state

@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard: scalars, hyper-parameters, pictures and films."""
+"""TensorBoard: a run's scalars, hyper-parameters, pictures and films."""
 
 import io
 from collections.abc import Mapping

@@ -22,7 +22,7 @@ from maml_rl.runs.provenance import made_with
 
 
 class Method(Protocol):
-    """What is trained: several seeds of one configuration."""
+    """A way of learning, applied to several seeds of one configuration."""
 
     @property
     def title(self) -> str:
@@ -45,7 +45,7 @@ class Method(Protocol):
 
 
 class Training(NamedTuple):
-    """What to train, and what to look at meanwhile."""
+    """Makers of what is trained, and its evaluation meanwhile."""
 
     make_learner: Callable[[], Learns]
     make_method: Callable[[Any, list[str]], Method]  # of a learner for each seed, and what errors call them
@@ -122,9 +122,9 @@ def train(
     Args:
         training: What to train.
         out_by_seed: The run folder of each seed.
-        resume: Continue from their checkpoints, where they have one. Runs that are behind go first.
+        resume: Continue from their checkpoints, where they have one; runs that are behind go first.
         quiet: Show no progress.
-        flags: The flags that continue all of them.
+        flags: Flags that continue all of them.
 
     Returns:
         The run folders.
@@ -139,7 +139,8 @@ def train(
     paths = [Path(out) for out in out_by_seed.values()]
     learners = ranks.agreed(lambda: _learners(training.make_learner, list(out_by_seed), paths))
     config = learners[0].config
-    method = training.make_method(learners, [f"seed {seed}" for seed in out_by_seed] if len(paths) > 1 else [""])
+    names = [f"seed {seed}" for seed in out_by_seed] if len(paths) > 1 else [""]
+    method = training.make_method(learners, names)
     iterations, stride = config.iterations if METHODS[config.method].trains else 0, method.iterations_per_call
     ranks.refuse_idle(config.tasks)
     about, stop = made_with(torch.get_num_threads(), learners[0].device), _StopRequests()

@@ -1,4 +1,4 @@
-"""What is measured on held-out tasks, and how its numbers are written."""
+"""Measures of held-out tasks, and how their numbers are written."""
 
 import math
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What a run is made with, as its config.toml says it."""
+"""Versions, commit and hardware of a run, for its config.toml."""
 
 import os
 import platform

@@ -23,7 +23,7 @@ def _right(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def measures(learner: FewShotLearner, params: Params, task: TaskBatch) -> dict[str, Tensor]:
-    """What one task's query set says of parameters.
+    """Measure parameters on one task's query set.
 
     Values are judged by the mean squared error, classes by the share that is right: with all queries in one batch
     ("accuracy": transductive where batch norm takes statistics over the queries), and with each query beside the

@@ -25,7 +25,7 @@ class BatchNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
 
     def forward(self, values: Tensor) -> Tensor:
-        """Of (n, width) or (n, width, height, width of the image)."""
+        """Normalise (n, width) or (n, width, height, width of the image)."""
         axes = [axis for axis in range(values.dim()) if axis != 1]
         off = values - values.mean(axes, keepdim=True)
         scale = self.weight.reshape(-1, *[1] * (values.dim() - 2))

@@ -42,7 +42,7 @@ def make(config: FewShotConfig) -> FewShotTasks:
 
 
 def sizes_of(path: str) -> tuple[str, ...]:
-    """Which of a configuration's ``SIZES`` a distribution goes by: of a user's own, those that are its arguments."""
+    """Return those of ``SIZES`` that a distribution goes by: of a user's own, those that are its arguments."""
     if ":" not in path:
         return SIZES
     found = _own(path)

@@ -51,7 +51,7 @@ class FewShotTasks(ABC):
         )
 
     def references(self, batch: TaskBatch) -> dict[str, float]:
-        """What can be had on these tasks without meta-learning, by name; nothing unless a class knows better."""
+        """Return what can be had on these tasks without meta-learning, by name; a class may know of something."""
         return {}
 
 

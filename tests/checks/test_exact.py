@@ -19,15 +19,13 @@ def own(seed: int, name: str, horizon: int, steps: int = 1, discount: float = 1.
     chosen = problem(seed, horizon=horizon)
     estimator, first_order = CHOICES[name]
     return flatten(
-        exact.expected_meta_gradient(
-            *chosen[:4], discount, estimator, chosen.lr, steps, first_order, discounted_gradient=weighted
-        )
+        exact.expected_meta_gradient(chosen, discount, estimator, steps, first_order, discounted_gradient=weighted)
     )
 
 
 def truth(seed: int, horizon: int, steps: int = 1, discount: float = 1.0) -> Tensor:
     chosen = problem(seed, horizon=horizon)
-    return flatten(exact.meta_gradient(*chosen[:4], discount, chosen.lr, steps))
+    return flatten(exact.meta_gradient(chosen, discount, steps))
 
 
 def off(found: Tensor, expected: Tensor) -> float:

@@ -14,7 +14,8 @@ import mujoco_warp
 import warp
 
 from maml_envs.physics import gpu
-from maml_envs.physics.gpu import GpuPhysics, buffer_sizes
+from maml_envs.physics.gpu import GpuPhysics
+from maml_envs.physics.gpu_buffers import buffer_sizes
 from maml_envs.robots.ant import AntDirection, ant_model
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, half_cheetah_model
 from maml_envs.robots.hopper import hopper_model
