@@ -7,7 +7,8 @@ numbers.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,6 @@ from maml_rl.core.tree import Params, Tree, map_tensors
 from maml_rl.machine import ranks
 from maml_rl.machine.threads import side_by_side, spans
 
-T = TypeVar("T")
 LinearMap = Callable[[Params], Params]
 
 
@@ -72,9 +72,9 @@ class TaskAxis(NamedTuple):
         by_seed: Tensor = values.unflatten(0, (len(self.names), self.tasks))
         return by_seed
 
-    def everywhere(self, function: Callable[[], T]) -> T:
-        """Call a function that works on this rank's tasks; an error on any rank ends all of them."""
-        return ranks.agreed(function)
+    def together(self) -> AbstractContextManager[None]:
+        """Run a block that works on this rank's tasks; an error on any rank ends all of them."""
+        return ranks.agreement()
 
     def refuse(self, bad: Tensor, what: str) -> None:
         """Refuse what is bad, (S,) bool and the same on every rank.
@@ -179,13 +179,10 @@ class TaskAxis(NamedTuple):
         self, of_slice: Callable[[Slice], tuple[Tensor, Params]], data: Tree, value: str
     ) -> tuple[Tensor, Params]:
         """Add up a value and its gradient over slices, refuse what is not finite, and average over ranks."""
-
-        def of_this_rank() -> tuple[Tensor, Params]:
+        with self.together():
             total: tuple[Tensor, Params] = self._add_up(of_slice, data)
             self.check(total, lambda row: of_slice(self._slice_of(row)), value)
-            return total
-
-        result: tuple[Tensor, Params] = over_ranks(self.everywhere(of_this_rank), self.tasks)
+        result: tuple[Tensor, Params] = over_ranks(total, self.tasks)
         return result
 
     def check(

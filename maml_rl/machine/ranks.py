@@ -5,13 +5,14 @@ Tasks and noise follow from seed, purpose, iteration and task index, whoever dra
 Without torchrun there is one rank, and nothing here does anything.
 
 Ranks wait for each other in every call but ``share``, so all of them must make the same calls in the same order: what
-one of them may fail in alone goes through ``agreed``.
+one of them may fail in alone goes through ``agreement``.
 """
 
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -185,7 +186,14 @@ def on_main(function: Callable[[], T], otherwise: U) -> T | U:
 
 
 def agreed(function: Callable[[], T]) -> T:
-    """Call ``function`` on this rank; if it raises an error on any rank, all end, so that none waits for another.
+    """Call ``function`` on this rank; see ``agreement``."""
+    with agreement():
+        return function()
+
+
+@contextmanager
+def agreement() -> Iterator[None]:
+    """Run a block on every rank; if it raises an error on any of them, all end, so that none waits for another.
 
     Raises:
         InputError, FloatingPointError, WorkerError, OSError: On rank 0, what the first rank that failed raised; a
@@ -193,15 +201,16 @@ def agreed(function: Callable[[], T]) -> T:
         Echo: On the others.
     """
     if size() == 1:
-        return function()
-    found, error = None, None
+        yield
+        return
+    error = None
     try:
-        found = function()
+        yield
     except (Exception, SystemExit) as raised:
         error = raised
     failed = any_rank(size() - rank() if error else 0)
     if not failed:
-        return found  # type: ignore[return-value]
+        return
     source, kind = size() - failed, next((each for each in TOLD if isinstance(error, each)), None)
     told = (kind, str(error)) if kind else (WorkerError, f"rank {rank()}: {type(error).__name__}: {error}")
     if kind is OSError and not is_main():

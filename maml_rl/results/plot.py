@@ -20,10 +20,31 @@ from maml_rl.results.comparison import Comparison, comparisons
 from maml_rl.results.few_shot import draw_examples
 from maml_rl.results.runs import Group, Run, grouped, read_runs, refuse_untrained
 from maml_rl.rl.data import Trajectory
-from maml_rl.rl.explore import sample_at
+from maml_rl.rl.explore import keys_at
 from maml_rl.rl.held_out import explore_held_out
 from maml_rl.rl.learner import Learner
 from maml_rl.runs.measures import MEASURES
+
+CAPTIONS = {
+    "learning_curve": "Return in training before and after adaptation, over environment steps and wall clock.",
+    "adaptation_curve": "Return on held-out tasks after each gradient step.",
+    "before_after": "Every held-out task: its return before and after one step; below the diagonal it became worse.",
+    "return_by_task": "Return over what the task asks for, before and after adaptation.",
+    "paths": "Paths on held-out goals before and after adaptation.",
+    "optimisation": "How the outer optimisation went.",
+}
+"""What the figures of meta-RL show, in the order of the page."""
+
+FEW_SHOT_CAPTIONS = {
+    "learning_curve": "Query loss in training, over iterations and wall clock.",
+    **{
+        f"adaptation_{name}": f"On held-out tasks after each gradient step: {MEASURES[name].label}."
+        for name in ("error", "accuracy", "accuracy_one_by_one")
+    },
+    "fits": "A held-out curve, and its fit before and after gradient steps on the support examples.",
+    "episode": "A held-out task: its support set, and what its queries are called before and after adaptation.",
+}
+"""The same of few-shot learning."""
 
 PATHS_OF = (5, 6)
 """Tasks and episodes in the picture of paths."""
@@ -44,7 +65,10 @@ def draw_paths(learner: Learner, theta: Params, name: str) -> Figure:
     tasks, shown = PATHS_OF
     adaptation = explore_held_out(learner, theta, tasks, config.evaluation.episodes, config.evaluation.steps, "in")
     draw, exploration = adaptation.draw, adaptation.exploration
-    again = (sample_at(learner, params, draw, k) for k, params in enumerate(exploration.params_by_step))
+    again = (
+        learner.sampler.sample(params, draw.tasks, draw.episodes, keys_at(draw, k), draw.axis)
+        for k, params in enumerate(exploration.params_by_step)
+    )
     places, masks = zip(*map(visited, again), strict=True)
     returns = [outcome.returns.mean(-1) for outcome in exploration.outcomes]
     return pictures.navigation_paths(

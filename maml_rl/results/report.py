@@ -19,33 +19,11 @@ from maml_rl.pictures import png
 from maml_rl.pictures.curves import seconds
 from maml_rl.results.comparison import comparisons
 from maml_rl.results.film import render
-from maml_rl.results.plot import Results, draw, gather
+from maml_rl.results.plot import CAPTIONS, FEW_SHOT_CAPTIONS, Results, draw, gather
 from maml_rl.results.runs import Group, Run
 from maml_rl.results.sentences import sentences
 from maml_rl.results.table import Table, clock, count, wide_table
 from maml_rl.runs.evaluation import Evaluation
-from maml_rl.runs.measures import MEASURES
-
-CAPTIONS = {
-    "learning_curve": "Return in training before and after adaptation, over environment steps and wall clock.",
-    "adaptation_curve": "Return on held-out tasks after each gradient step.",
-    "before_after": "Every held-out task: its return before and after one step; below the diagonal it became worse.",
-    "return_by_task": "Return over what the task asks for, before and after adaptation.",
-    "paths": "Paths on held-out goals before and after adaptation.",
-    "optimisation": "How the outer optimisation went.",
-}
-"""What the figures of meta-RL show, in the order of the page."""
-
-FEW_SHOT_CAPTIONS = {
-    "learning_curve": "Query loss in training, over iterations and wall clock.",
-    **{
-        f"adaptation_{name}": f"On held-out tasks after each gradient step: {MEASURES[name].label}."
-        for name in ("error", "accuracy", "accuracy_one_by_one")
-    },
-    "fits": "A held-out curve, and its fit before and after gradient steps on the support examples.",
-    "episode": "A held-out task: its support set, and what its queries are called before and after adaptation.",
-}
-"""The same of few-shot learning."""
 
 FILM = "held-out tasks, one a row, before adaptation and after each gradient step."
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from maml_rl.core.tree import Params, map_tensors
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.distributions import Distribution
 from maml_rl.rl.policies import Policy
-from maml_rl.rl.scan import Scan
+from maml_rl.rl.scan import Changed, Scan
 
 
 class Carry(NamedTuple):
@@ -129,8 +130,6 @@ class Episodes:
         self.env, self._policy, self._observe_task = env, policy, observe_task
         self._scan: Scan | None = None
         self._memory: object = None
-        self._step_number = 0
-        self._reports_success: bool | None = None  # nothing is known before the first step
 
     def play(self, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor) -> Trajectory:
         """Play an episode in each of (K, B) environments; the next call may overwrite what this one returns.
@@ -144,9 +143,15 @@ class Episodes:
         if not noise.shape[2]:
             raise ValueError("noise for 0 steps: an episode has one or more")
         constants, carry = begin(self.env, params, tasks, seeds, self._observe_task)
-        scan = self._scan_for(constants, noise.movedim(2, 0))
-        self._step_number = 0
-        end, steps = scan(constants, carry, noise.movedim(2, 0))
+        inputs = noise.movedim(2, 0)
+        try:
+            end, steps = self._scan_for(constants, inputs)(constants, carry, inputs)
+        except Changed as changed:
+            has, had = ("lacks", "had") if changed.fewer else ("has", "lacked")
+            raise InputError(
+                f"the info of step {changed.number} (counted from 0) {has} {SUCCESS!r}, which the steps before {had}: "
+                "give it at every step, 0 where the task is not solved"
+            ) from None
         self.env.raise_deferred()
         observations, actions, rewards, mask, behaviour, success = map_tensors(lambda x: x.movedim(0, 2), steps)
         return Trajectory(
@@ -165,20 +170,7 @@ class Episodes:
         if self._scan is None or memory is None or memory is not self._memory or not self._scan.fits(constants, noise):
             together = memory is not None and self.env.device.type == noise.device.type
             segment = recorder(noise.device) if together else None
-            self._scan = Scan(self._step, segment, f"a control step of {type(self.env).__name__}")
-            self._memory, self._reports_success = memory, None
+            step = partial(control_step, self.env, self._policy)
+            self._scan = Scan(step, segment, f"a control step of {type(self.env).__name__}")
+            self._memory = memory
         return self._scan
-
-    def _step(self, constants: Constants, carry: Carry, noise: Tensor) -> tuple[Carry, Transition]:
-        following, transition = control_step(self.env, self._policy, constants, carry, noise)
-        reports = transition.success is not None
-        if self._reports_success is None:
-            self._reports_success = reports
-        elif reports != self._reports_success:
-            has, had = ("has", "lacked") if reports else ("lacks", "had")
-            raise InputError(
-                f"the info of step {self._step_number} (counted from 0) {has} {SUCCESS!r}, which the steps before "
-                f"{had}: give it at every step, 0 where the task is not solved"
-            )
-        self._step_number += 1
-        return following, transition

@@ -16,7 +16,6 @@ from maml_rl.rl.advantages import to_batch
 from maml_rl.rl.baselines import NoFitError
 from maml_rl.rl.data import Batch, Trajectory
 from maml_rl.rl.learner import Learner
-from maml_rl.rl.policies import Policy
 
 
 class Draw(NamedTuple):
@@ -60,14 +59,14 @@ def explore(learner: Learner, theta: Params, draw: Draw, factors: Sequence[float
             infinity.
     """
     params, lr = learner.inner.rates.split(draw.axis.spread(theta))
-    exploration = Exploration(draw.axis, [params], [], [], 0.0)
-    seconds = 0.0
+    exploration, sampler, seconds = Exploration(draw.axis, [params], [], [], 0.0), learner.sampler, 0.0
     for k in range(len(factors) + 1):
         began = time.perf_counter()
         with _in_episodes(k, len(factors)):
-            trajectory = sample_at(learner, params, draw, k)
-        seconds += time.perf_counter() - began
-        batch = _advantages(learner, trajectory, draw.axis)
+            noise, seeds = sampler.draw(params, draw.episodes, keys_at(draw, k), draw.axis)
+            trajectory = sampler.rollout(params, draw.tasks, noise, seeds, draw.axis)
+            seconds += time.perf_counter() - began
+            batch = _advantages(learner, trajectory, draw.axis)
         exploration.outcomes.append(Outcome(trajectory.returns(), trajectory.success, trajectory.mask.sum(-1)))
         exploration.batches.append(batch)
         if k < len(factors):
@@ -75,11 +74,6 @@ def explore(learner: Learner, theta: Params, draw: Draw, factors: Sequence[float
             _refuse_diverged(params, k, draw.axis)
             exploration.params_by_step.append(params)
     return exploration._replace(sampling_seconds=seconds)
-
-
-def sample_at(learner: Learner, params: Params, draw: Draw, k: int) -> Trajectory:
-    """Sample the episodes before inner step k, with stacked parameters."""
-    return learner.sampler.sample(params, draw.tasks, draw.episodes, keys_at(draw, k), draw.axis)
 
 
 def keys_at(draw: Draw, k: int) -> Tensor:
@@ -100,20 +94,9 @@ def adapt(learner: Learner, params: Params, batch: Batch, lr: Rate, axis: TaskAx
     return adapted
 
 
-def inner_kl(policy: Policy, exploration: Exploration) -> Tensor:
-    """KL(before || after adaptation), mean over live steps of the first batch, of each task, (K S,)."""
-
-    def of_task(batch: Batch, params: Params) -> Tensor:
-        mean: Tensor = (batch.behaviour.kl(policy(params, batch.observations)) * batch.weights).sum()
-        return mean
-
-    kl: Tensor = exploration.axis.map(of_task, exploration.batches[0], exploration.params_by_step[-1])
-    return kl
-
-
 @contextmanager
 def _in_episodes(k: int, steps: int) -> Iterator[None]:
-    """Say of what is not finite in which episodes it was."""
+    """Add to an error of what is not finite in which episodes it was."""
     try:
         yield
     except FloatingPointError as error:

@@ -55,11 +55,13 @@ class MetaRL:
         began = time.perf_counter()
         learner, config = self.learners[0], self.learners[0].config
         draw = self.draw(iteration, range(len(self.learners)) if seeds is None else seeds)
-        data = draw.axis.everywhere(lambda: explore(learner, theta, draw, [1.0] * config.trained_steps))
+        with draw.axis.together():
+            data = explore(learner, theta, draw, [1.0] * config.trained_steps)
         explored = time.perf_counter()
         rows = draw.axis.average(describe(learner.policy, data), COUNTS)
         objective = meta_objective(learner, data)
-        moved, state, metrics = OUTER[config.outer.name].step(theta, state, objective, config.outer)
+        outer = OUTER[config.outer.name]
+        moved, state, metrics = outer.step(theta, state, outer.objective(objective, config.outer), config.outer)
         seconds = {
             "seconds/sampling": data.sampling_seconds,
             "seconds/inner": explored - began - data.sampling_seconds,

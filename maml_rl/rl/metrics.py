@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from maml_rl.core.tree import Params
+from maml_rl.rl.data import Batch
 from maml_rl.rl.distributions import Normal
-from maml_rl.rl.explore import Exploration, inner_kl
+from maml_rl.rl.explore import Exploration
 from maml_rl.rl.outer import Metrics
 from maml_rl.rl.policies import Policy
 
@@ -34,7 +36,18 @@ def describe(policy: Policy, exploration: Exploration) -> Metrics:
         if isinstance(batch.behaviour, Normal):
             metrics[f"std/{k}"] = mean(batch.behaviour.std()[:, 0, 0].mean(-1))
     metrics["share_worse"] = mean((returns[-1] < returns[0]).float())
-    metrics["kl/inner"] = mean(inner_kl(policy, exploration))
+    metrics["kl/inner"] = mean(adaptation_kl(policy, exploration))
     steps = torch.stack([outcome.steps.sum(-1) for outcome in exploration.outcomes], -1).sum(-1)
     metrics["env_steps"] = axis.by_seed(steps).sum(-1)
     return metrics
+
+
+def adaptation_kl(policy: Policy, exploration: Exploration) -> Tensor:
+    """KL(before || after adaptation), mean over live steps of the first batch, of each task, (K S,)."""
+
+    def of_task(batch: Batch, params: Params) -> Tensor:
+        mean: Tensor = (batch.behaviour.kl(policy(params, batch.observations)) * batch.weights).sum()
+        return mean
+
+    kl: Tensor = exploration.axis.map(of_task, exploration.batches[0], exploration.params_by_step[-1])
+    return kl

@@ -61,7 +61,7 @@ class MetaObjective:
     credit: Tensor | None = None
 
     def of_task(self, theta: Params, batches: Sequence[Batch], weights: Weights) -> Terms:
-        """Adapt to one task on every batch but the last, and look at the last (MAML paper, algorithm 3)."""
+        """Return one task's terms: adapt on every batch but the last, judge on it (MAML paper, algorithm 3)."""
         *pre, post = batches
         params, lr = self.inner.rates.split(theta)
         kl = explored = post.weights.new_zeros(())

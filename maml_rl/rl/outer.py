@@ -93,11 +93,10 @@ def promp(theta: Params, state: Params, objective: MetaObjective, settings: Oute
     ended below two thirds of the target and doubled after one above three halves of it. Over several inner steps the
     penalty is their mean, with one coefficient.
     """
-    clipped = penalised(objective, settings)
-    assert clipped.inner_kl is not None
-    coefficient = state.get("inner_kl", clipped.inner_kl)
-    clipped = dataclasses.replace(clipped, inner_kl=coefficient)
-    moved, after, metrics = _ascend(theta, state, clipped, settings.lr, settings.epochs)
+    assert objective.inner_kl is not None, "ProMP climbs what ``penalised`` makes"
+    coefficient = state.get("inner_kl", objective.inner_kl)
+    climbed = dataclasses.replace(objective, inner_kl=coefficient)
+    moved, after, metrics = _ascend(theta, state, climbed, settings.lr, settings.epochs)
     metrics["inner_kl_coefficient"] = coefficient
     target = settings.inner_kl_target
     if target is not None:
@@ -118,9 +117,9 @@ class OuterStep(NamedTuple):
     """An outer step, and what it asks of the inner loop.
 
     Attributes:
-        step: Theta, the optimiser's state (tensors by name; empty at first), objective and settings, to the next theta,
-            the next state and the metrics.
-        objective: The objective that it climbs at first, of the plain one.
+        step: Theta, the optimiser's state (tensors by name; empty at first), its objective and settings, to the next
+            theta, the next state and the metrics.
+        objective: Makes its objective of the plain one.
         importance_weighted: It moves theta several times on the same data: the ratios of inner losses are to the policy
             that sampled (ProMP, section 6).
     """

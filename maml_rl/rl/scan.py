@@ -18,6 +18,14 @@ Step = Callable[[Tree, Tree, Tensor], tuple[Tree, Tree]]
 on is made of new tensors, and not of those that it was handed."""
 
 
+class Changed(Exception):  # noqa: N818  the caller knows what it means
+    """A step gives more or fewer tensors than the steps before."""
+
+    def __init__(self, number: int, fewer: bool) -> None:
+        super().__init__(f"step {number} gives {'fewer' if fewer else 'more'} tensors than the steps before")
+        self.number, self.fewer = number, fewer
+
+
 class Scan:
     """A loop over the leading axis of its inputs.
 
@@ -51,38 +59,46 @@ class Scan:
 
         Returns:
             What the last step hands on, and the outputs, (T, ...) each.
+
+        Raises:
+            Changed: A step gives more or fewer tensors than the steps before.
         """
         if self._memory is None:
             self._memory = map_tensors(torch.empty_like, (constants, carry, inputs.contiguous()))
             self._number = torch.zeros(1, dtype=torch.int64, device=inputs.device)
         map_tensors(lambda own, given: own.copy_(given), self._memory, (constants, carry, inputs))
         self._number.zero_()
-        for _ in range(len(inputs)):
-            self._advance()
+        for number in range(len(inputs)):
+            if self._new_segment and self._recording is None and self._outputs is not None:
+                self._recording = self._recorded(number)
+            if self._recording is None:
+                self._once(number)
+            else:
+                self._recording.replay()
         return self._memory[1], self._outputs
 
-    def _advance(self) -> None:
-        """Take a step, or replay it: the first of all makes what the recording needs."""
-        if self._new_segment and self._recording is None and self._outputs is not None:
-            try:
-                self._recording = Recording(self._new_segment, self._once)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                self._new_segment = None
-                message = f"{self._name} cannot be recorded, and is taken anew every time: {error}"
-                warnings.warn(message, RuntimeWarning, stacklevel=2)
-        if self._recording is None:
-            self._once()
-        else:
-            self._recording.replay()
+    def _recorded(self, number: int) -> Recording | None:
+        """Record a step after the first of all, which has made what the recording needs."""
+        assert self._new_segment is not None
+        try:
+            return Recording(self._new_segment, lambda: self._once(number))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._new_segment = None
+            message = f"{self._name} cannot be recorded, and is taken anew every time: {error}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            return None
 
-    def _once(self) -> None:
+    def _once(self, number: int) -> None:
         assert self._memory is not None
         constants, carry, inputs = self._memory
         following, output = self._step(constants, carry, inputs.index_select(0, self._number).squeeze(0))
         if self._outputs is None:
             self._outputs = map_tensors(lambda x: x.new_empty(len(inputs), *x.shape), output)
+        given, kept = len(list(leaves(output))), len(list(leaves(self._outputs)))
+        if given != kept:
+            raise Changed(number, given < kept)
         map_tensors(lambda all_, x: all_.index_copy_(0, self._number, x.unsqueeze(0)), self._outputs, output)
         map_tensors(lambda own, new: own.copy_(new), carry, following)
         self._number += 1

@@ -97,15 +97,19 @@ class Folders:
                         folder.begin()
                 self._opened, self._folders = opened.pop_all(), folders
 
-        ranks.on_main(open_all, None)
-        saved = ranks.from_main(lambda: [folder.checkpoint for folder in self._folders])
-        self.states = [
-            _on_device(checkpoint or Checkpoint(params, 0, 0, -float("inf"), "", {}), learner)
-            for checkpoint, params, learner in zip(saved, first, learners, strict=True)
-        ]
-        if not iterations:
-            new = [seed for seed, checkpoint in enumerate(saved) if checkpoint is None]
-            ranks.on_main(partial(self._save, "checkpoint.pt", new), None)
+        try:
+            ranks.on_main(open_all, None)
+            saved = ranks.from_main(lambda: [folder.checkpoint for folder in self._folders])
+            self.states = [
+                _on_device(checkpoint or Checkpoint(params, 0, 0, -float("inf"), "", {}), learner)
+                for checkpoint, params, learner in zip(saved, first, learners, strict=True)
+            ]
+            if not iterations:
+                new = [seed for seed, checkpoint in enumerate(saved) if checkpoint is None]
+                ranks.on_main(partial(self._save, "checkpoint.pt", new), None)
+        except BaseException:
+            self.close()
+            raise
 
     def evaluated(self, evaluate: Evaluate, seeds: Sequence[int], results: Sequence[Result]) -> list[Result]:
         """Add metrics on held-out tasks, and pictures of them, to the results of some runs."""

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -138,17 +138,16 @@ def train(
     """
     paths = [Path(out) for out in out_by_seed.values()]
     learners = ranks.agreed(lambda: _learners(training.make_learner, list(out_by_seed), paths))
-    config = learners[0].config
-    names = [f"seed {seed}" for seed in out_by_seed] if len(paths) > 1 else [""]
-    method = training.make_method(learners, names)
-    iterations, stride = config.iterations if METHODS[config.method].trains else 0, method.iterations_per_call
-    ranks.refuse_idle(config.tasks)
-    about, stop = made_with(torch.get_num_threads(), learners[0].device), _StopRequests()
-    with (
-        closing(learners[0]),
-        stop.collected(),
-        closing(Folders(paths, learners, resume, about, iterations, flags)) as folders,
-    ):
+    config, stop = learners[0].config, _StopRequests()
+    with ExitStack() as opened:
+        opened.enter_context(closing(learners[0]))
+        ranks.refuse_idle(config.tasks)
+        names = [f"seed {seed}" for seed in out_by_seed] if len(paths) > 1 else [""]
+        method = training.make_method(learners, names)
+        iterations, stride = config.iterations if METHODS[config.method].trains else 0, method.iterations_per_call
+        about = made_with(torch.get_num_threads(), learners[0].device)
+        opened.enter_context(stop.collected())
+        folders = opened.enter_context(closing(Folders(paths, learners, resume, about, iterations, flags)))
         starts = [state.iteration for state in folders.states]
         with ProgressLine(method.title, iterations, min(starts), quiet or not ranks.is_main()) as progress:
             for seeds, first, last in stages(starts, iterations):

@@ -15,7 +15,7 @@ from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.tasks import Examples, TaskBatch
 
 LOSS = "the query loss"
-"""What errors call it."""
+"""Name of the loss in errors."""
 
 
 def query_loss(learner: FewShotLearner, theta: Params, task: TaskBatch) -> Tensor:
@@ -40,7 +40,7 @@ def way_to_adapted(learner: FewShotLearner, theta: Params, batch: TaskBatch, axi
     def of_task(theta: Params, task: TaskBatch) -> tuple[Tensor, Params]:
         params, lr = learner.inner.rates.split(theta)
         joined = Examples(*(torch.cat(pair) for pair in zip(task.support, task.query, strict=True)))
-        adapted = adapt(learner.inner.loss, params, [joined] * learner.config.inner.steps, lr)
+        adapted = adapt(learner.inner.loss, params, [joined] * learner.config.trained_steps, lr)
         return learner.inner.loss(adapted, joined), {name: params[name] - adapted[name] for name in params}
 
     return axis.finite_mean(of_task, theta, batch, value=LOSS)

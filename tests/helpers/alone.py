@@ -12,7 +12,7 @@ from maml_rl.core.streams import Purpose
 from maml_rl.core.task_axis import LinearMap, TaskAxis
 from maml_rl.core.tree import Params, Rate, map_tensors, of_one_seed
 from maml_rl.rl.data import Batch, Trajectory
-from maml_rl.rl.explore import Exploration, explore
+from maml_rl.rl.explore import Draw, Exploration, explore, keys_at
 from maml_rl.rl.fisher import fisher_vector_product
 from maml_rl.rl.held_out import draw_for
 from maml_rl.rl.learner import Learner
@@ -72,7 +72,8 @@ def fisher_product(
 
 def outer_step(name: str, theta: Params, state: Params, objective: MetaObjective, settings: Any) -> Any:
     """The next theta, state and metrics of an outer step, by its name."""
-    return first(OUTER[name].step(of_one_seed(theta), of_one_seed(state), objective, settings))
+    outer = OUTER[name]
+    return first(outer.step(of_one_seed(theta), of_one_seed(state), outer.objective(objective, settings), settings))
 
 
 def adam_step(theta: Params, state: Params, slope: Params, lr: float, maximise: bool) -> tuple[Params, Params]:
@@ -108,3 +109,8 @@ def meta_iteration(
     theta, state = (tree.stack([start[part] for start in starts]) for part in (0, 1))
     moved, after, rows = method.iterate(theta, state, iteration)
     return [(*map_tensors(lambda x, s=s: x[s].clone(), (moved, after)), row) for s, row in enumerate(rows)]
+
+
+def sample_at(learner: Learner, params: Params, draw: Draw, k: int) -> Trajectory:
+    """The episodes before inner step k, as ``explore`` samples them."""
+    return learner.sampler.sample(params, draw.tasks, draw.episodes, keys_at(draw, k), draw.axis)

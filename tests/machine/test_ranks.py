@@ -18,7 +18,7 @@ import filelock
 import pytest
 import tomli_w
 import torch
-from alone import explore_training, first, gradient, outer_step
+from alone import explore_training, first, gradient, outer_step, sample_at
 from hypothesis import given
 from hypothesis import strategies as st
 from ranks import Ended, command, launch, torchrun
@@ -32,7 +32,7 @@ from maml_rl.core.seeds import over_ranks
 from maml_rl.core.tree import map_tensors, of_one_seed
 from maml_rl.machine import ranks
 from maml_rl.machine.launch import _meeting, joined, local_device
-from maml_rl.rl.explore import explore, sample_at
+from maml_rl.rl.explore import explore
 from maml_rl.rl.learner import build
 from maml_rl.rl.method import MetaRL, meta_objective
 from maml_rl.rl.metrics import describe

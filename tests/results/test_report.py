@@ -22,7 +22,8 @@ from tiny import Command, files, tiny
 import maml_rl
 from maml_envs import InputError
 from maml_rl import meta_train
-from maml_rl.results.report import CAPTIONS, FEW_SHOT_CAPTIONS, _films, report
+from maml_rl.results.plot import CAPTIONS, FEW_SHOT_CAPTIONS
+from maml_rl.results.report import _films, report
 from maml_rl.results.runs import grouped, read_runs
 from maml_rl.train import meta_train as few_shot_train
 

@@ -4,14 +4,13 @@ import itertools
 
 import pytest
 import torch
-from alone import explore_tasks, explore_training, stack
+from alone import explore_tasks, explore_training, sample_at, stack
 from tiny import tiny
 
 from maml_envs import InputError
 from maml_rl.core.streams import Purpose
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.machine.device import choose_device
-from maml_rl.rl.explore import sample_at
 from maml_rl.rl.held_out import draw_for
 from maml_rl.rl.learner import Learner, build
 from maml_rl.rl.method import meta_objective

@@ -12,7 +12,7 @@ import filelock
 import pytest
 import tomli_w
 import torch
-from alone import explore_training, meta_iteration
+from alone import explore_training, meta_iteration, sample_at
 from probes import Signals
 from ranks import command as of_rank
 from ranks import launch
@@ -23,7 +23,7 @@ from maml_envs import InputError, navigation
 from maml_rl import Stopped, meta_train, meta_train_seeds
 from maml_rl.core import slices as sliced
 from maml_rl.core.tree import Params, Tree, flatten, map_tensors, of_one_seed, stack
-from maml_rl.rl.explore import Draw, Exploration, explore, sample_at
+from maml_rl.rl.explore import Draw, Exploration, explore
 from maml_rl.rl.learner import Learner, build
 from maml_rl.rl.method import MetaRL, meta_objective
 from maml_rl.rl.outer import trpo
