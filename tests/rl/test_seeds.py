@@ -234,8 +234,11 @@ def test_what_is_not_finite_is_named_with_its_seed(monkeypatch: pytest.MonkeyPat
     fitted = build(tiny(tasks=2, episodes=3, discount=1.0, gae_lambda=1.0, baseline={"name": "value_network"}))
     huge = sample_at(learner, found.params_by_step[0], draw, 0)
     huge = huge._replace(rewards=huge.rewards.index_fill(0, torch.tensor([4]), 3e38))
-    monkeypatch.setattr(fitted.sampler, "sample", lambda *_: huge)
-    with pytest.raises(FloatingPointError, match="the value network has no fit for task 0 of seed 5: obs"):
+    monkeypatch.setattr(fitted.sampler, "rollout", lambda *_: huge)
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the value network has no fit for task 0 of seed 5: obs.* in the episodes of the adapted policies",
+    ):
         explore(fitted, theta, draw, [])
 
 
