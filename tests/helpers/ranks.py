@@ -45,12 +45,26 @@ def _agent(folder: Path, ranks: int, function: Callable[..., None], *arguments: 
         max_restarts=0,
         start_method="fork",
     )
-    elastic_launch(config, function)(*arguments)
+    elastic_launch(config, _rank)(folder, function, *arguments)
+
+
+def _rank(folder: Path, function: Callable[..., None], *arguments: Any) -> None:
+    (folder / f"begun{os.environ['RANK']}").touch()
+    function(*arguments)
 
 
 def launch(folder: Path, ranks: int, function: Callable[..., None], *arguments: Any) -> Ended:
     """Run a function in every rank; none of its processes outlives the call, however it ends."""
     folder.mkdir(exist_ok=True)
+    ended, hung = _launch(folder, ranks, function, *arguments)
+    if hung and len(list(folder.glob("begun*"))) < ranks:
+        # A rank forked while another thread of the agent holds a lock waits for it for ever, before it begins.
+        ended, hung = _launch(folder, ranks, function, *arguments)
+    assert not hung, ended
+    return ended
+
+
+def _launch(folder: Path, ranks: int, function: Callable[..., None], *arguments: Any) -> tuple[Ended, bool]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTED))
     agent = context.Process(target=_agent, args=(folder, ranks, function, *arguments))
@@ -61,9 +75,7 @@ def launch(folder: Path, ranks: int, function: Callable[..., None], *arguments: 
     with contextlib.suppress(ProcessLookupError):
         os.killpg(agent.pid, signal.SIGKILL)
     agent.join()
-    ended = Ended(agent.exitcode or 0, (folder / "out").read_text(), (folder / "err").read_text())
-    assert not hung, ended
-    return ended
+    return Ended(agent.exitcode or 0, (folder / "out").read_text(), (folder / "err").read_text()), hung
 
 
 ALONE = ("--standalone", "--nproc-per-node", "2")
