@@ -29,12 +29,12 @@ def gae(
     values: Tensor,
     mask: Tensor,
     discount: float,
-    gae_lambda: float,
+    decay: float,
     bootstrap: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016, equation 16).
 
-    A_t = d_t + discount * gae_lambda * A_{t+1},  d_t = r_t + discount * V_{t+1} - V_t, in log2 T operations on whole
+    A_t = d_t + discount * decay * A_{t+1},  d_t = r_t + discount * V_{t+1} - V_t, in log2 T operations on whole
     episodes rather than T on their steps.
 
     Args:
@@ -42,7 +42,7 @@ def gae(
         values: (..., T) baseline.
         mask: (..., T) bool, True while the episode lives: from its first step to its last.
         discount: In [0, 1].
-        gae_lambda: In [0, 1]; at 1 an advantage is the discounted return minus the baseline.
+        decay: Lambda, in [0, 1]; at 1 an advantage is the discounted return minus the baseline.
         bootstrap: (...) value after the last live step; None for 0.
 
     Returns:
@@ -55,7 +55,7 @@ def gae(
     added, horizon = 1, rewards.shape[-1]
     while added < horizon:
         later = torch.nn.functional.pad(advantages[..., added:], (0, added))
-        advantages = advantages + (discount * gae_lambda) ** added * later
+        advantages = advantages + (discount * decay) ** added * later
         added *= 2
     return torch.where(mask, advantages, 0.0)
 
@@ -82,10 +82,10 @@ def to_batch(trajectory: Trajectory, config: Config, seeds: int = 1) -> Batch:
 
     Args:
         trajectory: Of K S tasks.
-        config: Its baseline, discount, gae_lambda, bootstrap_on_truncation and normalise_advantages.
+        config: Its baseline, discounts, and what follows a time limit.
         seeds: S, of which there are as many tasks each; nothing of one depends on another.
     """
-    mask, discount = trajectory.mask, config.discount
+    mask, discount, bootstraps = trajectory.mask, config.discount, config.bootstrap_on_truncation
     observations = torch.where(mask.unsqueeze(-1), trajectory.observations, 0.0)
     actions = torch.where(mask.unsqueeze(-1), trajectory.actions, 0.0)
     rewards = torch.where(mask, trajectory.rewards, 0.0)
@@ -93,12 +93,12 @@ def to_batch(trajectory: Trajectory, config: Config, seeds: int = 1) -> Batch:
     times = torch.arange(mask.shape[-1], device=mask.device)
     length = mask.sum(-1)
     remaining_discount = bootstrap = None
-    if config.bootstrap_on_truncation:
+    if bootstraps:
         left = length.unsqueeze(-1) - times
         remaining_discount = torch.where(trajectory.truncated.unsqueeze(-1) & mask, discount**left, 0.0)
     samples = Samples(observations, returns, mask, trajectory.final_observations, remaining_discount, seeds)
     value = BASELINES[config.baseline.name](samples)
-    if config.bootstrap_on_truncation:
+    if bootstraps:
         bootstrap = torch.where(trajectory.truncated, value(trajectory.final_observations, length), 0.0)
     advantages = gae(rewards, value(observations, times), mask, discount, config.gae_lambda, bootstrap)
     if config.normalise_advantages:
