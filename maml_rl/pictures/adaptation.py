@@ -57,9 +57,7 @@ def adaptation_curve(
         if trimmed:
             axes.plot(x, _finite(trimmed[name]), color=colour, linestyle=":", zorder=2)
     if trimmed:
-        handles.append(Line2D([], [], color=GREY, linestyle=":", label="mean without the 5 % of tasks at each end"))
-        highest = [*(points[0, 2] for points in values.values()), *(x for each in trimmed.values() for x in each)]
-        axes.set_ylim(0, 1.2 * np.nanmax(_finite(highest)) or 1)
+        handles.append(_scaled_to_trimmed(axes, values, trimmed))
     handles += _published(axes, published)
     last = max(len(known) for known in [*values.values(), *(known for _, known, _ in published)]) - 1
     axes.set(xlabel="gradient steps on the new task", xticks=range(last + 1), xlim=(-0.3, last + 0.3))
@@ -74,6 +72,12 @@ def _points(name: str, points: Sequence[tuple[float, float, float]]) -> Floats:
     if array.ndim != 2 or array.shape[1] != 3:
         raise ValueError(f"{name}: wanted value, low and high after each step, (k, 3), got {array.shape}")
     return array
+
+
+def _scaled_to_trimmed(axes: Axes, values: Mapping[str, Floats], trimmed: Mapping[str, Sequence[float]]) -> Line2D:
+    highest = [*(points[0, 2] for points in values.values()), *(x for each in trimmed.values() for x in each)]
+    axes.set_ylim(0, 1.2 * np.nanmax(_finite(highest)) or 1)
+    return Line2D([], [], color=GREY, linestyle=":", label="mean without the 5 % of tasks at each end")
 
 
 def _level(axes: Axes, point: Floats, colour: Any, name: str) -> Line2D:  # noqa: ANN401 (a colour of matplotlib)

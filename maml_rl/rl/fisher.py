@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.func import vmap
 
-from maml_rl.core.adapt import PREFIX, InnerLoop, Loss
+from maml_rl.core.adapt import PREFIX, InnerLoop
 from maml_rl.core.task_axis import LinearMap, TaskAxis
 from maml_rl.core.tree import Params, Rate, map_tensors
 from maml_rl.rl.data import Batch
@@ -31,12 +31,12 @@ class InnerStep(NamedTuple):
     hessian: LinearMap | None  # of the inner loss; None at first order
 
 
-def linearise(loss: Loss[Batch], params: Params, batch: Batch, first_order: bool) -> InnerStep:
+def linearise(inner: InnerLoop[Batch], params: Params, batch: Batch) -> InnerStep:
     """Return each task's gradient and the map v -> H v; the gradient's graph is kept for all products."""
     leaves = _leaves(params)
     with torch.enable_grad():
-        total = vmap(loss)(leaves, batch).sum()
-        gradient = torch.autograd.grad(total, list(leaves.values()), create_graph=not first_order)
+        total = vmap(inner.loss)(leaves, batch).sum()
+        gradient = torch.autograd.grad(total, list(leaves.values()), create_graph=not inner.first_order)
 
     def product(vector: Params) -> Params:
         moved = torch.autograd.grad(
@@ -45,7 +45,7 @@ def linearise(loss: Loss[Batch], params: Params, batch: Batch, first_order: bool
         return dict(zip(leaves, moved, strict=True))
 
     values = {name: value.detach() for name, value in zip(leaves, gradient, strict=True)}
-    return InnerStep(values, None if first_order else product)
+    return InnerStep(values, None if inner.first_order else product)
 
 
 def fisher_matrix(policy: Policy, params: Params, batch: Batch) -> LinearMap:
@@ -82,10 +82,7 @@ def chain_product(
         params_by_step: Stacked parameters that sampled each.
         lr: A number, or a tree with a row for each task.
     """
-    steps = [
-        linearise(inner.loss, params, batch, inner.first_order)
-        for params, batch in zip(params_by_step[:-1], batches[:-1], strict=True)
-    ]
+    steps = [linearise(inner, params, batch) for params, batch in zip(params_by_step[:-1], batches[:-1], strict=True)]
     metric = fisher_matrix(policy, params_by_step[-1], batches[-1])
     names = list(params_by_step[-1])
     rates = lr if isinstance(lr, dict) else dict.fromkeys(names, lr)

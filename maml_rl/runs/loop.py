@@ -91,9 +91,14 @@ class _StopRequests:
             for number, old in before.items():
                 signal.signal(number, old)
 
-    def signum(self) -> int:
-        """Return the signal that asked any rank to stop, or 0."""
-        return ranks.any_rank(self._received[0] if self._received else 0)
+    def heed(self, flags: str) -> None:
+        """Stop if any rank was asked to; ``flags`` continue the run.
+
+        Raises:
+            Stopped: It was.
+        """
+        if signum := ranks.any_rank(self._received[0] if self._received else 0):
+            raise Stopped(signum, flags)
 
 
 class Stage(NamedTuple):
@@ -122,7 +127,7 @@ def train(
     Args:
         training: What to train.
         out_by_seed: The run folder of each seed.
-        resume: Continue from their checkpoints, where they have one; runs that are behind go first.
+        resume: Continue from checkpoints, where there are any; runs that are behind go first.
         quiet: Show no progress.
         flags: Flags that continue all of them.
 
@@ -130,7 +135,7 @@ def train(
         The run folders.
 
     Raises:
-        InputError: The configuration, a seed or a folder cannot be used; nothing has been changed.
+        InputError: The configuration, a seed or a folder cannot be used.
         FloatingPointError: Something became NaN or infinite; the state before that iteration is in failed.pt.
         WorkerError: A process that steps environments is lost; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
@@ -161,9 +166,8 @@ def train(
                             results = folders.evaluated(training.evaluate, seeds, results)
                     folders.record(seeds, results, stride)
                     progress.advance(method.message(_mean(rows)), stride)
-                    signum = stop.signum()
-                    if signum and iteration + stride < iterations:
-                        raise Stopped(signum, flags)
+                    if iteration + stride < iterations:
+                        stop.heed(flags)
     return paths
 
 
