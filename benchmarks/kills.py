@@ -48,7 +48,7 @@ class Kills:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What is not bit for bit the same in two run folders: checkpoints and metrics but for seconds."""
+    """Name all that is not bit for bit the same in two run folders: checkpoints and metrics but for seconds."""
     found = [] if rows(one) == rows(other) else ["metrics.jsonl"]
     for name in ("checkpoint.pt", "checkpoint_previous.pt", "best.pt"):
         configs = [checkpoint.load(run / name).config for run in (one, other)]

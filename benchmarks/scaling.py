@@ -72,7 +72,7 @@ def measure(chosen: Scaling) -> None:
 
 
 def launched(ranks: int) -> dict[str, float]:
-    """What rank 0 of so many prints, each with its share of the cores."""
+    """Return the figures that rank 0 of so many prints, each with its share of the cores."""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), __file__, *sys.argv[1:]]
     done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -48,7 +48,7 @@ class Arguments:
 
 
 def folder(runs: Path, outer: str, estimator: str, seed: int) -> Path:
-    """Where one run is."""
+    """Return the run folder of one run."""
     return runs / f"{outer}-{estimator}-s{seed}"
 
 

@@ -36,14 +36,14 @@ def folders(patterns: str) -> list[Path]:
 
 
 def commands(runs: Sequence[Path]) -> Iterator[str]:
-    """What trained the runs, as each says itself; several may say the same."""
+    """Yield the command that trained each run, as the run itself says; several may say the same."""
     for run in runs:
         made = tomllib.loads((run / "config.toml").read_text())["made_with"]
         yield made["command"]
 
 
 def machines(runs: Sequence[Path]) -> str:
-    """Where they ran, and the commits of the code."""
+    """Name the machines that the runs were on, and the commits of the code."""
     made = [tomllib.loads((run / "config.toml").read_text())["made_with"] for run in runs]
     on = sorted(
         {

@@ -66,14 +66,14 @@ def evaluate(
     """
     if Path(run).is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
-    config = _config_of(Path(run))
+    config = read = _config_of(Path(run))
     _refuse_idle(config, split, episodes, shots)
     which = parameters_of(config, which)
     config = with_evaluation(config, f"evaluate {run}", tasks=tasks, steps=steps, episodes=episodes, shots=shots)
     changes: dict[str, object] = {"evaluation": config.evaluation.model_dump()}
     if isinstance(config, FewShotConfig):
         changes["shots"] = config.evaluation.shots or config.shots
-    learner, theta, iteration = _load(Path(run), which, changes)
+    learner, theta, iteration = _load(Path(run), read, which, changes)
     with closing(learner):
         if tune_lr and learner.inner.rates.learned:
             raise InputError(f"{run} has learned its rates: there is none to tune")
@@ -174,7 +174,8 @@ def load_learner(
     Raises:
         InputError: There is no such run, it is damaged, or its parameters are not the model's.
     """
-    learner, theta, _ = _load(Path(run), which, changes or {})
+    path = Path(run)
+    learner, theta, _ = _load(path, None if path.is_file() else _config_of(path), which, changes or {})
     return learner, theta
 
 
@@ -184,9 +185,10 @@ def _config_of(path: Path) -> AnyConfig:
     return read_config(path)
 
 
-def _load(path: Path, which: str, changes: Mapping[str, object]) -> tuple[AnyLearner, Params, int]:
-    """Load learner, parameters, and the number of iterations behind them."""
-    folder = None if path.is_file() else _config_of(path)
+def _load(
+    path: Path, folder: AnyConfig | None, which: str, changes: Mapping[str, object]
+) -> tuple[AnyLearner, Params, int]:
+    """Load learner, parameters, and iterations behind them, from a run folder with its configuration or from a file."""
     which = parameters_of(folder, which) if folder else which
     file = path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path
     saved = checkpoint.load(file)

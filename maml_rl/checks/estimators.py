@@ -112,9 +112,7 @@ def sampled_gradients(
     post = sampled_batch(chosen, adapted, episodes, random.fold_in(key, 1))
 
     def one(before: Batch, after: Batch) -> Params:
-        return exact.sampled_meta_gradient(
-            chosen.policy, chosen.theta, [before], after, estimator, chosen.lr, first_order
-        )
+        return exact.sampled_meta_gradient(chosen, [before], after, estimator, first_order)
 
     gradients = vmap(one)(pre, post)
     return torch.cat([value.flatten(1) for value in gradients.values()], 1)

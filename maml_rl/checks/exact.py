@@ -126,21 +126,16 @@ def every_episode(
 
 
 def sampled_meta_gradient(
-    policy: CategoricalPolicy,
-    theta: Params,
-    pre: Sequence[Batch],
-    post: Batch,
-    estimator: str,
-    lr: float,
-    first_order: bool = False,
+    problem: Problem, pre: Sequence[Batch], post: Batch, estimator: str, first_order: bool = False
 ) -> Params:
     """Return what training computes for one task: the surrogate's gradient through the inner loop."""
+    policy, lr = problem.policy, problem.lr
     loss = inner_loss(policy, estimator)
 
     def objective(params: Params) -> Tensor:
         return surrogate(policy, adapt(loss, params, pre, lr, first_order), post)[0]
 
-    gradient: Params = torch.func.grad(objective)(theta)
+    gradient: Params = torch.func.grad(objective)(problem.theta)
     return gradient
 
 
@@ -159,4 +154,4 @@ def expected_meta_gradient(
         pre.append(every_episode(policy, params, task, horizon, discount, discounted_gradient))
         params = {name: x.detach() for name, x in adapt(loss, params, pre[-1:], lr).items()}
     post = every_episode(policy, params, task, horizon, discount, discounted_gradient)
-    return sampled_meta_gradient(policy, theta, pre, post, estimator, lr, first_order)
+    return sampled_meta_gradient(problem, pre, post, estimator, first_order)

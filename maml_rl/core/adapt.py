@@ -107,3 +107,7 @@ class InnerLoop(Generic[Data]):
     def step(self, params: Params, batch: Data, lr: Rate) -> Params:
         """Take one inner step; see ``inner_step``."""
         return inner_step(self.loss, params, batch, lr, self.first_order)
+
+    def adapt(self, params: Params, batches: Iterable[Data], lr: Rate) -> Params:
+        """Take one inner step for each batch, in order; see ``adapt``."""
+        return adapt(self.loss, params, batches, lr, self.first_order)

@@ -2,8 +2,8 @@
 
 An iteration holds K tasks of each of S seeds, one seed's after the other's: K S rows. What a seed has of its own, such
 as theta, is (S, ...). The rows are worked on in slices, side by side in threads; with torchrun this process holds a
-share of each seed's tasks. Nothing outside this file knows of slices, threads or ranks, and no seed sees another's
-numbers.
+share of each seed's tasks. A task's objective and its inner step know nothing of slices, threads or ranks, and no seed
+sees another's numbers.
 """
 
 from collections.abc import Callable, Sequence

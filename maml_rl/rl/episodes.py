@@ -96,11 +96,8 @@ def control_step(
     action = behaviour.sample(noise)
     with _own_errors(env):
         step = env.step(action.flatten(0, 1).to(env.device))
-    after, terminated, truncated = (
-        with_task(shaped(step.observation), task),
-        flag(step.terminated),
-        flag(step.truncated),
-    )
+    after = with_task(shaped(step.observation), task)
+    terminated, truncated = flag(step.terminated), flag(step.truncated)
     success = flag(step.info[SUCCESS] > 0) if SUCCESS in step.info else None
     transition = Transition(observation, action, shaped(step.reward), live, behaviour, success)
     following = Carry(

@@ -20,7 +20,6 @@ from maml_rl.rl.explore import keys_at
 from maml_rl.rl.held_out import explore_held_out
 from maml_rl.rl.learner import Learner, environments
 from maml_rl.rl.policies import Policy
-from maml_rl.rl.rollout import Sampler
 
 if TYPE_CHECKING:
     from maml_rl.pictures.panels import Panel
@@ -127,7 +126,7 @@ def adapt(learner: Learner, env: TaskEnv, theta: Params, chosen: Evaluation, spl
     draw, exploration, _ = explore_held_out(learner, theta, chosen.tasks, chosen.episodes, chosen.steps, split)
     columns, shown = chosen.steps + 1, EPISODES_ON_A_MAP if env.map_only else 1
     first = keys_at(draw, 0)
-    noise, seeds = Sampler([env], learner.policy).draw(exploration.params_by_step[0], shown, first, draw.axis)
+    noise, seeds = learner.sampler.draw(exploration.params_by_step[0], shown, first, draw.axis)
     params = {name: [each[name] for each in exploration.params_by_step] for name in exploration.params_by_step[0]}
     return Scene(
         env,

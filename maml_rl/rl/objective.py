@@ -94,5 +94,5 @@ class MetaObjective:
     def weights(self) -> Weights:
         """Return the weights of each task's other terms, (K S,)."""
         nothing = self.batches[-1].weights.new_zeros(len(self.batches[-1].weights))
-        penalty = None if self.inner_kl is None else self.axis.spread({"": self.inner_kl.to(nothing)})[""]
+        penalty = None if self.inner_kl is None else self.inner_kl.to(nothing).repeat_interleave(self.axis.tasks)
         return Weights(nothing if self.credit is None else self.credit, nothing if penalty is None else penalty)

@@ -40,6 +40,7 @@ class Scan:
         self._memory: tuple[Tree, Tree, Tensor] | None = None
         self._number = torch.zeros(0)
         self._outputs: Tree = None
+        self._kept = 0  # tensors in the outputs
         self._recording: Recording | None = None
 
     def fits(self, constants: Tree, inputs: Tensor) -> bool:
@@ -96,12 +97,17 @@ class Scan:
         following, output = self._step(constants, carry, inputs.index_select(0, self._number).squeeze(0))
         if self._outputs is None:
             self._outputs = map_tensors(lambda x: x.new_empty(len(inputs), *x.shape), output)
-        given, kept = len(list(leaves(output))), len(list(leaves(self._outputs)))
-        if given != kept:
-            raise Changed(number, given < kept)
+            self._kept = _count(output)
+        given = _count(output)
+        if given != self._kept:
+            raise Changed(number, given < self._kept)
         map_tensors(lambda all_, x: all_.index_copy_(0, self._number, x.unsqueeze(0)), self._outputs, output)
         map_tensors(lambda own, new: own.copy_(new), carry, following)
         self._number += 1
+
+
+def _count(tree: Tree) -> int:
+    return sum(1 for _ in leaves(tree))
 
 
 def _shapes(tree: Tree) -> list[tuple[torch.Size, torch.dtype]]:

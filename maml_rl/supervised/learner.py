@@ -12,7 +12,7 @@ from maml_envs import InputError
 from maml_rl.config.base import METHODS
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.toml import with_seed
-from maml_rl.core.adapt import InnerLoop, Loss, Rates, inner_step
+from maml_rl.core.adapt import InnerLoop, Loss, Rates
 from maml_rl.core.streams import Purpose, key
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, Rate, map_tensors
@@ -98,7 +98,7 @@ class FewShotLearner:
         """Yield one task's parameters after 0, 1, ..., steps gradient steps on the same support set."""
         yield params
         for _ in range(steps):
-            params = inner_step(self.inner.loss, params, support, lr)
+            params = self.inner.step(params, support, lr)
             yield params
 
     @property

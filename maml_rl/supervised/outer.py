@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from maml_rl.core.adam import adam_step
-from maml_rl.core.adapt import adapt
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params
 from maml_rl.supervised.learner import FewShotLearner
@@ -21,9 +20,8 @@ LOSS = "the query loss"
 def query_loss(learner: FewShotLearner, theta: Params, task: TaskBatch) -> Tensor:
     """Return the query loss of one task after the inner loop."""
     params, lr = learner.inner.rates.split(theta)
-    for _ in range(learner.config.trained_steps):
-        params = learner.inner.step(params, task.support, lr)
-    return learner.inner.loss(params, task.query)
+    adapted = learner.inner.adapt(params, [task.support] * learner.config.trained_steps, lr)
+    return learner.inner.loss(adapted, task.query)
 
 
 def meta_gradient(learner: FewShotLearner, theta: Params, batch: TaskBatch, axis: TaskAxis) -> tuple[Tensor, Params]:
@@ -40,7 +38,7 @@ def way_to_adapted(learner: FewShotLearner, theta: Params, batch: TaskBatch, axi
     def of_task(theta: Params, task: TaskBatch) -> tuple[Tensor, Params]:
         params, lr = learner.inner.rates.split(theta)
         joined = Examples(*(torch.cat(pair) for pair in zip(task.support, task.query, strict=True)))
-        adapted = adapt(learner.inner.loss, params, [joined] * learner.config.trained_steps, lr)
+        adapted = learner.inner.adapt(params, [joined] * learner.config.trained_steps, lr)
         return learner.inner.loss(adapted, joined), {name: params[name] - adapted[name] for name in params}
 
     return axis.finite_mean(of_task, theta, batch, value=LOSS)

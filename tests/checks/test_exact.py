@@ -68,7 +68,7 @@ def test_the_first_gradient_is_that_of_the_value_if_discounted(estimator: str, d
 
     def found(weighted: bool) -> Tensor:
         post = exact.every_episode(policy, theta, task, horizon, discount, weighted)
-        return flatten(exact.sampled_meta_gradient(policy, theta, [], post, estimator, 1.0))
+        return flatten(exact.sampled_meta_gradient(chosen, [], post, estimator))
 
     torch.testing.assert_close(found(True), flatten(gradient))
     if discount < 1:
