@@ -1,5 +1,6 @@
 """Every estimator of the meta-gradient against the exact one, on random Markov decision processes."""
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from maml_envs.tabular_mdp import TabularMDP
 from maml_rl.checks import exact
 from maml_rl.checks.exact import Problem
 from maml_rl.config.rl import Baseline, Config
-from maml_rl.core.adapt import inner_step
+from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, flatten, of_one_seed
 from maml_rl.rl.advantages import to_batch
@@ -21,8 +22,8 @@ from maml_rl.rl.losses import ESTIMATORS, inner_loss
 from maml_rl.rl.policies import CategoricalPolicy
 from maml_rl.rl.rollout import Sampler
 
-CHOICES = {**{name: (name, False) for name in ESTIMATORS}, "first_order": ("log_prob", True)}
-"""Name in the table, to estimator and first_order."""
+CHOICES = (*ESTIMATORS, "first_order")
+"""The rows of the table."""
 
 
 LARGEST_ALLOWED = 0.3
@@ -100,19 +101,23 @@ def sampled_batch(chosen: Problem, params: Params, episodes: int, key: Tensor) -
     return to_batch(trajectory, UNTREATED)
 
 
-def sampled_gradients(
-    chosen: Problem, estimator: str, first_order: bool, episodes: int, repetitions: int, seed: int
-) -> Tensor:
+def inner_loops(chosen: Problem) -> dict[str, InnerLoop[Batch]]:
+    """The inner loop of each row."""
+    rates = Rates(chosen.lr)
+    loops = {name: InnerLoop(inner_loss(chosen.policy, name), rates) for name in ESTIMATORS}
+    return loops | {"first_order": dataclasses.replace(loops["log_prob"], first_order=True)}
+
+
+def sampled_gradients(chosen: Problem, inner: InnerLoop[Batch], episodes: int, repetitions: int, seed: int) -> Tensor:
     """Repeat one meta-gradient independently, as training computes it: (repetitions, parameters)."""
     key, axis = torch.tensor(seed), TaskAxis(repetitions)
     start = axis.spread(of_one_seed(chosen.theta))
     pre = sampled_batch(chosen, start, episodes, random.fold_in(key, 0))
-    loss = inner_loss(chosen.policy, estimator)
-    adapted = axis.map(lambda batch, params: inner_step(loss, params, batch, chosen.lr), pre, start)
+    adapted = axis.map(lambda batch, params: inner.step(params, batch, chosen.lr), pre, start)
     post = sampled_batch(chosen, adapted, episodes, random.fold_in(key, 1))
 
     def one(before: Batch, after: Batch) -> Params:
-        return exact.sampled_meta_gradient(chosen, [before], after, estimator, first_order)
+        return exact.sampled_meta_gradient(chosen, inner, [before], after)
 
     gradients = vmap(one)(pre, post)
     return torch.cat([value.flatten(1) for value in gradients.values()], 1)
@@ -130,9 +135,9 @@ def check_estimators(chosen: Problem, episodes: int = 1000, repetitions: int = 2
         )
     truth = vector(exact.meta_gradient(chosen, 1.0))
     rows = []
-    for name, (estimator, first_order) in CHOICES.items():
-        own = vector(exact.expected_meta_gradient(chosen, 1.0, estimator, first_order=first_order))
-        found = sampled_gradients(chosen, estimator, first_order, episodes, repetitions, seed)
+    for name, inner in inner_loops(chosen).items():
+        own = vector(exact.expected_meta_gradient(chosen, inner, 1.0))
+        found = sampled_gradients(chosen, inner, episodes, repetitions, seed)
         if not float(truth.norm()) * float(own.norm()) > TINY:
             raise InputError(
                 f"lr = {chosen.lr:g}: the adapted policy is so sure of itself that the meta-gradient of {name} is "
@@ -143,7 +148,7 @@ def check_estimators(chosen: Problem, episodes: int = 1000, repetitions: int = 2
             Row(
                 name,
                 bias=float((own - truth).norm() / truth.norm()),
-                unbiased=not first_order and chosen.horizon <= ESTIMATORS[estimator].exact_up_to,
+                unbiased=name in ESTIMATORS and chosen.horizon <= ESTIMATORS[name].exact_up_to,
                 error=float((found.mean(0) - own).norm()) / size,
                 standard_error=(variance / repetitions) ** 0.5 / size,
                 curved=CURVED_EPISODES / episodes,

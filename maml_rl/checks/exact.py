@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from maml_envs import InputError
-from maml_rl.core.adapt import adapt
+from maml_rl.core.adapt import InnerLoop
 from maml_rl.core.tree import Params
 from maml_rl.rl.advantages import discounted_returns
 from maml_rl.rl.data import Batch
 from maml_rl.rl.distributions import Categorical
-from maml_rl.rl.losses import inner_loss, surrogate
+from maml_rl.rl.losses import surrogate
 from maml_rl.rl.policies import CategoricalPolicy
 
 MOST_EPISODES = 100_000
@@ -125,33 +125,24 @@ def every_episode(
     )
 
 
-def sampled_meta_gradient(
-    problem: Problem, pre: Sequence[Batch], post: Batch, estimator: str, first_order: bool = False
-) -> Params:
+def sampled_meta_gradient(problem: Problem, inner: InnerLoop[Batch], pre: Sequence[Batch], post: Batch) -> Params:
     """Return what training computes for one task: the surrogate's gradient through the inner loop."""
-    policy, lr = problem.policy, problem.lr
-    loss = inner_loss(policy, estimator)
 
     def objective(params: Params) -> Tensor:
-        return surrogate(policy, adapt(loss, params, pre, lr, first_order), post)[0]
+        return surrogate(problem.policy, inner.adapt(params, pre, problem.lr), post)[0]
 
     gradient: Params = torch.func.grad(objective)(problem.theta)
     return gradient
 
 
 def expected_meta_gradient(
-    problem: Problem,
-    discount: float,
-    estimator: str,
-    steps: int = 1,
-    first_order: bool = False,
-    discounted_gradient: bool = True,
+    problem: Problem, inner: InnerLoop[Batch], discount: float, steps: int = 1, discounted_gradient: bool = True
 ) -> Params:
     """Return the value that an estimator converges to with more and more episodes: itself, on every episode."""
     policy, theta, task, horizon, lr = problem
-    loss, params, pre = inner_loss(policy, estimator), theta, []
+    params, pre = theta, []
     for _ in range(steps):
         pre.append(every_episode(policy, params, task, horizon, discount, discounted_gradient))
-        params = {name: x.detach() for name, x in adapt(loss, params, pre[-1:], lr).items()}
+        params = {name: x.detach() for name, x in inner.step(params, pre[-1], lr).items()}
     post = every_episode(policy, params, task, horizon, discount, discounted_gradient)
-    return sampled_meta_gradient(problem, pre, post, estimator, first_order)
+    return sampled_meta_gradient(problem, inner, pre, post)

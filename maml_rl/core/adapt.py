@@ -18,32 +18,6 @@ def descend(params: Params, gradients: Params, lr: Rate) -> Params:
     return {name: value - rates[name] * gradients[name] for name, value in params.items()}
 
 
-def inner_step(loss: Loss[Data], params: Params, batch: Data, lr: Rate, first_order: bool = False) -> Params:
-    """One gradient step for one task, params - lr * grad loss(params, batch). Nothing is changed in place.
-
-    Args:
-        loss: Scalar function of parameters and a batch.
-        params: Where to start.
-        batch: The task's data.
-        lr: A number, or a tensor for each parameter by name.
-        first_order: Treat the gradient as a constant when differentiating the result (MAML paper, section 5.2).
-
-    Returns:
-        New parameters, differentiable in the old ones (and in ``lr``).
-    """
-    gradients = torch.func.grad(loss)(params, batch)
-    if first_order:
-        gradients = {name: gradient.detach() for name, gradient in gradients.items()}
-    return descend(params, gradients, lr)
-
-
-def adapt(loss: Loss[Data], params: Params, batches: Iterable[Data], lr: Rate, first_order: bool = False) -> Params:
-    """One inner step for each batch, in order (MAML paper, equation 1). No batch returns the parameters unchanged."""
-    for batch in batches:
-        params = inner_step(loss, params, batch, lr, first_order)
-    return params
-
-
 PREFIX = "lr."
 """A learned rate is an entry of theta: "lr." and the name of the parameter that it is for."""
 
@@ -92,10 +66,10 @@ class Rates:
 
 @dataclass(frozen=True)
 class InnerLoop(Generic[Data]):
-    """Adaptation to a task: its loss, rates and order.
+    """Adaptation to a task by gradient steps on its loss. Nothing is changed in place.
 
     Attributes:
-        loss: Of one task's parameters and data.
+        loss: Scalar function of one task's parameters and data.
         rates: The inner rates in theta.
         first_order: Treat inner gradients as constants when differentiating the result (MAML paper, section 5.2).
     """
@@ -105,9 +79,23 @@ class InnerLoop(Generic[Data]):
     first_order: bool = False
 
     def step(self, params: Params, batch: Data, lr: Rate) -> Params:
-        """Take one inner step; see ``inner_step``."""
-        return inner_step(self.loss, params, batch, lr, self.first_order)
+        """Take one gradient step, params - lr * grad loss(params, batch) (MAML paper, equation 1).
+
+        Args:
+            params: Where to start.
+            batch: The task's data.
+            lr: A number, or a tensor for each parameter by name.
+
+        Returns:
+            New parameters, differentiable in the old ones (and in ``lr``).
+        """
+        gradients = torch.func.grad(self.loss)(params, batch)
+        if self.first_order:
+            gradients = {name: gradient.detach() for name, gradient in gradients.items()}
+        return descend(params, gradients, lr)
 
     def adapt(self, params: Params, batches: Iterable[Data], lr: Rate) -> Params:
-        """Take one inner step for each batch, in order; see ``adapt``."""
-        return adapt(self.loss, params, batches, lr, self.first_order)
+        """Take one step for each batch, in order. No batch returns the parameters unchanged."""
+        for batch in batches:
+            params = self.step(params, batch, lr)
+        return params

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maml_envs import InputError
 from maml_rl.checks import exact
-from maml_rl.checks.estimators import CHOICES, check_estimators, problem, sampled_gradients
+from maml_rl.checks.estimators import CHOICES, check_estimators, inner_loops, problem, sampled_gradients
 from maml_rl.core.tree import Params
 from maml_rl.rl.losses import ESTIMATORS
 from maml_rl.rl.policies import CategoricalPolicy
@@ -17,10 +17,8 @@ from maml_rl.rl.policies import CategoricalPolicy
 
 def own(seed: int, name: str, horizon: int, steps: int = 1, discount: float = 1.0, weighted: bool = True) -> Tensor:
     chosen = problem(seed, horizon=horizon)
-    estimator, first_order = CHOICES[name]
-    return flatten(
-        exact.expected_meta_gradient(chosen, discount, estimator, steps, first_order, discounted_gradient=weighted)
-    )
+    inner = inner_loops(chosen)[name]
+    return flatten(exact.expected_meta_gradient(chosen, inner, discount, steps, discounted_gradient=weighted))
 
 
 def truth(seed: int, horizon: int, steps: int = 1, discount: float = 1.0) -> Tensor:
@@ -68,7 +66,7 @@ def test_the_first_gradient_is_that_of_the_value_if_discounted(estimator: str, d
 
     def found(weighted: bool) -> Tensor:
         post = exact.every_episode(policy, theta, task, horizon, discount, weighted)
-        return flatten(exact.sampled_meta_gradient(chosen, [], post, estimator))
+        return flatten(exact.sampled_meta_gradient(chosen, inner_loops(chosen)[estimator], [], post))
 
     torch.testing.assert_close(found(True), flatten(gradient))
     if discount < 1:
@@ -125,7 +123,7 @@ APART = problem(13, horizon=3)
 
 @pytest.fixture(scope="module")
 def samples() -> dict[str, Tensor]:
-    return {name: sampled_gradients(APART, *CHOICES[name], 1000, 200, seed=5) for name in CHOICES}
+    return {name: sampled_gradients(APART, inner, 1000, 200, seed=5) for name, inner in inner_loops(APART).items()}
 
 
 @pytest.mark.parametrize("sampled", CHOICES)
@@ -141,7 +139,8 @@ def test_samples_are_at_their_own_value_and_no_other(sampled: str, value: str, s
 def test_more_episodes_mean_less_error(seed: int) -> None:
     """The noise falls as one over the root of the number of episodes."""
     chosen = problem(seed, horizon=3)
-    few, many = (sampled_gradients(chosen, "dice", False, count, 100, seed=1).var(0).sum() for count in (100, 1600))
+    dice = inner_loops(chosen)["dice"]
+    few, many = (sampled_gradients(chosen, dice, count, 100, seed=1).var(0).sum() for count in (100, 1600))
     assert 2.5 < float((few / many).sqrt()) < 6.5
 
 
@@ -170,5 +169,5 @@ def test_numbers_out_of_range_are_named(numbers: dict[str, float], problem_of: s
 
 def test_params_are_not_changed() -> None:
     before: Params = {name: value.clone() for name, value in APART.theta.items()}
-    sampled_gradients(APART, "lvc", False, 5, 2, seed=0)
+    sampled_gradients(APART, inner_loops(APART)["lvc"], 5, 2, seed=0)
     assert all(torch.equal(before[name], APART.theta[name]) for name in before)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.core.adapt import adapt, inner_step
+from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.tree import Params
 
 A = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
@@ -16,21 +16,23 @@ def quadratic(params: Params, target: Tensor) -> Tensor:
     return 0.5 * off @ A @ off
 
 
+RATES = Rates(0.1)
+LOOP = InnerLoop(quadratic, RATES)
 TARGETS = [torch.tensor([0.3, 0.1], dtype=torch.float64), torch.tensor([-1.0, 2.0], dtype=torch.float64)]
 
 
 def test_one_step_is_the_gradient_step() -> None:
-    moved = inner_step(quadratic, {"x": START}, TARGETS[0], 0.1)
+    moved = LOOP.step({"x": START}, TARGETS[0], 0.1)
     torch.testing.assert_close(moved["x"], START - 0.1 * A @ (START - TARGETS[0]))
 
 
 def test_no_batch_changes_nothing() -> None:
-    assert adapt(quadratic, {"x": START}, [], 0.1)["x"] is START
+    assert LOOP.adapt({"x": START}, [], 0.1)["x"] is START
 
 
 def test_the_given_parameters_are_left_alone() -> None:
     before = START.clone()
-    adapt(quadratic, {"x": START}, TARGETS, 0.1)
+    LOOP.adapt({"x": START}, TARGETS, 0.1)
     assert torch.equal(before, START)
 
 
@@ -39,7 +41,7 @@ def test_jacobian_of_two_steps(first_order: bool) -> None:
     """D adapted / d start is (I - lr A)^2 for second order, I for first order."""
 
     def through(x: Tensor) -> Tensor:
-        return adapt(quadratic, {"x": x}, TARGETS, 0.1, first_order)["x"]
+        return InnerLoop(quadratic, RATES, first_order).adapt({"x": x}, TARGETS, 0.1)["x"]
 
     jacobian = torch.autograd.functional.jacobian(through, START)
     step = torch.eye(2, dtype=torch.float64) - 0.1 * A
@@ -48,7 +50,7 @@ def test_jacobian_of_two_steps(first_order: bool) -> None:
 
 
 def test_values_do_not_depend_on_the_order_of_differentiation() -> None:
-    one, two = (adapt(quadratic, {"x": START}, TARGETS, 0.1, first)["x"] for first in (False, True))
+    one, two = (InnerLoop(quadratic, RATES, first).adapt({"x": START}, TARGETS, 0.1)["x"] for first in (False, True))
     assert torch.equal(one, two)
 
 
@@ -58,19 +60,19 @@ def test_a_rate_for_each_parameter() -> None:
 
     params = {"x": START, "y": START}
     rates = {"x": torch.tensor([0.1, 0.2], dtype=torch.float64), "y": torch.zeros(2, dtype=torch.float64)}
-    moved = inner_step(loss, params, torch.tensor(1.0, dtype=torch.float64), rates)
+    moved = InnerLoop(loss, RATES).step(params, torch.tensor(1.0, dtype=torch.float64), rates)
     torch.testing.assert_close(moved["x"], START - torch.tensor([0.1, 0.2]) * 2 * START)
     assert torch.equal(moved["y"], START)
 
 
 def test_a_rate_can_be_learned() -> None:
     rate = torch.tensor([0.1, 0.2], dtype=torch.float64, requires_grad=True)
-    inner_step(quadratic, {"x": START}, TARGETS[0], {"x": rate})["x"].sum().backward()
+    LOOP.step({"x": START}, TARGETS[0], {"x": rate})["x"].sum().backward()
     torch.testing.assert_close(rate.grad, -A @ (START - TARGETS[0]))
 
 
 def test_vmap_gives_each_task_its_own_step() -> None:
     targets = torch.stack(TARGETS)
-    stacked = torch.func.vmap(lambda t: inner_step(quadratic, {"x": START}, t, 0.1)["x"])(targets)
+    stacked = torch.func.vmap(lambda t: LOOP.step({"x": START}, t, 0.1)["x"])(targets)
     for row, target in zip(stacked, targets, strict=True):
-        torch.testing.assert_close(row, inner_step(quadratic, {"x": START}, target, 0.1)["x"])
+        torch.testing.assert_close(row, LOOP.step({"x": START}, target, 0.1)["x"])

@@ -5,7 +5,7 @@ import torch
 from alone import stack
 from torch import Tensor
 
-from maml_rl.core.adapt import Rates, adapt, scaled
+from maml_rl.core.adapt import InnerLoop, Rates, scaled
 from maml_rl.core.tree import Params
 from maml_rl.rl.data import Batch
 from maml_rl.rl.losses import inner_loss
@@ -70,7 +70,7 @@ def test_only_what_adapts_changes(adapted: frozenset[str] | None, learned: bool)
     params = random_params(0, POLICY)
     rates = Rates(0.3, adapted, learned)
     start, rate = rates.split(rates.init(params))
-    found = adapt(inner_loss(POLICY, "log_prob"), start, batches(params, 2), rate)
+    found = InnerLoop(inner_loss(POLICY, "log_prob"), rates).adapt(start, batches(params, 2), rate)
     changed = {name for name in params if not torch.equal(found[name], params[name])}
     assert found.keys() == params.keys()
     assert changed == (params.keys() if adapted is None else adapted)
@@ -82,7 +82,7 @@ def test_a_learned_rate_that_has_not_moved_is_the_fixed_rate() -> None:
     for learned in (False, True):
         rates = Rates(0.3, POLICY.head, learned)
         start, rate = rates.split(rates.init(params))
-        found.append(adapt(loss, start, batches(params, 2), rate))
+        found.append(InnerLoop(loss, rates).adapt(start, batches(params, 2), rate))
     for name in params:
         torch.testing.assert_close(found[0][name], found[1][name])
 
@@ -94,7 +94,7 @@ def test_one_step_moves_against_the_gradient_at_its_own_rate() -> None:
     rates = Rates(0.1, learned=True)
     theta = rates.init(PARAMS) | {"lr.a": torch.tensor([0.5, -1.0], dtype=torch.float64)}
     start, rate = rates.split(theta)
-    found = adapt(loss, start, [torch.zeros(2, dtype=torch.float64)], rate)
+    found = InnerLoop(loss, rates).adapt(start, [torch.zeros(2, dtype=torch.float64)], rate)
     # a (1 - lr) for each number; the rate of b is still 0.1.
     torch.testing.assert_close(found["a"], torch.tensor([0.5, 4.0], dtype=torch.float64))
     torch.testing.assert_close(found["b"], torch.tensor([[2.7]]))
@@ -108,7 +108,7 @@ def test_the_gradient_of_theta_through_two_steps_is_that_of_finite_differences(a
 
     def outer(*values: Tensor) -> Tensor:
         start, rate = rates.split(dict(zip(theta, values, strict=True)))
-        return loss(adapt(loss, start, data[:2], rate), data[2])
+        return loss(InnerLoop(loss, rates).adapt(start, data[:2], rate), data[2])
 
     values = [value.clone().requires_grad_() for value in theta.values()]
     assert torch.autograd.gradcheck(outer, values)

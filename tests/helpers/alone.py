@@ -7,7 +7,7 @@ from torch import Tensor
 
 from maml_envs import TaskEnv
 from maml_rl.core import adam, tree
-from maml_rl.core.adapt import InnerLoop, Loss, inner_step
+from maml_rl.core.adapt import InnerLoop, Loss, Rates
 from maml_rl.core.streams import Purpose
 from maml_rl.core.task_axis import LinearMap, TaskAxis
 from maml_rl.core.tree import Params, Rate, map_tensors, of_one_seed
@@ -45,9 +45,10 @@ def stack(params: Params, tasks: int) -> Params:
 
 def adapt_stacked(loss: Loss[Any], params: Params, batches: Sequence[Any], lr: Rate) -> Params:
     """Stacked parameters after an inner step on each batch; the rate is a number, or has a row for each task."""
+    inner = InnerLoop(loss, Rates(0.0))
     for batch in batches:
         axis, rates = TaskAxis(len(batch.weights)), lr if isinstance(lr, dict) else {}
-        params = axis.map(lambda b, p, r: inner_step(loss, p, b, r or lr), batch, params, rates)
+        params = axis.map(lambda b, p, r: inner.step(p, b, r or lr), batch, params, rates)
     return params
 
 

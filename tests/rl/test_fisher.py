@@ -5,7 +5,7 @@ import torch
 from alone import fisher_product, flatten, stack, unflatten
 from torch import Tensor
 
-from maml_rl.core.adapt import InnerLoop, Rates, adapt
+from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.tree import Params, Rate, map_tensors
 from maml_rl.rl.data import Batch, thin
 from maml_rl.rl.losses import ESTIMATORS, inner_loss, surrogate
@@ -48,7 +48,7 @@ def problem(
         batches.append(sampled(policy, params_by_step[-1], seed=10 + k))
         if k < steps:
             moved = [
-                adapt(inner.loss, *map_tensors(lambda x, i=i: x[i], (params_by_step[-1], batches[-1:])), rate)
+                inner.adapt(*map_tensors(lambda x, i=i: x[i], (params_by_step[-1], batches[-1:])), rate)
                 for i in range(TASKS)
             ]
             params_by_step.append({n: torch.stack([m[n] for m in moved]).detach() for n in start})
@@ -57,7 +57,7 @@ def problem(
         (start, rate), total = inner.rates.split(unflatten(vector, theta)), torch.zeros((), dtype=torch.float64)
         for i in range(TASKS):
             *pre, post = map_tensors(lambda x, i=i: x[i], batches)
-            total = total + surrogate(policy, adapt(inner.loss, start, pre, rate, inner.first_order), post)[1]
+            total = total + surrogate(policy, inner.adapt(start, pre, rate), post)[1]
         return total / TASKS
 
     return theta, params_by_step, batches, kl

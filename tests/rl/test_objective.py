@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maml_rl.config.rl import Baseline, Config
 from maml_rl.core import slices as sliced
-from maml_rl.core.adapt import InnerLoop, Rates, inner_step
+from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.rl.advantages import to_batch
@@ -89,7 +89,7 @@ def test_ratio_estimators_are_finite_differences_with_old_log_probs_held(estimat
 
     def value(vector: Tensor) -> float:
         theta_moved = stack(unflatten(vector, theta), TASKS)
-        params = torch.func.vmap(lambda p, data: inner_step(loss, p, data, LR))(theta_moved, (pre, held))
+        params = torch.func.vmap(lambda p, data: InnerLoop(loss, Rates(LR)).step(p, data, LR))(theta_moved, (pre, held))
         new = torch.func.vmap(POLICY)(params, post.observations)
         ratio = (new.log_prob(post.actions) - post.behaviour.log_prob(post.actions)).exp()
         return float((ratio * post.advantages * post.weights).sum() / TASKS)
