@@ -21,6 +21,23 @@ class Trajectory(NamedTuple):
     behaviour: Distribution  # fields (K, B, T, act): what the actions were drawn from
     success: Tensor | None = None  # (K, B) bool: in some live step; None where the environment reports none
 
+    @property
+    def steps(self) -> int:
+        """T, at most the horizon: the steps in which an episode lived."""
+        return self.mask.shape[2]
+
+    def padded(self, steps: int) -> "Trajectory":
+        """Return it with T = steps, zeros and False in those that are added."""
+        missing = steps - self.steps
+        if not missing:
+            return self
+
+        def pad(x: Tensor) -> Tensor:
+            return torch.cat([x, x.new_zeros(*x.shape[:2], missing, *x.shape[3:])], 2)
+
+        of_steps = ("observations", "actions", "rewards", "mask", "behaviour")
+        return self._replace(**{name: map_tensors(pad, getattr(self, name)) for name in of_steps})
+
     def returns(self) -> Tensor:
         """Undiscounted return of each episode, (K, B)."""
         return torch.where(self.mask, self.rewards, 0.0).sum(-1)

@@ -109,6 +109,11 @@ def control_step(
     return following, transition
 
 
+def all_ended(carry: Carry) -> bool:
+    """Tell whether no episode goes on."""
+    return not carry.live.any()
+
+
 def recorder(device: torch.device) -> NewSegment | None:
     """Return what records a control step on a device: a GPU alone can."""
     return cuda_segments(device) if device.type == "cuda" else None
@@ -129,7 +134,9 @@ class Episodes:
         self._memory: object = None
 
     def play(self, params: Params, tasks: Tensor, noise: Tensor, seeds: Tensor) -> Trajectory:
-        """Play an episode in each of (K, B) environments; the next call may overwrite what this one returns.
+        """Play an episode in each of (K, B) environments, on the CPU until all have ended.
+
+        The next call may overwrite what this one returns.
 
         Args:
             params: Stacked parameters, one set a task.
@@ -168,6 +175,8 @@ class Episodes:
             together = memory is not None and self.env.device.type == noise.device.type
             segment = recorder(noise.device) if together else None
             step = partial(control_step, self.env, self._policy)
-            self._scan = Scan(step, segment, f"a control step of {type(self.env).__name__}")
+            # To look on a GPU would be to wait for it.
+            done = all_ended if self.env.device.type == noise.device.type == "cpu" else None
+            self._scan = Scan(step, segment, f"a control step of {type(self.env).__name__}", done)
             self._memory = memory
         return self._scan

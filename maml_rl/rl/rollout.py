@@ -78,7 +78,7 @@ class Sampler:
         Args:
             params: Stacked parameters, one set a task.
             tasks: (K S, *task_shape).
-            noise: (K S, B, T, act) standard normal; its T is the number of steps.
+            noise: (K S, B, T, act) standard normal; its T is the number of steps, less those after all have ended.
             seeds: (K S, B) int64, for the start states.
             axis: Which tasks these are, for errors.
 
@@ -110,10 +110,12 @@ class Sampler:
                 f"the environment's info has {SUCCESS!r} in some batches and not in others: give it at every step, 0 "
                 "where the task is not solved"
             )
-        trajectory: Trajectory = map_tensors(lambda part: part.new_empty(*seeds.shape, *part.shape[2:]), parts[0][0])
+        longest = max(part.steps for played in parts for part in played)
+        like = parts[0][0].padded(longest)
+        trajectory: Trajectory = map_tensors(lambda part: part.new_empty(*seeds.shape, *part.shape[2:]), like)
         for copy, played in enumerate(parts):
             for wave, part in zip(waves[copy :: len(envs)], played, strict=True):
-                map_tensors(lambda whole, piece, at=wave: whole[at].copy_(piece), trajectory, part)
+                map_tensors(lambda own, piece, at=wave: own[at].copy_(piece), trajectory, part.padded(longest))
         _check_finite(trajectory, axis)
         return trajectory
 

@@ -33,10 +33,17 @@ class Scan:
         step: One turn of the loop.
         new_segment: Records a part of a step on a GPU; None to take every step anew.
         name: What a warning calls a step.
+        done: Tells from what a step hands on that the steps after it can be left out; None to take all.
     """
 
-    def __init__(self, step: Step, new_segment: NewSegment | None = None, name: str = "a step") -> None:
-        self._step, self._new_segment, self._name = step, new_segment, name
+    def __init__(
+        self,
+        step: Step,
+        new_segment: NewSegment | None = None,
+        name: str = "a step",
+        done: Callable[[Tree], bool] | None = None,
+    ) -> None:
+        self._step, self._new_segment, self._name, self._done = step, new_segment, name, done
         self._memory: tuple[Tree, Tree, Tensor] | None = None
         self._number = torch.zeros(0)
         self._outputs: Tree = None
@@ -59,7 +66,7 @@ class Scan:
             inputs: (T, ...), one for each step.
 
         Returns:
-            What the last step hands on, and the outputs, (T, ...) each.
+            What the last step hands on, and the outputs, (steps taken, ...) each.
 
         Raises:
             Changed: A step gives more or fewer tensors than the steps before.
@@ -69,6 +76,7 @@ class Scan:
             self._number = torch.zeros(1, dtype=torch.int64, device=inputs.device)
         map_tensors(lambda own, given: own.copy_(given), self._memory, (constants, carry, inputs))
         self._number.zero_()
+        taken = 0
         for number in range(len(inputs)):
             if self._new_segment and self._recording is None and self._outputs is not None:
                 self._recording = self._recorded(number)
@@ -76,7 +84,10 @@ class Scan:
                 self._once(number)
             else:
                 self._recording.replay()
-        return self._memory[1], self._outputs
+            taken += 1
+            if self._done and self._done(self._memory[1]):
+                break
+        return self._memory[1], map_tensors(lambda x: x[:taken], self._outputs)
 
     def _recorded(self, number: int) -> Recording | None:
         """Record a step after the first of all, which has made what the recording needs."""

@@ -56,10 +56,12 @@ def stacked(tasks: int = 3, policy: GaussianPolicy = POLICY) -> Params:
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def run(made: list[TaskEnv], episodes: int = 4, steps: int = 6) -> tuple[Trajectory, Tensor, Tensor]:
+def run(
+    made: list[TaskEnv], episodes: int = 4, steps: int = 6, tasks: Tensor = TASKS
+) -> tuple[Trajectory, Tensor, Tensor]:
     seeds = random.fold_in(torch.arange(3).unsqueeze(-1), torch.arange(episodes))
     noise = random.normal(random.fold_in(seeds, 0), (steps, 1)).float()
-    return rollout(made, POLICY, stacked(), TASKS, noise, seeds), noise, seeds
+    return rollout(made, POLICY, stacked(), tasks, noise, seeds), noise, seeds
 
 
 def test_masks_ends_and_final_observations() -> None:
@@ -97,7 +99,11 @@ def test_waves_and_copies_change_nothing(copies: int, max_batch: int | None) -> 
     whole, *_ = run([Counter()])
     made = [Counter(max_batch=max_batch) for _ in range(copies)]
     parts, *_ = run(made)
-    for one, two in zip([*whole[:6], *whole.behaviour], [*parts[:6], *parts.behaviour], strict=True):
+    of_steps = (whole.observations, whole.actions, whole.rewards, *whole.behaviour)
+    also = (parts.observations, parts.actions, parts.rewards, *parts.behaviour)
+    for one, two in zip(of_steps, also, strict=True):
+        torch.testing.assert_close(one[whole.mask], two[whole.mask])
+    for one, two in zip(whole[3:6], parts[3:6], strict=True):
         torch.testing.assert_close(one, two)
     assert max(env.largest for env in made) <= (max_batch or 12)
     assert sum(env.largest > 0 for env in made) >= min(copies, 2)
@@ -244,3 +250,25 @@ def test_a_floating_point_error_of_an_environments_own_is_no_news_of_ours(method
     with pytest.raises(RuntimeError, match="Counter raised FloatingPointError: divide by zero") as caught:
         run([env])
     assert isinstance(caught.value.__cause__, FloatingPointError)
+
+
+SHORT = torch.tensor([[2.0], [1.0], [4.0]])
+
+
+def test_a_rollout_ends_when_all_its_episodes_have() -> None:
+    env = Counter()
+    trajectory, *_ = run([env], tasks=SHORT)
+    assert env.count == 4
+    assert trajectory.steps == 4
+    assert trajectory.mask.sum(-1).tolist() == [[2] * 4, [1] * 4, [4] * 4]
+
+
+def test_shorter_batches_are_padded_to_the_longest() -> None:
+    whole, *_ = run([Counter()], tasks=SHORT)
+    parts, *_ = run([Counter(max_batch=4)], tasks=SHORT)
+    assert (parts.steps, parts.observations.shape) == (4, whole.observations.shape)
+    assert torch.equal(parts.mask, whole.mask)
+    assert (parts.rewards[1, :, 1:] == 0).all()
+    assert torch.equal(parts.rewards[parts.mask], whole.rewards[whole.mask])
+    assert torch.equal(parts.truncated, whole.truncated)
+    assert not parts.truncated.any()

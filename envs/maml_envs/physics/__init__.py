@@ -1,6 +1,6 @@
 """Simulators of batches of MuJoCo worlds: what each can do, and the table of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import NamedTuple, Protocol
 
@@ -20,19 +20,26 @@ class Physics(Protocol):
 
     qpos: Tensor
     qvel: Tensor
+    fields: dict[str, Tensor]  # of MuJoCo's data, (batch, ...), of the present state; see ``maml_envs.physics.fields``
 
     @property
     def graph_key(self) -> GraphKey | None:
         """Key under which ``step`` may be recorded, see ``TaskEnv``; None on the CPU, where nothing is."""
 
     def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
-        """Give each world a model, of the same sizes as those before."""
+        """Give each world a model, of the same sizes as the first one."""
+
+    def set_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Give each world values of its own of the model's fields, (batch, ...) each, and what follows from them."""
 
     def set_state(self, qpos: Tensor, qvel: Tensor) -> None:
         """Put every world at time 0 into the given positions (batch, nq) and velocities (batch, nv)."""
 
     def step(self, control: Tensor, frame_skip: int) -> None:
         """Hold ``control`` (batch, nu) for ``frame_skip`` physics steps."""
+
+    def end(self, worlds: Tensor) -> None:
+        """Let worlds, (batch,) bool, stand still until ``set_state``, if that saves work."""
 
     def check(self) -> None:
         """Raise errors that steps since ``set_state`` put off because looking means waiting for the device."""
@@ -48,12 +55,13 @@ class Settings(NamedTuple):
     threads: int
     max_contacts: int | None  # to make room for in each world; None: the most there can be
     max_rows: int | None  # of constraints, likewise
+    fields: tuple[str, ...]  # of MuJoCo's data to keep up to date
 
 
 class Simulator(NamedTuple):
     """A way to simulate MuJoCo worlds."""
 
-    physics: Callable[[Sequence[mujoco.MjModel], int, Settings], Physics]  # models, batch, settings
+    physics: Callable[[mujoco.MjModel, int, Settings], Physics]  # model, batch, settings
     dtype: torch.dtype  # of the state
     packages: tuple[str, ...]  # of an extra of this package
     extra: str
@@ -63,16 +71,16 @@ class Simulator(NamedTuple):
         return all(find_spec(name) for name in self.packages)
 
 
-def _on_threads(models: Sequence[mujoco.MjModel], batch: int, settings: Settings) -> Physics:
+def _on_threads(model: mujoco.MjModel, batch: int, settings: Settings) -> Physics:
     from maml_envs.physics.cpu import CpuPhysics
 
-    return CpuPhysics(models, batch, settings.threads)
+    return CpuPhysics(model, batch, settings.threads, settings.fields)
 
 
-def _on_gpu(models: Sequence[mujoco.MjModel], batch: int, settings: Settings) -> Physics:
+def _on_gpu(model: mujoco.MjModel, batch: int, settings: Settings) -> Physics:
     from maml_envs.physics.gpu import GpuPhysics  # of the extra gpu
 
-    return GpuPhysics(models, batch, settings.device, settings.max_contacts, settings.max_rows)
+    return GpuPhysics(model, batch, settings.device, settings.max_contacts, settings.max_rows, settings.fields)
 
 
 SIMULATORS = {

@@ -1,6 +1,6 @@
 """MuJoCo on a GPU: mujoco_warp steps all worlds at once, in float32. Needs the extra ``gpu``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from operator import attrgetter
@@ -10,10 +10,13 @@ import mujoco_warp
 import numpy as np
 import torch
 import warp as wp
+from mujoco.batch import MODEL_FIELDS, Batch
 from mujoco_warp import OverflowType
 from torch import Tensor
 
+from maml_envs.errors import InputError
 from maml_envs.physics.cuda_graph import Recording
+from maml_envs.physics.fields import FOR_SENSORS, own_sensordata, stage_of
 from maml_envs.physics.gpu_buffers import buffer_sizes
 from maml_envs.task_env import GraphKey
 
@@ -86,35 +89,36 @@ class GpuPhysics:
     friction than MuJoCo's, which turns the pyramid of a robot that moves in three dimensions.
 
     Args:
-        models: One compiled model for all worlds, or one for each, all of the same sizes and options.
+        model: The compiled model of all worlds.
         batch: Number of worlds.
         device: Where they are.
         contacts: Contacts to make room for in each world, on average; None for the most there can be.
         rows: Constraint rows to make room for in each world; None for the most there can be.
+        fields: Names of fields of MuJoCo's data to keep up to date.
 
     Raises:
-        ValueError: The models differ in what cannot vary from world to world; or there is less room than
-            could be needed and the integrator is Runge-Kutta, between whose stages nobody would see that it was full.
+        InputError: mujoco_warp has no such field.
+        ValueError: There is less room than could be needed and the integrator is Runge-Kutta, between whose stages
+            nobody would see that it was full.
         NotImplementedError: mujoco_warp lacks something that the model uses, such as the PGS solver.
     """
 
     def __init__(
         self,
-        models: mujoco.MjModel | Sequence[mujoco.MjModel],
+        model: mujoco.MjModel,
         batch: int,
         device: torch.device,
         contacts: int | None = None,
         rows: int | None = None,
+        fields: Iterable[str] = (),
     ) -> None:
         self._batch = batch
         self._torch_device = torch.empty(0, device=device).device  # "cuda" is one of them, which warp wants named
         self._device = wp.device_from_torch(self._torch_device)
-        models = [models] * batch if isinstance(models, mujoco.MjModel) else list(models)
         self._graphs: dict[int, wp.Graph] = {}
         self._models: list[mujoco.MjModel] = []
-        self._base = models[0]
+        self._base, self._wanted, self._stage = model, tuple(fields), stage_of(model, fields)
         self._put(set())
-        self.set_models(models)
         with _in_turn(self._torch_device):
             self._most = buffer_sizes(self._base, self._model.nxn_geom_pair_filtered.numpy())
             self._contacts = self._most[0] if contacts is None else contacts
@@ -131,6 +135,17 @@ class GpuPhysics:
         self.qvel: Tensor = wp.to_torch(self._data.qvel)
         self._control: Tensor = wp.to_torch(self._data.ctrl)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
+        self.fields: dict[str, Tensor] = {name: self._field(name) for name in self._wanted}
+
+    def _field(self, name: str) -> Tensor:
+        """Return the view of a field, in MuJoCo's shape; matrices are rows of nine there."""
+        if not isinstance(getattr(self._data, name, None), wp.array):
+            raise InputError(
+                f"fields = {self._wanted}: mujoco_warp has no {name!r}; leave it out, or use device = 'cpu'"
+            )
+        like = getattr(mujoco.MjData(self._base), name)
+        field: Tensor = wp.to_torch(getattr(self._data, name)).reshape(self._batch, *np.shape(like))
+        return field[:, : own_sensordata(self._base)] if name == "sensordata" else field
 
     def _put(self, varied: set[str]) -> None:
         """Put the model on the device, with a row for each world in the arrays that vary."""
@@ -139,10 +154,12 @@ class GpuPhysics:
             raise ValueError(f"the models differ in {', '.join(fixed)}, which must be the same in all worlds on a GPU")
         base = copy(self._base)
         base.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)  # it has none, and refuses the flag
-        base.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+        if not self._wanted_of_sensors():
+            base.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
         with _in_turn(self._torch_device):
             self._model = mujoco_warp.put_model(base, dict.fromkeys(varied, self._batch))
-        self._model.ncam = self._model.nlight = 0  # nobody looks: two kernels fewer in every physics step
+        if not any(name.startswith(("cam_", "light_", "sensordata")) for name in self._wanted):
+            self._model.ncam = self._model.nlight = 0  # nobody looks: two kernels fewer in every physics step
         self._model.opt.warn_overflow = 0  # check says it
         self._model.opt.deterministic = True  # the same bits from run to run, in whatever order threads end
         self._model.opt.graph_conditional = not self._device.is_cuda or wp.is_conditional_graph_supported()
@@ -150,24 +167,43 @@ class GpuPhysics:
         self._graphs.clear()
         self.graph_key: GraphKey | None = GraphKey()
 
+    def _wanted_of_sensors(self) -> bool:
+        return any(name == "sensordata" or name in FOR_SENSORS for name in self._wanted)
+
     def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
-        """Give each world a model, of the same sizes and options as those before; compared on the host."""
+        """Give each world a model, of the same sizes and options as the first one; compared on the host.
+
+        Raises:
+            ValueError: The models differ in what cannot vary from world to world.
+        """
         if len(models) != self._batch:
-            raise ValueError(f"{len(models)} models for {self._batch} worlds: give one model, or one for each world")
+            raise ValueError(f"{len(models)} models for {self._batch} worlds: give one for each world")
         if list(models) == self._models:
             return
         distinct = list({id(model): model for model in models}.values())
-        varied = self._varied | _differences(self._base, distinct) - NOT_SIMULATED
-        if varied != self._varied:
-            self._put(varied)
         place = {id(model): index for index, model in enumerate(distinct)}
         rows = [place[id(model)] for model in models]
-        with _in_turn(self._torch_device):
-            for name in varied:
-                array = getattr(self._model, name)
-                values = np.stack([getattr(model, name) for model in distinct])[rows]
-                array.assign(wp.array(values, dtype=array.dtype, shape=array.shape, device="cpu"))
+        varied = self._varied | _differences(self._base, distinct) - NOT_SIMULATED
+        self._vary({name: np.stack([attrgetter(name)(model) for model in distinct])[rows] for name in varied})
         self._models = list(models)
+
+    def set_parameters(self, parameters: Mapping[str, Tensor]) -> None:
+        """Give each world values of its own of the model's fields, (batch, ...) each, and what follows from them."""
+        worlds = Batch(self._base, self._batch)
+        for name, values in parameters.items():
+            worlds.expand(name)[:] = values.cpu().numpy()
+        worlds.set_const()
+        expanded = {name: worlds.expanded(name) for name in MODEL_FIELDS - NOT_SIMULATED}
+        self._vary({name: values for name, values in expanded.items() if values is not None})
+
+    def _vary(self, values: Mapping[str, np.ndarray]) -> None:
+        """Write values of the model's arrays, (batch, ...), into arrays that have a row for each world."""
+        if values.keys() != self._varied:
+            self._put(set(values))
+        with _in_turn(self._torch_device):
+            for name, rows in values.items():
+                array = getattr(self._model, name)
+                array.assign(wp.array(rows, dtype=array.dtype, shape=array.shape, device="cpu"))
 
     def set_state(self, qpos: Tensor, qvel: Tensor) -> None:
         """Put every world at time 0 into the given positions (batch, nq) and velocities (batch, nv)."""
@@ -177,22 +213,41 @@ class GpuPhysics:
             self._most_rows.zero_()
         self.qpos.copy_(qpos)
         self.qvel.copy_(qvel)
+        if self._stage:
+            self._run(0)
 
-    def _capture(self, frame_skip: int) -> wp.Graph:
-        """Record the physics steps of one control step; warp compiles here what its cache lacks."""
-        with wp.ScopedDevice(self._device), wp.ScopedCapture() as capture:
-            for _ in range(frame_skip):
-                mujoco_warp.step(self._model, self._data)
-                counts = [self._data.nacon, self._data.ncollision, self._data.nefc]
-                wp.launch(_note, self._batch, counts, [self._most_contacts, self._most_rows])
-        return capture.graph
+    def _compute_fields(self) -> None:
+        """Bring the fields up to the present state, as far as they are wanted."""
+        model, data = self._model, self._data
+        if self._stage >= int(mujoco.mjtStage.mjSTAGE_ACC):
+            mujoco_warp.forward(model, data)
+            return
+        if self._stage:
+            mujoco_warp.fwd_position(model, data)
+            mujoco_warp.sensor_pos(model, data)
+        if self._stage >= int(mujoco.mjtStage.mjSTAGE_VEL):
+            mujoco_warp.fwd_velocity(model, data)
+            mujoco_warp.sensor_vel(model, data)
+
+    def _run(self, frame_skip: int) -> None:
+        """Take physics steps and compute the fields: a graph, recorded the first time. Warp compiles what it lacks."""
+        if frame_skip not in self._graphs:
+            with wp.ScopedDevice(self._device), wp.ScopedCapture() as capture:
+                for _ in range(frame_skip):
+                    mujoco_warp.step(self._model, self._data)
+                    counts = [self._data.nacon, self._data.ncollision, self._data.nefc]
+                    wp.launch(_note, self._batch, counts, [self._most_contacts, self._most_rows])
+                self._compute_fields()
+            self._graphs[frame_skip] = capture.graph
+        Recording.between(partial(_launch, self._graphs[frame_skip], self._torch_device))
+
+    def end(self, worlds: Tensor) -> None:
+        """Do nothing: a world that stands still saves no work, as its thread would wait for the others."""
 
     def step(self, control: Tensor, frame_skip: int) -> None:
         """Hold ``control`` (batch, nu) for ``frame_skip`` physics steps."""
         self._control.copy_(control)
-        if frame_skip not in self._graphs:
-            self._graphs[frame_skip] = self._capture(frame_skip)
-        Recording.between(partial(_launch, self._graphs[frame_skip], self._torch_device))
+        self._run(frame_skip)
         size = torch.maximum(self.qpos.abs().amax(1), self.qvel.abs().amax(1))
         lost = ~(size < mujoco.mjMAXVAL) | (self._overflow & int(OVERFLOWS) != 0)
         self.qpos.masked_fill_(lost.unsqueeze(1), torch.nan)

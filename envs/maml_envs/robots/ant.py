@@ -1,29 +1,36 @@
 """Ant tasks: run forward or backward, in a direction of the plane, at a goal velocity; walk to a goal."""
 
-from functools import cached_property
 from typing import ClassVar
 
 import mujoco
 import torch
 from torch import Tensor
 
-from maml_envs.robots.center_of_mass import CenterOfMass, rotation
-from maml_envs.robots.locomotion import Definition, Locomotion, Motion, outside
+from maml_envs.robots.locomotion import Definition, Locomotion, Motion, of_center_of_mass, outside
 from maml_envs.robots.locomotion_tasks import ForwardOrBackward, GoalPosition, GoalVelocity, PlaneDirection
-from maml_envs.robots.mujoco_task import ResetNoise, State, gymnasium_asset
+from maml_envs.robots.model import compiled, gymnasium_asset
+from maml_envs.robots.mujoco_task import ResetNoise, State
 
 
 def ant_model() -> mujoco.MjModel:
     """Compile gymnasium's ant."""
-    return mujoco.MjModel.from_xml_string(gymnasium_asset("ant.xml"))
+    return compiled(gymnasium_asset("ant.xml"))
+
+
+RLLAB_FIELDS = ("cfrc_ext", "xmat", "subtree_com", "subtree_linvel")
 
 
 def rllab_ant_model() -> mujoco.MjModel:
     """Compile gymnasium's ant with rllab's time step and softer contacts."""
-    model = ant_model()
+    model = compiled(gymnasium_asset("ant.xml"), RLLAB_FIELDS)
     model.opt.timestep = 0.02
     model.geom_solimp[:, :3] = 0.8, 0.8, 0.01
     return model
+
+
+def contact_cost(forces: Tensor) -> Tensor:
+    """Return rllab's cost of contact forces (..., bodies, 6): 0.0005 sum(clip(f, +-1)^2)."""
+    return 0.0005 * forces.clamp(-1, 1).square().sum((-2, -1))
 
 
 LEGS_DOWN = (0.0, 0.0, 0.55, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, -1.0, 0.0, 1.0)
@@ -35,7 +42,8 @@ FINN2017 = Definition(
     ResetNoise(qpos_normal=0.01, around=LEGS_DOWN),
     control_cost=0.005,
     heights=(0.2, 1.0),
-    center_of_mass=True,
+    fields=RLLAB_FIELDS,
+    contact_cost=contact_cost,
 )
 
 
@@ -44,8 +52,9 @@ class Ant(Locomotion):
 
     | quantity    | gymnasium                               | finn2017                                     | unit   |
     |-------------|-----------------------------------------|----------------------------------------------|--------|
-    | observation | qpos[2:], qvel (27); with x, y where    | qpos, qvel, the torso's rotation matrix,     | m, rad |
-    |             | the task is a place (29)                | the centre of mass x, y, z (41)              |        |
+    | observation | qpos[2:], qvel (27); with x, y where    | qpos, qvel, contact forces clipped to +-1,   | m, rad,|
+    |             | the task is a place (29)                | the torso's rotation matrix, the centre of   | N, N m |
+    |             |                                         | mass x, y, z (125)                           |        |
     | action      | divided by 10, clipped to [-1, 1]       | clipped to [-1, 1]                           |        |
     | time step   | 5 x 0.01                                | 1 x 0.02                                     | s      |
     | position    | of the torso                            | of the robot's centre of mass                | m      |
@@ -55,9 +64,9 @@ class Ant(Locomotion):
 
     Controls a are in [-1, 1], a torque of up to 150 Nm: rllab's controls, which reach 150, over 150.
 
-    Contact forces are in no preset, neither as observations (84 numbers) nor as a cost of 0.0005 sum(clip(f, +-1)^2):
-    MuJoCo 2 and newer leave them at zero without a pass of their own. Where gymnasium reads the torso's position from
-    the integrator's last stage, here it is that of the state.
+    In finn2017, contact forces are observed and cost 0.0005 sum(clip(f, +-1)^2) a step. In gymnasium they are not, as
+    in PEARL's runs, whose MuJoCo 2 left them at zero. Where gymnasium reads the torso's position from the integrator's
+    last stage, here it is that of the state.
 
     Sources: ProMP (arXiv 1810.06784) and PEARL (arXiv 1903.08254) on gymnasium's ant; the MAML paper's code over rllab
     for finn2017.
@@ -65,23 +74,16 @@ class Ant(Locomotion):
 
     sees_position: ClassVar[bool] = False
 
-    @cached_property
-    def _mass(self) -> CenterOfMass:
-        return CenterOfMass(self.model, self._start)
-
     def observation(self, state: State) -> Tensor:
-        """Return positions and velocities; finn2017 adds the torso's rotation and the centre of mass."""
-        if self.definition.center_of_mass:
-            turn = rotation(state.qpos[..., 3:7]).flatten(-2)
-            return torch.cat((state.qpos, state.qvel, turn, self._mass(state)[0]), -1)
+        """Return positions and velocities; finn2017 adds contact forces, the torso's rotation, the centre of mass."""
+        if self.fields:
+            forces = state.cfrc_ext.clamp(-1, 1).flatten(-2)
+            return torch.cat((state.qpos, state.qvel, forces, state.xmat[..., 1, :], state.subtree_com[..., 1, :]), -1)
         return torch.cat((state.qpos[..., 0 if self.sees_position else 2 :], state.qvel), -1)
 
     def motion(self, before: State, after: State) -> Motion:
         """Return the motion along x and y, by the preset's definition."""
-        if self.definition.center_of_mass:
-            position, velocity = self._mass(after)
-            return Motion(position[..., :2], velocity[..., :2])
-        return self.change(before, after, 2)
+        return of_center_of_mass(after, 2) if self.fields else self.change(before, after, 2)
 
     def terminated(self, state: State) -> Tensor:
         """Return whether the torso's height has left the definition's range."""
@@ -94,7 +96,7 @@ class AntDirection(ForwardOrBackward, Ant):
     | preset    | reward a step                  | ends                      |
     |-----------|--------------------------------|---------------------------|
     | gymnasium | d vx - 0.5 sum(a^2) + 1        | height outside [0, 1] m   |
-    | finn2017  | d vx - 0.005 sum(a^2) + 0.05   | height outside [0.2, 1] m |
+    | finn2017  | d vx - 0.005 sum(a^2) + 0.05 - contact cost | height outside [0.2, 1] m |
 
     Sources: ProMP's AntRandDirec and PEARL; the MAML paper's code.
     """

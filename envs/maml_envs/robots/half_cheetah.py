@@ -1,32 +1,39 @@
 """Half-cheetah tasks: run forward or backward, run at a goal velocity."""
 
-from functools import cached_property
+from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar
 
 import mujoco
 import torch
 from torch import Tensor
 
-from maml_envs.robots.center_of_mass import CenterOfMass
-from maml_envs.robots.locomotion import Definition, Locomotion, Motion
+from maml_envs.robots.locomotion import Definition, Locomotion, Motion, of_center_of_mass
 from maml_envs.robots.locomotion_tasks import ForwardOrBackward, GoalVelocity
-from maml_envs.robots.mujoco_task import ResetNoise, State, gymnasium_asset
+from maml_envs.robots.model import compiled, gymnasium_asset
+from maml_envs.robots.mujoco_task import ResetNoise, State
 
 TOTAL_MASS = 14.0
 
 
-def half_cheetah_model() -> mujoco.MjModel:
+def half_cheetah_model(fields: Iterable[str] = ()) -> mujoco.MjModel:
     """Compile gymnasium's half-cheetah, and set its mass afterwards because the XML attribute is deprecated."""
-    model = mujoco.MjModel.from_xml_string(gymnasium_asset("half_cheetah.xml").replace('settotalmass="14"', ""))
+    model = compiled(gymnasium_asset("half_cheetah.xml").replace('settotalmass="14"', ""), fields)
     mujoco.mj_setTotalmass(model, TOTAL_MASS)
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
 
 
+RLLAB_FIELDS = ("subtree_com", "subtree_linvel")
 DEFINITIONS = {
     "gymnasium": Definition(half_cheetah_model, 5, 10.0, ResetNoise(qpos_uniform=0.1), control_cost=0.05),
     "finn2017": Definition(
-        half_cheetah_model, 1, 1.0, ResetNoise(qpos_normal=0.01), control_cost=0.05, center_of_mass=True
+        partial(half_cheetah_model, RLLAB_FIELDS),
+        1,
+        1.0,
+        ResetNoise(qpos_normal=0.01),
+        control_cost=0.05,
+        fields=RLLAB_FIELDS,
     ),
 }
 
@@ -44,7 +51,7 @@ class HalfCheetah(Locomotion):
     | horizon     | 200                                   | 200                                   | steps  |
 
     Control cost in every preset: 0.05 times the sum of squared controls after clipping. No state ends the
-    episode. The centre of mass is computed from qpos and qvel, exactly for the state it is reported with.
+    episode.
 
     Sources: gymnasium, ProMP (arXiv 1810.06784) and PEARL (arXiv 1903.08254) for the gymnasium preset; the
     MAML paper's code over rllab for finn2017.
@@ -53,27 +60,14 @@ class HalfCheetah(Locomotion):
     presets = tuple(DEFINITIONS)
     definitions = DEFINITIONS
 
-    @cached_property
-    def _mass(self) -> CenterOfMass:
-        return CenterOfMass(self.model, self._start)
-
     def observation(self, state: State) -> Tensor:
         """Return all positions but x, and all velocities; finn2017 adds the centre of mass."""
         seen = [state.qpos[..., 1:], state.qvel]
-        if self.definition.center_of_mass:
-            seen.append(self._mass(state)[0])
-        return torch.cat(seen, -1)
+        return torch.cat([*seen, state.subtree_com[..., 1, :]] if self.fields else seen, -1)
 
     def motion(self, before: State, after: State) -> Motion:
         """Return the motion along x, by the preset's definition."""
-        if self.definition.center_of_mass:
-            position, velocity = self._mass(after)
-            return Motion(position[..., :1], velocity[..., :1])
-        return self.change(before, after, 1)
-
-    def terminated(self, state: State) -> Tensor:
-        """Return False everywhere."""
-        return torch.zeros(state.qpos.shape[:-1], dtype=torch.bool, device=state.qpos.device)
+        return of_center_of_mass(after, 1) if self.fields else self.change(before, after, 1)
 
 
 class HalfCheetahDirection(ForwardOrBackward, HalfCheetah):

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 from maml_envs.robots.locomotion import Definition, Motion, outside
-from maml_envs.robots.mujoco_task import ResetNoise, State, gymnasium_asset
-from maml_envs.robots.random_dynamics import RandomDynamics
+from maml_envs.robots.model import compiled, gymnasium_asset
+from maml_envs.robots.mujoco_task import ResetNoise, State
+from maml_envs.robots.random_dynamics import TIME_STEP, RandomDynamics
 
 
 def hopper_model() -> mujoco.MjModel:
-    """Compile gymnasium's hopper."""
-    return mujoco.MjModel.from_xml_string(gymnasium_asset("hopper.xml"))
+    """Compile gymnasium's hopper, with the time step of rand_param_envs."""
+    model = compiled(gymnasium_asset("hopper.xml"))
+    model.opt.timestep = TIME_STEP
+    return model
 
 
 class HopperRandomDynamics(RandomDynamics):
@@ -23,7 +26,7 @@ class HopperRandomDynamics(RandomDynamics):
     |-------------|----------------------------------------------------------------------|--------|
     | observation | qpos[1:], qvel clipped to +-10 (11)                                  | m, rad |
     | action      | divided by 10, clipped to [-1, 1]                                    |        |
-    | time step   | 4 x 0.002                                                            | s      |
+    | time step   | 4 x 0.004                                                            | s      |
     | velocity    | change of the root's x in a step / dt                                | m/s    |
     | reward      | v - 0.001 sum(a^2) + 1                                               |        |
     | ends        | height below 0.7, lean outside +-0.2, any other number beyond +-100  | m, rad |

@@ -1,23 +1,45 @@
 """Humanoid task: run in a direction of the plane."""
 
-from functools import cached_property
+from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar
 
 import mujoco
 import torch
 from torch import Tensor
 
-from maml_envs.robots.center_of_mass import CenterOfMass
 from maml_envs.robots.locomotion import Definition, Motion, outside
 from maml_envs.robots.locomotion_tasks import PlaneDirection
-from maml_envs.robots.mujoco_task import ResetNoise, State, gymnasium_asset
+from maml_envs.robots.model import compiled, gymnasium_asset
+from maml_envs.robots.mujoco_task import ResetNoise, State
 
 
-def humanoid_model() -> mujoco.MjModel:
+def humanoid_model(fields: Iterable[str] = ()) -> mujoco.MjModel:
     """Compile gymnasium's humanoid with the Newton solver instead of PGS, which the GPU simulator does not have."""
-    model = mujoco.MjModel.from_xml_string(gymnasium_asset("humanoid.xml"))
+    model = compiled(gymnasium_asset("humanoid.xml"), fields)
     model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     return model
+
+
+def impact_cost(forces: Tensor) -> Tensor:
+    """Return the sources' cost of contact forces (..., bodies, 6): 5e-7 sum(f^2), at most 10."""
+    return (5e-7 * forces.square().sum((-2, -1))).clamp(max=10.0)
+
+
+BODIES = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+"""What promp observes beside positions and velocities, in its order."""
+
+GYMNASIUM = Definition(
+    humanoid_model,
+    5,
+    10.0,
+    ResetNoise(qpos_uniform=0.01, qvel_normal=0.0, qvel_uniform=0.01),
+    control_cost=0.1,
+    survive=5.0,
+    weight=1.25,
+    heights=(1.0, 2.0),
+    fields=("subtree_com",),
+)
 
 
 class HumanoidDirection(PlaneDirection):
@@ -26,7 +48,7 @@ class HumanoidDirection(PlaneDirection):
     | quantity    | gymnasium                                                                | unit   |
     |-------------|--------------------------------------------------------------------------|--------|
     | observation | qpos[2:], qvel (45)                                                      | m, rad |
-    | action      | divided by 10, clipped to [-1, 1], which spans controls a of +-0.4       |        |
+    | action      | divided by 10, clipped to [-1, 1], which spans controls of +-0.4         |        |
     | time step   | 5 x 0.003                                                                | s      |
     | velocity    | change of the robot's centre of mass in a step / dt                      | m/s    |
     | reward      | 1.25 d · v - 0.1 sum(a^2) + 5                                            |        |
@@ -34,10 +56,10 @@ class HumanoidDirection(PlaneDirection):
     | start       | qpos and qvel uniform +-0.01                                             |        |
     | horizon     | 200                                                                      | steps  |
 
-    The sources observe inertias, body velocities, actuator and contact forces too (376 numbers): they are left out,
-    for the state is complete without them. The cost of contact forces is left out: MuJoCo 2 and newer leave them
-    at zero without a pass of their own. The factor 1.25 is the sources' 0.25 over the physics step, of which a
-    control step has five. The solver is Newton and not PGS.
+    Preset promp is the sources' own: it observes the bodies' inertias and velocities, the motors' forces and the
+    contact forces f too (376 numbers), and pays min(5e-7 sum(f^2), 10) for these. In gymnasium the state is complete
+    without them. The factor 1.25 is the sources' 0.25 over the physics step, of which a control step has five. The
+    solver is Newton and not PGS.
 
     Held-out directions are evenly spaced; there are none beyond the circle.
 
@@ -45,31 +67,25 @@ class HumanoidDirection(PlaneDirection):
     """
 
     definitions: ClassVar = {
-        "gymnasium": Definition(
-            humanoid_model,
-            5,
-            10.0,
-            ResetNoise(qpos_uniform=0.01, qvel_normal=0.0, qvel_uniform=0.01),
-            control_cost=0.1,
-            survive=5.0,
-            weight=1.25,
-            heights=(1.0, 2.0),
-        )
+        "gymnasium": GYMNASIUM,
+        "promp": GYMNASIUM._replace(
+            model=partial(humanoid_model, BODIES), fields=("subtree_com", *BODIES), contact_cost=impact_cost
+        ),
     }
     presets = tuple(definitions)
 
-    @cached_property
-    def _mass(self) -> CenterOfMass:
-        return CenterOfMass(self.model, self._start)
-
     def observation(self, state: State) -> Tensor:
-        """Return all positions but x and y, and all velocities."""
-        return torch.cat((state.qpos[..., 2:], state.qvel), -1)
+        """Return all positions but x and y, and all velocities; promp adds what moves and pushes the bodies."""
+        seen = [state.qpos[..., 2:], state.qvel]
+        if self.preset == "promp":
+            forces = state.qfrc_actuator
+            seen += [state.cinert.flatten(-2), state.cvel.flatten(-2), forces, state.cfrc_ext.flatten(-2)]
+        return torch.cat(seen, -1)
 
     def motion(self, before: State, after: State) -> Motion:
         """Return the centre of mass along x and y, and its mean velocity over the step."""
-        position = self._mass(after)[0][..., :2]
-        return Motion(position, (position - self._mass(before)[0][..., :2]) / self.dt)
+        position = after.subtree_com[..., 1, :2]
+        return Motion(position, (position - before.subtree_com[..., 1, :2]) / self.dt)
 
     def terminated(self, state: State) -> Tensor:
         """Return whether the torso is too low or too high."""

@@ -29,11 +29,14 @@ class Definition(NamedTuple):
     survive: float = 0.0  # a step
     weight: float = 1.0  # times the task's reward
     heights: tuple[float, float] = (-torch.inf, torch.inf)  # m: outside, the episode ends
-    center_of_mass: bool = False  # position, velocity and observation of the robot's centre of mass, as in rllab
+    fields: tuple[str, ...] = ()  # of MuJoCo's data, beside qpos and qvel
+    contact_cost: Callable[[Tensor], Tensor] | None = None  # of the contact forces cfrc_ext, (..., bodies, 6)
 
 
 class Locomotion(MujocoTask):
     """Reward w r(motion, task) - c sum(a^2) + s a step, with w, c and s of the definition and r the task's.
+
+    Where the definition has a cost of contact forces, it is taken off.
 
     The step that ends an episode has the bonus s too, as in the sources; gymnasium's robots withhold it there.
 
@@ -52,6 +55,7 @@ class Locomotion(MujocoTask):
     ) -> None:
         self.preset = preset
         self.definition = form = self.definitions[preset]
+        self.fields = form.fields
         super().__init__(form.model(), form.frame_skip, form.action_scale, form.noise, horizon, threads, device)
 
     @abstractmethod
@@ -63,9 +67,11 @@ class Locomotion(MujocoTask):
         """Return the task's reward for a motion, (...)."""
 
     def reward_terms(self, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
-        """Return the task's reward for the motion, the control cost and, if there is one, the bonus for staying up."""
+        """Return the task's reward for the motion, the control cost and, if there are such, contact cost and bonus."""
         run = self.definition.weight * self.task_reward(self.motion(before, after), task)
         terms = {"reward_run": run, "reward_control": -self.definition.control_cost * control.square().sum(-1)}
+        if self.definition.contact_cost:
+            terms["reward_contact"] = -self.definition.contact_cost(after.cfrc_ext)
         if self.definition.survive:
             terms["reward_survive"] = torch.full_like(run, self.definition.survive)
         return terms
@@ -78,6 +84,11 @@ class Locomotion(MujocoTask):
         """Return the root's motion along its first axes; the velocity is the change of position over dt."""
         position = after.qpos[..., :axes]
         return Motion(position, (position - before.qpos[..., :axes]) / self.dt)
+
+
+def of_center_of_mass(state: State, axes: int) -> Motion:
+    """Return position and velocity of the robot's centre of mass along the first axes, as rllab measures motion."""
+    return Motion(state.subtree_com[..., 1, :axes], state.subtree_linvel[..., 1, :axes])
 
 
 def outside(value: Tensor, interval: tuple[float, float]) -> Tensor:

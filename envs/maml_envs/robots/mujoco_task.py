@@ -1,11 +1,10 @@
-"""MujocoTask: a MuJoCo model and four pure functions make a TaskEnv."""
+"""MujocoTask: a MuJoCo model and a few pure functions make a TaskEnv."""
 
+import copy
 from abc import abstractmethod
-from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import gymnasium
-import gymnasium.envs
 import mujoco
 import numpy as np
 import torch
@@ -16,14 +15,35 @@ from maml_envs import random
 from maml_envs.cores import cores
 from maml_envs.errors import InputError
 from maml_envs.physics import SIMULATORS, Physics, Settings, Simulator, renderer, simulator_on
+from maml_envs.physics.fields import own_sensordata
+from maml_envs.robots.model import Source, check_sizes, compiled, control_range, folder_of, start_data
 from maml_envs.task_env import GraphKey, Step, TaskEnv
 
 
-class State(NamedTuple):
-    """State of the simulator: generalised positions and velocities."""
+class State:
+    """State of the simulator: generalised positions and velocities, and the fields that the class names.
 
-    qpos: Tensor  # (..., nq)
-    qvel: Tensor  # (..., nv)
+    Attributes:
+        qpos: (..., nq).
+        qvel: (..., nv).
+    """
+
+    qpos: Tensor
+    qvel: Tensor
+
+    def __init__(self, qpos: Tensor, qvel: Tensor, **fields: Tensor) -> None:
+        self.__dict__.update(fields, qpos=qpos, qvel=qvel)
+
+    def __getattr__(self, name: str) -> Tensor:
+        """Refuse what is not there."""
+        raise AttributeError(
+            f"the state has no {name!r}, only {', '.join(self.__dict__)}: name it in the class, "
+            f"fields = ({name!r}, ...), which may be any of maml_envs.physics.fields"
+        )
+
+    def clone(self) -> "State":
+        """Return a copy, which the next step leaves alone."""
+        return State(**{name: value.clone() for name, value in self.__dict__.items()})
 
 
 class ResetNoise(NamedTuple):
@@ -33,51 +53,54 @@ class ResetNoise(NamedTuple):
     qpos_normal: float = 0.0
     qvel_normal: float = 0.1
     qvel_uniform: float = 0.0
-    around: tuple[float, ...] | None = None  # the position, qpos; None: the model's own
-
-
-def gymnasium_asset(name: str) -> str:
-    """Return the XML text of a robot model that gymnasium ships."""
-    return (Path(gymnasium.envs.__file__).parent / "mujoco" / "assets" / name).read_text()
+    around: tuple[float, ...] | str | None = None  # the position, qpos, or a keyframe's name; None: the model's own
 
 
 class MujocoTask(TaskEnv):
-    """A family of tasks for one robot. Subclasses are final and give the four functions below.
+    """A family of tasks for one robot. Subclasses are final and give the functions below.
 
     The functions use operators and slices only, so that the same lines serve a batch on any device and one
     environment; and they look at nothing but what they are given, as a GPU records them once and replays them.
 
+    A world whose episode has ended stands still on the CPU, where that costs nothing.
+
     Args:
-        model: Compiled model.
+        model: The robot: an MJCF file, whose path is taken from the folder of the class's file, XML text, an
+            ``MjSpec`` or a compiled model.
         frame_skip: Physics steps in one control step.
-        action_scale: The policy's action is divided by this and clipped to [-1, 1], which spans the control
-            range.
+        action_scale: The policy's action is divided by this. An actuator with a control range gets it clipped to
+            [-1, 1], which spans the range; one without gets it as it is.
         noise: Distribution of the start state.
         horizon: Control steps in an episode.
         threads: Threads of each copy's simulator; 0 for all cores, or with torchrun its rank's share.
         device: Where the worlds are and all tensors live: the CPU, or a GPU with the extra ``gpu``.
 
     Attributes:
+        fields: Names of fields of MuJoCo's data that ``State`` has beside qpos and qvel, such as ``("site_xpos",
+            "sensordata", "cfrc_ext")``, each (..., *its shape in MuJoCo) and of the same state as those; forces and
+            accelerations under the control just applied. ``maml_envs.physics.fields`` lists them.
         simulator: Its name in ``SIMULATORS``; None for that of the device.
         max_contacts: Contacts that mujoco_warp makes room for in each world; None for the most there can be.
         max_rows: The same of constraint rows.
 
     Raises:
-        InputError: The device is a GPU and the extra is not installed.
+        InputError: The model does not compile or lacks a field or keyframe; or the device is a GPU and the extra is
+            not installed.
     """
 
     copies = 2
+    fields: tuple[str, ...] = ()
     simulator: ClassVar[str | None] = None
     max_contacts: ClassVar[int | None] = None
     max_rows: ClassVar[int | None] = None
 
     def __init__(
         self,
-        model: mujoco.MjModel,
-        frame_skip: int,
-        action_scale: float,
-        noise: ResetNoise,
-        horizon: int,
+        model: Source,
+        frame_skip: int = 1,
+        action_scale: float = 1.0,
+        noise: ResetNoise | None = None,
+        horizon: int = 200,
         threads: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -88,29 +111,35 @@ class MujocoTask(TaskEnv):
                 f"device = '{self.device}': {type(self).__name__} simulates there with {self._simulator.packages[-1]}, "
                 f"which is not installed: pip install 'maml_rl[{self._simulator.extra}]', or use device = 'cpu'"
             )
+        self.model = compiled(model, self.fields, folder_of(type(self)))
         # A diverged world must show as NaN, not restart from the default state.
-        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        self.model = model
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.frame_skip = frame_skip
         self.horizon = horizon
-        self.dt: float = frame_skip * model.opt.timestep
-        self._action_scale = action_scale
-        self._noise = noise
+        self.dt: float = frame_skip * self.model.opt.timestep
         # Every copy gets all cores: while the policy of one works, the simulator of the other can use them all.
         self._threads = threads or cores()
-        low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).to(self.device).unbind(-1)
-        self._control_middle, self._control_half = (high + low) / 2, (high - low) / 2
-        start = model.qpos0 if noise.around is None else noise.around
-        self._start = torch.tensor(start, dtype=self._simulator.dtype, device=self.device)
+        self._action_scale = action_scale
+        self._limit, self._control_middle, self._control_half = (x.to(self.device) for x in control_range(self.model))
+        self._noise = noise or ResetNoise()
+        data = start_data(self.model, self._noise.around)
+        self._start = self._like(data.qpos)
+        self._start_velocity = self._like(data.qvel)
         self._physics: Physics | None = None
         self._batch = 0
         self._task = torch.zeros(0)
         self._models: dict[bytes, mujoco.MjModel] = {}  # of the tasks that were last reset to
-        self._worlds: list[mujoco.MjModel] = []  # the model of each environment
         self._renderer: mujoco.Renderer | None = None
-        self.action_space = gymnasium.spaces.Box(-action_scale, action_scale, (model.nu,), np.float32)
-        width = self.observation(State(self._start, self._start.new_zeros(model.nv))).shape[-1]
+        bound = np.where(self.model.actuator_ctrllimited, action_scale, np.inf).astype(np.float32)
+        self.action_space = gymnasium.spaces.Box(-bound, bound, dtype=np.float32)
+        fields = {name: self._like(getattr(data, name)) for name in self.fields}
+        if "sensordata" in fields:
+            fields["sensordata"] = fields["sensordata"][: own_sensordata(self.model)]
+        width = self.observation(State(self._start, self._start_velocity, **fields)).shape[-1]
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+
+    def _like(self, values: NDArray[np.float64]) -> Tensor:
+        return torch.tensor(values, dtype=self._simulator.dtype, device=self.device)
 
     @classmethod
     def _simulator_on(cls, device: torch.device) -> Simulator:
@@ -129,63 +158,90 @@ class MujocoTask(TaskEnv):
     def reward_terms(self, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
         """Return named terms, each (...), that sum to the reward; ``control`` is the action, scaled and clipped."""
 
-    @abstractmethod
     def terminated(self, state: State) -> Tensor:
-        """Return whether the episode ends in this state, (...) bool."""
+        """Return whether the episode ends in this state, (...) bool; by default it never does."""
+        return torch.zeros(state.qpos.shape[:-1], dtype=torch.bool, device=state.qpos.device)
+
+    def task_parameters(self, tasks: Tensor) -> dict[str, Tensor]:
+        """Return what tasks (n, *task_shape) change of the model: name of its field to values (n, *shape of the field).
+
+        What MuJoCo derives from them, such as the mass of a whole robot from those of its parts, follows.
+        """
+        return {}
 
     def task_model(self, task: Tensor) -> mujoco.MjModel:
-        """Return the model of a task (task_shape): the same for all, unless tasks change the dynamics."""
-        return self.model
+        """Return the model of a task (task_shape), with its ``task_parameters``.
 
-    def _models_of(self, tasks: Tensor) -> list[mujoco.MjModel]:
-        """Return a model for each environment; equal tasks share one, and tasks of the last reset keep theirs.
-
-        Reads nothing from the tasks' device where no task has a model of its own.
+        Override it for what they cannot say, such as other meshes; the models have the same sizes.
         """
-        if type(self).task_model is MujocoTask.task_model:
-            return [self.model] * len(tasks)
-        keys = [row.tobytes() for row in tasks.cpu().numpy()]
-        distinct = dict(zip(keys, tasks, strict=True))
-        before = self._models
-        self._models = {key: before[key] if key in before else self.task_model(task) for key, task in distinct.items()}
-        return [self._models[key] for key in keys]
+        parameters = self.task_parameters(task.unsqueeze(0))
+        if not parameters:
+            return self.model
+        model = copy.copy(self.model)
+        for name, values in parameters.items():
+            getattr(model, name)[:] = values[0].cpu().numpy()
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+        return model
+
+    def _model_of(self, task: Tensor) -> mujoco.MjModel:
+        """Return ``task_model``, made once while the task is played."""
+        key = task.cpu().numpy().tobytes()
+        if key not in self._models:
+            self._models[key] = self.task_model(task)
+            check_sizes(self.model, self._models[key], self.describe(task))
+        return self._models[key]
+
+    def _set_dynamics(self, physics: Physics, tasks: Tensor, new: bool) -> None:
+        """Give each world the dynamics of its task; reads nothing from the tasks' device where all have the same."""
+        if type(self).task_model is not MujocoTask.task_model:
+            keys = {task.cpu().numpy().tobytes() for task in tasks}
+            self._models = {key: model for key, model in self._models.items() if key in keys}
+            physics.set_models([self._model_of(task) for task in tasks])
+        elif type(self).task_parameters is not MujocoTask.task_parameters and (
+            new or not torch.equal(self._task, tasks)
+        ):
+            self._models.clear()
+            physics.set_parameters(self.task_parameters(tasks))
 
     @property
     def state(self) -> State:
         """Current state of the worlds: views of the simulator's arrays, in its dtype."""
         if self._physics is None:
             raise RuntimeError("call reset(tasks, seeds) before reading the state")
-        return State(self._physics.qpos, self._physics.qvel)
+        return State(self._physics.qpos, self._physics.qvel, **self._physics.fields)
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Start at the default position plus noise; see ``ResetNoise``."""
-        batch, self._worlds = len(seeds), self._models_of(tasks)
-        if self._physics is None or batch != self._batch:
+        batch = len(seeds)
+        new = self._physics is None or batch != self._batch
+        if new:
             self.close()
-            settings = Settings(self.device, self._threads, self.max_contacts, self.max_rows)
-            self._physics = self._simulator.physics(self._worlds, batch, settings)
+            settings = Settings(self.device, self._threads, self.max_contacts, self.max_rows, self.fields)
+            self._physics = self._simulator.physics(self.model, batch, settings)
             self._batch, self._task = batch, tasks.clone()
-        else:
-            self._physics.set_models(self._worlds)
-            self._task.copy_(tasks)
+        assert self._physics is not None
+        self._set_dynamics(self._physics, tasks, new)
+        self._task.copy_(tasks)
         nq, nv = self.model.nq, self.model.nv
         shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold_in(seeds, 0), (nq,)) - 1)
         shift = shift + self._noise.qpos_normal * random.normal(random.fold_in(seeds, 1), (nq,))
         velocity = self._noise.qvel_normal * random.normal(random.fold_in(seeds, 2), (nv,))
         velocity = velocity + self._noise.qvel_uniform * (2 * random.uniform(random.fold_in(seeds, 3), (nv,)) - 1)
-        self._physics.set_state(self._start + shift, velocity)
+        self._physics.set_state(self._start + shift, self._start_velocity + velocity)
         return self.observation(self.state).float()
 
     def step(self, action: Tensor) -> Step:
         """Scale and clip the action to a control, hold it for ``frame_skip`` physics steps."""
         if self._physics is None:
             raise RuntimeError("call reset(tasks, seeds) before step(action)")
-        control = self._control_middle + self._control_half * (action.double() / self._action_scale).clamp(-1, 1)
-        before = State(self._physics.qpos.clone(), self._physics.qvel.clone())
+        unit = (action.double() / self._action_scale).clamp(-self._limit, self._limit)
+        control = self._control_middle + self._control_half * unit
+        before = self.state.clone()
         self._physics.step(control, self.frame_skip)
         after = self.state
         terms = self.reward_terms(before, control, after, self._task)
         ended = self.terminated(after)
+        self._physics.end(ended)
         reward = sum(terms.values(), torch.zeros(())).float()
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
 
@@ -214,7 +270,7 @@ class MujocoTask(TaskEnv):
             if self._renderer is not None:
                 self._renderer.close()
             self._renderer = renderer.renderer(self.model, width, height)
-        model = self._worlds[index]
+        model = self._model_of(self._task[index])
         data = mujoco.MjData(model)
         data.qpos[:], data.qvel[:] = state.qpos[index].cpu(), state.qvel[index].cpu()
         mujoco.mj_forward(model, data)

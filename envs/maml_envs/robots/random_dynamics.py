@@ -1,9 +1,5 @@
 """Random dynamics: run forward with masses, inertias, damping and friction that differ from task to task."""
 
-import copy
-from functools import cached_property
-
-import mujoco
 import torch
 from torch import Tensor
 
@@ -12,6 +8,10 @@ from maml_envs.task_env import HELD_OUT_SEED
 
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "dof_damping": 1.3, "geom_friction": 1.5}
 """Parameters of the model, in the order of a task's factors, each with the base of its factors."""
+
+
+TIME_STEP = 0.004
+"""Of the physics, in s; a control step has four."""
 
 
 class RandomDynamics(Locomotion):
@@ -33,10 +33,6 @@ class RandomDynamics(Locomotion):
     exponent = 3.0
     exponent_beyond = 4.0
 
-    @cached_property
-    def _scratch(self) -> mujoco.MjData:
-        return mujoco.MjData(self.model)
-
     def _sizes(self) -> list[int]:
         return [getattr(self.model, name).size for name in BASES]
 
@@ -54,14 +50,13 @@ class RandomDynamics(Locomotion):
             return self._factors(count, self.exponent_beyond, torch.Generator().manual_seed(HELD_OUT_SEED))
         return super().held_out_tasks(count, split)
 
-    def task_model(self, task: Tensor) -> mujoco.MjModel:
-        """Return the robot's model with its parameters times the task's factors."""
-        model = copy.copy(self.model)
-        for name, factors in zip(BASES, task.double().cpu().split(self._sizes()), strict=True):
-            parameter = getattr(model, name)
-            parameter *= factors.numpy().reshape(parameter.shape)
-        mujoco.mj_setConst(model, self._scratch)
-        return model
+    def task_parameters(self, tasks: Tensor) -> dict[str, Tensor]:
+        """Return the model's parameters times the tasks' factors."""
+        found = {}
+        for name, factors in zip(BASES, tasks.double().cpu().split(self._sizes(), -1), strict=True):
+            own = torch.from_numpy(getattr(self.model, name))
+            found[name] = own * factors.reshape(len(tasks), *own.shape)
+        return found
 
     def describe(self, task: Tensor) -> str:
         """Name the geometric mean of each kind's factors, over the elements that are not zero."""

@@ -8,13 +8,21 @@ from torch import Tensor
 
 from maml_envs.robots.locomotion import Definition, Locomotion, Motion, outside
 from maml_envs.robots.locomotion_tasks import ForwardOrBackward, GoalVelocity
-from maml_envs.robots.mujoco_task import ResetNoise, State, gymnasium_asset
-from maml_envs.robots.random_dynamics import RandomDynamics
+from maml_envs.robots.model import compiled, gymnasium_asset
+from maml_envs.robots.mujoco_task import ResetNoise, State
+from maml_envs.robots.random_dynamics import TIME_STEP, RandomDynamics
 
 
 def walker2d_model() -> mujoco.MjModel:
     """Compile gymnasium's walker of version 4 and before: friction 0.9 under one foot and 1.9 under the other."""
-    return mujoco.MjModel.from_xml_string(gymnasium_asset("walker2d.xml"))
+    return compiled(gymnasium_asset("walker2d.xml"))
+
+
+def random_walker2d_model() -> mujoco.MjModel:
+    """Compile the walker with the time step of rand_param_envs."""
+    model = walker2d_model()
+    model.opt.timestep = TIME_STEP
+    return model
 
 
 NOISE = ResetNoise(qpos_uniform=0.005, qvel_normal=0.0, qvel_uniform=0.005)
@@ -28,7 +36,7 @@ class Walker2d(Locomotion):
     |-------------|---------------------------------------------------|--------|
     | observation | qpos[1:], qvel clipped to +-10 (17)               | m, rad |
     | action      | divided by 10, clipped to [-1, 1]                 |        |
-    | time step   | 8 x 0.002; with random dynamics 5 x 0.002         | s      |
+    | time step   | 8 x 0.002; with random dynamics 4 x 0.004         | s      |
     | velocity    | change of the root's x in a step / dt             | m/s    |
     | reward      | the task's - 0.001 sum(a^2) + bonus of the task   |        |
     | ends        | height outside [0.8, 2], lean outside +-1         | m, rad |
@@ -83,5 +91,5 @@ class Walker2dRandomDynamics(RandomDynamics, Walker2d):
     ``RandomDynamics`` for their distribution and for held-out split "out".
     """
 
-    definitions: ClassVar = {"gymnasium": GYMNASIUM._replace(frame_skip=5)}
+    definitions: ClassVar = {"gymnasium": GYMNASIUM._replace(model=random_walker2d_model, frame_skip=4)}
     presets = tuple(definitions)

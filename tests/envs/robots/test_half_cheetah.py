@@ -39,10 +39,6 @@ def actions(steps: int, batch: int, scale: float) -> Tensor:
     return scale * 0.8 * torch.randn(steps, batch, 6, generator=torch.Generator().manual_seed(11))
 
 
-def taken(env: HalfCheetah) -> State:
-    return State(env.state.qpos.clone(), env.state.qvel.clone())
-
-
 def mass_center(env: HalfCheetah, state: State) -> tuple[np.ndarray, np.ndarray]:
     """MuJoCo's own centre of mass (batch, 3) and its velocity (batch, 3)."""
     position, velocity = [], []
@@ -96,9 +92,9 @@ def test_spaces_and_defaults(family: type[HalfCheetah], preset: str, width: int,
 def test_observation_layout(preset: str) -> None:
     env = HalfCheetahVelocity(preset, threads=1)
     first = env.reset(torch.ones(3, 1), torch.arange(3))
-    start = taken(env)
+    start = env.state.clone()
     step = env.step(actions(1, 3, env.action_space.high[0].item())[0])
-    for observation, state in ((first, start), (step.observation, taken(env))):
+    for observation, state in ((first, start), (step.observation, env.state.clone())):
         assert observation.dtype == torch.float32
         parts = [state.qpos[:, 1:], state.qvel]
         if preset == "finn2017":
@@ -144,9 +140,9 @@ def test_the_reward_is_its_formula(family: type[HalfCheetah], preset: str) -> No
     full = 10.0 if preset == "gymnasium" else 1.0
     speeds = []
     for action in actions(8, 3, full):
-        before = taken(env)
+        before = env.state.clone()
         step = env.step(action)
-        after = taken(env)
+        after = env.state.clone()
         if preset == "gymnasium":
             speed = (after.qpos[:, 0] - before.qpos[:, 0]).numpy() / 0.05
         else:
@@ -169,28 +165,6 @@ def test_the_reward_is_its_formula(family: type[HalfCheetah], preset: str) -> No
     env.close()
 
 
-def test_gymnasium_preset_is_half_cheetah_v5(gymnasium_env: gymnasium.Env) -> None:
-    env = HalfCheetahDirection("gymnasium", threads=1)
-    observation = env.reset(torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 2]))
-    start = taken(env)
-    together = [env.step(action) for action in actions(10, 2, 10.0)]
-    for row, direction in enumerate((1, -1)):
-        gymnasium_env.set_state(start.qpos[row].numpy(), start.qvel[row].numpy())
-        np.testing.assert_allclose(gymnasium_env._get_obs(), observation[row], rtol=0, atol=1e-6)
-        for step, action in zip(together, actions(10, 2, 10.0), strict=True):
-            control = (action[row].double() / 10).clamp(-1, 1).numpy()
-            theirs, reward, terminated, truncated, info = gymnasium_env.step(control)
-            np.testing.assert_allclose(step.observation[row], theirs, rtol=1e-6, atol=1e-6)
-            assert step.info["reward_run"][row].item() == pytest.approx(direction * info["x_velocity"], abs=1e-6)
-            assert step.info["reward_control"][row].item() == pytest.approx(info["reward_ctrl"], abs=1e-6)
-            if direction == 1:
-                assert step.reward[row].item() == pytest.approx(reward, abs=1e-6)
-            assert (terminated, truncated) == (False, False)
-    np.testing.assert_allclose(env.state.qvel[1], gymnasium_env.data.qvel, rtol=0, atol=1e-7)
-    np.testing.assert_allclose(env.state.qpos[1], gymnasium_env.data.qpos, rtol=0, atol=1e-7)
-    env.close()
-
-
 def test_no_state_ends_an_episode() -> None:
     env = HalfCheetahDirection(threads=1)
     env.reset(torch.ones(2, 1), torch.arange(2))
@@ -207,7 +181,7 @@ def test_start_states(preset: str) -> None:
     n = 5000
     env = HalfCheetahDirection(preset, threads=1)
     env.reset(torch.ones(n, 1), torch.arange(n))
-    qpos, qvel = env.state
+    qpos, qvel = env.state.qpos, env.state.qvel
     assert (qpos.mean(0).abs() < 5 * 0.1 / math.sqrt(n)).all()
     assert (qvel.mean(0).abs() < 5 * 0.1 / math.sqrt(n)).all()
     assert ((qvel.std(0) / 0.1 - 1).abs() < 5 / math.sqrt(2 * n)).all()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from robots import assert_same_robot, assert_terms, beside, play
+from robots import assert_terms, play
 
 from maml_envs.robots.hopper import HopperRandomDynamics
 from maml_envs.robots.mujoco_task import State
@@ -12,17 +12,9 @@ from maml_envs.robots.mujoco_task import State
 def test_the_reward_is_its_formula() -> None:
     env = HopperRandomDynamics(threads=1)
     for played in play(env, env.held_out_tasks(3), 8, push=1.0):
-        speed = (played.after.qpos - played.before.qpos)[:, 0].numpy() / 0.008
+        speed = (played.after.qpos - played.before.qpos)[:, 0].numpy() / 0.016
         assert_terms(played, speed, 0.001, 1.0)
     assert np.abs(speed).max() > 0.3
-    env.close()
-
-
-def test_it_is_hopper_v5() -> None:
-    env = HopperRandomDynamics(threads=1)
-    steps = list(play(env, torch.ones(2, 41), 10, push=1.0))
-    for row in range(2):
-        assert_same_robot(env, steps, beside("Hopper-v5", steps, row), row)
     env.close()
 
 
@@ -44,5 +36,5 @@ def test_observation_and_spaces() -> None:
     assert seen.tolist() == [1, 2, 3, 4, 5, -10, -10, 0, 1, 10, 10]
     assert env.observation_space.shape == (11,)
     assert env.action_space.high.tolist() == [10.0] * 3
-    assert env.dt == pytest.approx(0.008)
+    assert env.dt == pytest.approx(0.016)
     assert HopperRandomDynamics.presets == ("gymnasium",)

@@ -2,13 +2,12 @@
 
 import math
 
-import mujoco
 import numpy as np
 import pytest
 import torch
-from robots import assert_same_robot, assert_terms, beside, center_of_mass, play
+from robots import assert_terms, forwarded, play
 
-from maml_envs.robots.humanoid import HumanoidDirection
+from maml_envs.robots.humanoid import BODIES, HumanoidDirection, impact_cost
 from maml_envs.robots.mujoco_task import State
 
 TASKS = [[1.0, 0.0], [-0.6, 0.8]]
@@ -17,7 +16,8 @@ TASKS = [[1.0, 0.0], [-0.6, 0.8]]
 def test_the_reward_is_its_formula() -> None:
     env = HumanoidDirection(threads=1)
     for played in play(env, torch.tensor(TASKS), 4, push=2.0):
-        ends = [center_of_mass(env.model, state)[0][:, :2] for state in (played.before, played.after)]
+        states = (forwarded(env.model, state) for state in (played.before, played.after))
+        ends = [np.stack([d.subtree_com[1, :2] for d in data]) for data in states]
         run = 0.25 * (np.array(TASKS) * (ends[1] - ends[0])).sum(-1) / 0.003
         assert_terms(played, run, 0.1, 5.0)
         # Not the torso's.
@@ -28,14 +28,27 @@ def test_the_reward_is_its_formula() -> None:
     env.close()
 
 
-def test_it_is_humanoid_v5_with_the_newton_solver() -> None:
-    options = {f"include_{part}_in_observation": False for part in ("cinert", "cvel", "qfrc_actuator", "cfrc_ext")}
-    env = HumanoidDirection(threads=1)
-    steps = list(play(env, torch.tensor([[1.0, 0.0]]), 6, push=1.0))
-    theirs = beside("Humanoid-v5", steps, 0, newton=True, contact_cost_weight=0, **options)
-    assert_same_robot(env, steps, theirs, 0)
-    assert env.model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON
+def test_promp_sees_and_pays_contact_forces() -> None:
+    env, plain = HumanoidDirection("promp", threads=1), HumanoidDirection(threads=1)
+    live, paid = np.ones(2, dtype=bool), 0.0
+    other = play(plain, torch.tensor(TASKS), 25, push=2.0)
+    for played in play(env, torch.tensor(TASKS), 25, push=2.0):
+        data = forwarded(env.model, played.after, played.control)
+        own = [np.concatenate([getattr(d, name).flatten() for name in BODIES]) for d in data]
+        expected = torch.cat((played.after.qpos[:, 2:], played.after.qvel, torch.from_numpy(np.stack(own))), -1)
+        torch.testing.assert_close(played.step.observation[live], expected[live].float(), rtol=1e-4, atol=1e-3)
+        contact = np.array([min(5e-7 * (d.cfrc_ext**2).sum(), 10) for d in data])
+        np.testing.assert_allclose(-played.step.info["reward_contact"][live], contact[live], rtol=1e-4, atol=1e-6)
+        difference = (played.step.reward - next(other).step.reward).numpy()
+        np.testing.assert_allclose(difference[live], -contact[live], rtol=1e-4, atol=1e-5)
+        paid = max(paid, *contact[live], 0.0)
+        live &= ~played.step.terminated.numpy()
+    assert expected.shape == (2, 376)
+    assert env.observation_space.shape == (376,)
+    assert paid > 0.01
+    assert impact_cost(torch.full((2, 14, 6), 1e4)).tolist() == [10.0, 10.0]
     env.close()
+    plain.close()
 
 
 def test_ending_observation_and_spaces() -> None:
@@ -48,7 +61,7 @@ def test_ending_observation_and_spaces() -> None:
     assert env.observation_space.shape == (45,)
     assert env.action_space.high.tolist() == [10.0] * 17
     assert env.dt == pytest.approx(0.015)
-    assert HumanoidDirection.presets == ("gymnasium",)
+    assert HumanoidDirection.presets == ("gymnasium", "promp")
 
 
 def test_start_states() -> None:

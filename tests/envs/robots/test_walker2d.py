@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from robots import assert_same_robot, assert_terms, beside, play
+from robots import assert_terms, play
 
 from maml_envs.robots.mujoco_task import State
 from maml_envs.robots.walker2d import Walker2d, Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 
 # Bonus, time step in s.
-TERMS = {Walker2dDirection: (1.0, 0.016), Walker2dVelocity: (15.0, 0.016), Walker2dRandomDynamics: (1.0, 0.01)}
+TERMS = {Walker2dDirection: (1.0, 0.016), Walker2dVelocity: (15.0, 0.016), Walker2dRandomDynamics: (1.0, 0.016)}
 
 
 @pytest.mark.parametrize("family", TERMS)
@@ -27,17 +27,6 @@ def test_the_reward_is_its_formula(family: type[Walker2d]) -> None:
         run = {Walker2dDirection: goal * speed, Walker2dVelocity: -np.abs(speed - goal)}.get(family, speed)
         assert_terms(played, run, 0.001, bonus)
     assert np.abs(speed).max() > 0.3
-    env.close()
-
-
-@pytest.mark.parametrize(("family", "frames"), [(Walker2dDirection, 8), (Walker2dRandomDynamics, 5)])
-def test_it_is_walker2d_v5_on_the_older_feet(family: type[Walker2d], frames: int) -> None:
-    env = family(threads=1)
-    task = torch.ones(2, 1 if family is Walker2dDirection else 65)
-    steps = list(play(env, task, 10, push=1.0))
-    for row in range(2):
-        theirs = beside("Walker2d-v5", steps, row, xml_file="walker2d.xml", frame_skip=frames)
-        assert_same_robot(env, steps, theirs, row)
     env.close()
 
 
