@@ -1,17 +1,21 @@
-"""Closed-loop rollouts beside open-loop replay of the same controls and beside gymnasium stepping one environment."""
+"""Closed-loop rollouts beside open-loop replay of the same live steps and beside gymnasium stepping one environment."""
 
-import os
+import itertools
 import statistics
 
 import gymnasium
 import mujoco
 import numpy as np
 import torch
-from mujoco.rollout import Rollout
+from mujoco.batch import Batch
 from torch import Tensor
 
 from common import Arguments, arguments, episodes_of, learner_for, report, seconds
+from maml_envs.cores import cores
 from maml_envs.robots.mujoco_task import MujocoTask
+from maml_rl.core.streams import Purpose
+from maml_rl.core.task_axis import TaskAxis
+from maml_rl.core.tree import of_one_seed
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.learner import Learner
 
@@ -21,33 +25,40 @@ def closed_loop(learner: Learner, chosen: Arguments) -> Trajectory:
     return episodes_of(learner, learner.training_tasks(0), chosen.episodes)
 
 
-class OpenLoop:
-    """mujoco.rollout over the same models and controls, in one call for the whole episode, on all cores."""
+def seeds_of(learner: Learner, chosen: Arguments) -> Tensor:
+    """The seeds of the start states of that rollout."""
+    axis = TaskAxis(chosen.tasks)
+    params = axis.spread(of_one_seed(learner.initial_params()))
+    return learner.sampler.draw(params, chosen.episodes, learner.key(Purpose.TRAINING).unsqueeze(0), axis)[1]
 
-    def __init__(self, env: MujocoTask, trajectory: Trajectory, tasks: Tensor) -> None:
-        model, scale = env.model, float(env.action_space.high[0])
-        low, high = model.actuator_ctrlrange.T
-        share = (trajectory.actions.flatten(0, 1).double() / scale).clamp(-1, 1).numpy()
-        self.control = np.repeat((low + high) / 2 + (high - low) / 2 * share, env.frame_skip, axis=1)
-        batch, self.steps, _ = self.control.shape
-        size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
-        episodes = batch // len(tasks)
-        env.reset(tasks.repeat_interleave(episodes, 0), torch.arange(batch))
-        self.start = np.zeros((batch, size))
-        self.start[:, 1 : 1 + model.nq + model.nv] = torch.cat(env.state, -1)
-        self.state = np.empty((batch, self.steps, size))
-        self.sensors = np.empty((batch, self.steps, model.nsensordata))
-        threads = os.cpu_count() or 1
-        self.models = [own for own in map(env.task_model, tasks) for _ in range(episodes)]
-        self.data = [mujoco.MjData(model) for _ in range(threads)]
-        self.pool = Rollout(nthread=threads)
+
+class OpenLoop:
+    """``Batch.rollout`` over the same worlds, starts and controls on all cores: the physics of the live steps alone."""
+
+    def __init__(self, env: MujocoTask, trajectory: Trajectory, tasks: Tensor, seeds: Tensor) -> None:
+        low, high = env.model.actuator_ctrlrange.T
+        share = (trajectory.actions.flatten(0, 1).double() / float(env.action_space.high[0])).clamp(-1, 1).numpy()
+        control = (low + high) / 2 + (high - low) / 2 * share
+        rows = tasks.repeat_interleave(trajectory.mask.shape[1], 0)
+        env.reset(rows, seeds.flatten())
+        self.start = env.state.clone()
+        self.batch = Batch(env.model, len(control), cores())
+        for name, values in env.task_parameters(rows).items():
+            self.batch.expand(name)[:] = values.numpy()
+        self.batch.set_const()
+        length = trajectory.mask.sum(-1).flatten().numpy()
+        ends = [0, *np.unique(length)]
+        self.parts = []  # worlds that live on, and their controls until the next of them ends
+        for begin, end in itertools.pairwise(ends):
+            live = np.flatnonzero(length > begin).astype(np.int32)
+            self.parts.append((live, np.repeat(control[live, begin:end], env.frame_skip, axis=1)))
 
     def __call__(self) -> None:
         """Replay every episode."""
-        self.pool.rollout(
-            self.models, self.data, self.start, self.control, nstep=self.steps, state=self.state,
-            sensordata=self.sensors, skip_checks=True,
-        )  # fmt: skip
+        self.batch.reset(stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        self.batch.qpos[:], self.batch.qvel[:] = self.start.qpos, self.start.qvel
+        for worlds, control in self.parts:
+            self.batch.rollout(control.shape[1], control, record=(), ids=worlds)
 
 
 ROBOTS = {"half": "HalfCheetah", "ant": "Ant", "humanoid": "Humanoid", "walker": "Walker2d", "hopper": "Hopper"}
@@ -74,11 +85,11 @@ def main() -> None:
     chosen = arguments(__doc__)
     learner = learner_for(chosen)
     trajectory = closed_loop(learner, chosen)
-    steps = trajectory.rewards.numel()
+    steps = int(trajectory.mask.sum())
     env = learner.env
     assert isinstance(env, MujocoTask), "this benchmark is for MuJoCo environments"
-    replay = OpenLoop(env, trajectory, learner.training_tasks(0))
-    controls = replay.control[:20, :: env.frame_skip].astype(np.float32)
+    replay = OpenLoop(env, trajectory, learner.training_tasks(0), seeds_of(learner, chosen))
+    controls = (trajectory.actions.flatten(0, 1)[:20] / float(env.action_space.high[0])).clamp(-1, 1).numpy()
     torch.set_num_threads(1)
     rows = [
         (
@@ -92,6 +103,7 @@ def main() -> None:
     ratios = [row[0] / row[1] for row in rows]
     report(
         {
+            "live_share": steps / (trajectory.mask[..., 0].numel() * chosen.horizon),
             "steps_per_second": closed,
             "open_loop_steps_per_second": opened,
             "ratio": statistics.median(ratios),

@@ -1,7 +1,8 @@
-"""``for t in range(T): carry, outputs[t] = step(constants, carry, inputs[t])`` in memory of its own.
+"""``for t in range(T): carry, outputs[t] = step(constants, carry, inputs[t])``, plainly or recorded.
 
-All that a step follows from, its own number too, is in this memory, and it does the same operations on it every time:
-a GPU records it once and replays it. What a call returns is a view of the memory, which the next call overwrites.
+To be recorded, all that a step follows from, its own number too, lies in memory of the scan's own, on which a step does
+the same operations every time: a GPU records it once and replays it. What a call returns may be a view of this memory,
+which the next call overwrites.
 """
 
 import warnings
@@ -31,9 +32,9 @@ class Scan:
 
     Args:
         step: One turn of the loop.
-        new_segment: Records a part of a step on a GPU; None to take every step anew.
+        new_segment: Records a part of a step on a GPU; None for a plain loop.
         name: What a warning calls a step.
-        done: Tells from what a step hands on that the steps after it can be left out; None to take all.
+        done: Tells a plain loop, from what a step hands on, that the steps after it can be left out; None to take all.
     """
 
     def __init__(
@@ -47,7 +48,6 @@ class Scan:
         self._memory: tuple[Tree, Tree, Tensor] | None = None
         self._number = torch.zeros(0)
         self._outputs: Tree = None
-        self._kept = 0  # tensors in the outputs
         self._recording: Recording | None = None
 
     def fits(self, constants: Tree, inputs: Tensor) -> bool:
@@ -71,12 +71,13 @@ class Scan:
         Raises:
             Changed: A step gives more or fewer tensors than the steps before.
         """
+        if self._new_segment is None and self._memory is None:
+            return self._loop(constants, carry, inputs)
         if self._memory is None:
             self._memory = map_tensors(torch.empty_like, (constants, carry, inputs.contiguous()))
             self._number = torch.zeros(1, dtype=torch.int64, device=inputs.device)
         map_tensors(lambda own, given: own.copy_(given), self._memory, (constants, carry, inputs))
         self._number.zero_()
-        taken = 0
         for number in range(len(inputs)):
             if self._new_segment and self._recording is None and self._outputs is not None:
                 self._recording = self._recorded(number)
@@ -84,10 +85,26 @@ class Scan:
                 self._once(number)
             else:
                 self._recording.replay()
+        return self._memory[1], self._outputs
+
+    def _loop(self, constants: Tree, carry: Tree, inputs: Tensor) -> tuple[Tree, Tree]:
+        taken = 0
+        for value in inputs.contiguous():
+            carry, output = self._step(constants, carry, value)
+            self._check(output, taken, len(inputs))
+            map_tensors(lambda all_, x, at=taken: all_[at].copy_(x), self._outputs, output)
             taken += 1
-            if self._done and self._done(self._memory[1]):
+            if self._done and self._done(carry):
                 break
-        return self._memory[1], map_tensors(lambda x: x[:taken], self._outputs)
+        return carry, map_tensors(lambda x: x[:taken], self._outputs)
+
+    def _check(self, output: Tree, number: int, steps: int) -> None:
+        """Check that a step gives what those before it gave; the first makes room for all."""
+        if self._outputs is None:
+            self._outputs = map_tensors(lambda x: x.new_empty(steps, *x.shape), output)
+        given, kept = _count(output), _count(self._outputs)
+        if given != kept:
+            raise Changed(number, given < kept)
 
     def _recorded(self, number: int) -> Recording | None:
         """Record a step after the first of all, which has made what the recording needs."""
@@ -106,12 +123,7 @@ class Scan:
         assert self._memory is not None
         constants, carry, inputs = self._memory
         following, output = self._step(constants, carry, inputs.index_select(0, self._number).squeeze(0))
-        if self._outputs is None:
-            self._outputs = map_tensors(lambda x: x.new_empty(len(inputs), *x.shape), output)
-            self._kept = _count(output)
-        given = _count(output)
-        if given != self._kept:
-            raise Changed(number, given < self._kept)
+        self._check(output, number, len(inputs))
         map_tensors(lambda all_, x: all_.index_copy_(0, self._number, x.unsqueeze(0)), self._outputs, output)
         map_tensors(lambda own, new: own.copy_(new), carry, following)
         self._number += 1

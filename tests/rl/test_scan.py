@@ -53,9 +53,8 @@ def test_outputs_are_trees_of_any_shapes_and_types() -> None:
     assert put.nothing is None
 
 
-@pytest.mark.parametrize("segment", [None, logged])
-def test_what_a_call_returns_is_a_view_that_the_next_one_overwrites(segment: object) -> None:
-    scan, constants = Scan(add, segment), [torch.tensor(1.0)]
+def test_what_a_recording_returns_is_a_view_that_the_next_one_overwrites() -> None:
+    scan, constants = Scan(add, logged), [torch.tensor(1.0)]
     first = scan(constants, ZEROS, INPUTS)
     kept = map_tensors(torch.clone, first)
     second = scan(constants, ZEROS, 2 * INPUTS)
@@ -74,6 +73,15 @@ def test_a_step_may_put_out_what_it_was_handed() -> None:
     carry, outputs = Scan(step)(None, torch.tensor([1.0, 2.0]), INPUTS)
     assert carry.tolist() == [10, 14]
     assert outputs.tolist() == [[1, 2], [2, 4], [5, 8]]
+
+
+def test_a_plain_loop_can_be_done_early() -> None:
+    def full(carry: dict[str, Tensor]) -> bool:
+        return bool((carry["sum"] >= 4).all())
+
+    carry, outputs = Scan(add, done=full)([torch.tensor(10.0)], ZEROS, INPUTS)
+    assert carry["sum"].tolist() == [4, 6]
+    assert outputs.tolist() == [[10, 20], [40, 60]]
 
 
 def test_no_gradient_flows_through_it() -> None:
@@ -98,7 +106,7 @@ def test_no_gradient_flows_through_it() -> None:
     ids=["same", "strides", "fewer steps", "width", "type", "shape of a constant", "type of a constant", "one more"],
 )
 def test_what_fits_its_memory(constants: Tree, inputs: Tensor, fits: bool) -> None:
-    scan = Scan(add)
+    scan = Scan(add, logged)
     assert scan.fits(constants, inputs)  # there is none yet
     scan([torch.tensor(1.0)], ZEROS, INPUTS)
     assert scan.fits(constants, inputs) == fits

@@ -14,7 +14,7 @@ from mujoco import mjtSensor, mjtStage
 
 from maml_envs.errors import InputError
 
-INPUTS = "time act ctrl mocap_pos mocap_quat qfrc_applied xfrc_applied userdata"
+INPUTS = "time act ctrl mocap_pos mocap_quat qfrc_applied xfrc_applied"
 POSITIONS = (
     "xpos xquat xmat xipos xiquat ximat xanchor xaxis geom_xpos geom_xquat geom_xmat site_xpos site_xquat site_xmat "
     "cam_xpos cam_xmat light_xpos light_xdir subtree_com cdof cinert ten_length actuator_length ncon nefc"
