@@ -53,9 +53,9 @@ def main() -> None:
     report(
         {
             "seconds": median["seconds"],
-            "sampling_seconds": median["seconds/sampling"],
-            "inner_seconds": median["seconds/inner"],
-            "outer_seconds": median["seconds/outer"],
+            "sampling_seconds": chosen.seeds * median["seconds/sampling"],
+            "inner_seconds": chosen.seeds * median["seconds/inner"],
+            "outer_seconds": chosen.seeds * median["seconds/outer"],
             "env_steps": median["env_steps"],
             "steps_per_second": median["env_steps"] / median["seconds"],
             "seconds_per_million_steps": 1e6 * median["seconds"] / median["env_steps"],

@@ -4,6 +4,8 @@ from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.contract import check_contract
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.registry import device_of, family, make, make_copies, names, register
+from maml_envs.robots.model import ResetNoise, State
+from maml_envs.robots.mujoco_task import MujocoTask
 from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
 
 __all__ = [
@@ -11,6 +13,9 @@ __all__ = [
     "GraphKey",
     "GymnasiumTaskEnv",
     "InputError",
+    "MujocoTask",
+    "ResetNoise",
+    "State",
     "Step",
     "TaskEnv",
     "VectorOptions",

@@ -20,6 +20,10 @@ COMPARED = 10
 """Steps within which batches of different sizes differ by rounding alone; later, chaos amplifies it."""
 
 
+LARGE = 30.0
+"""Root mean square of a number of the observation from which on a network learns badly."""
+
+
 class Finding(NamedTuple):
     """A line of the report."""
 
@@ -156,6 +160,18 @@ def _tasks(env: TaskEnv, tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
     )
 
 
+def _actions(env: TaskEnv, tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
+    """Check that actions make a difference, and name what is unusual about them."""
+    seeds = random.fold_in(torch.arange(len(tasks)), 1)
+    first, other = (play(env, tasks, seeds, chosen) for chosen in (actions, actions.flip(0).roll(1, 1)))
+    if _first_difference(first, other) is None:
+        fix = "Use the action in step; in a MuJoCo model, look at the actuators' gear, gain and ctrlrange"
+        yield Finding("error", "actions", "other actions give the same observations, rewards and endings", fix)
+    else:
+        yield Finding("ok", "actions", "they change what is seen or earned")
+    yield from (Finding("ok", "note", note) for note in env.notes())
+
+
 def _numbers(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
     later = torch.cat((torch.ones_like(episodes.live[:1]), episodes.live))
     observations, rewards = episodes.observations[later], episodes.rewards[episodes.live]
@@ -164,6 +180,12 @@ def _numbers(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
             yield Finding("error", name, "NaN or infinity under random actions", "End or clip before it diverges")
         else:
             yield Finding("ok", name, f"finite, from {float(value.min()):.3g} to {float(value.max()):.3g}")
+    size = observations.square().mean(0).sqrt()
+    large = (size > LARGE).nonzero().flatten().tolist()
+    if large:
+        fix = "Divide them in the observation by their usual size: a network learns badly from large numbers"
+        said = f"numbers {large} of the observation are as large as {float(size[large].max()):.3g}"
+        yield Finding("warning", "observation scale", said, fix)
     space = env.observation_space
     low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
     outside = ((observations < low) | (observations > high)).any(0).nonzero().flatten().tolist()
@@ -215,6 +237,7 @@ def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
         actions = random_actions(env, min(env.horizon, MOST_STEPS), batch)
         yield from _repeatable(make, tasks, actions[: 10 * COMPARED])
         yield from _tasks(env, tasks, actions[: 10 * COMPARED])
+        yield from _actions(env, tasks, actions[: 10 * COMPARED])
         episodes = play(env, tasks, random.fold_in(torch.arange(batch), 1), actions)
         yield from _numbers(env, episodes)
         yield from _endings(env, episodes)

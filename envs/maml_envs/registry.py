@@ -1,6 +1,7 @@
 """Environments by name, and of a user's own class."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -79,6 +80,11 @@ def _preset_options(name: str, kind: type[TaskEnv], preset: str | None) -> dict[
     return {"preset": preset}
 
 
+def _takes(kind: type[TaskEnv], option: str) -> bool:
+    parameters = inspect.signature(kind).parameters
+    return option in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
 def make(
     name: str,
     preset: str | None = None,
@@ -86,18 +92,19 @@ def make(
     vector: VectorOptions | None = None,
     render_mode: str | None = None,
     device: torch.device | None = None,
+    threads: int | None = None,
 ) -> TaskEnv:
     """Make an environment.
 
     Args:
-        name: One of ``names()``; "module:Class" for a class of your own, called without arguments; "gymnasium:ID";
-            "metaworld:NAME".
+        name: One of ``names()``; "module:Class" for a class of your own; "gymnasium:ID"; "metaworld:NAME".
         preset: One of the family's presets; None for its first.
         horizon: Control steps in an episode; None for the environment's own.
         vector: How a gymnasium environment is stepped, and which of its attributes make the task.
         render_mode: "rgb_array" makes a gymnasium environment so that it can draw itself; others always can.
-        device: Where one of ``names()`` has its tensors and simulates; None for the CPU. A class of your own chooses
-            its device, and other environments are on the CPU.
+        device: Where it has its tensors and simulates; None for the CPU. Passed to a class of your own if its
+            ``__init__`` takes ``device``, or any option; other environments are on the CPU.
+        threads: Threads that it simulates on; None for its own number. Passed on likewise.
 
     Raises:
         InputError: Unknown name or preset, an option that does nothing, a class that breaks the TaskEnv contract, or
@@ -110,8 +117,8 @@ def make(
         env = gymnasium_batch(name, vector, horizon, render_mode)
     else:
         vector.refuse(name)
-        if device is not None and name in FAMILIES:
-            options["device"] = device
+        given = {"device": device, "threads": threads}
+        options |= {key: value for key, value in given.items() if value is not None and _takes(kind, key)}
         env = kind(**options)
     if horizon is not None:
         env.horizon = horizon

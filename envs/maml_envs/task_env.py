@@ -151,6 +151,10 @@ class TaskEnv(ABC):
         """Return the expected return of the best policy that knows the task, (count,); None where it is not known."""
         return None
 
+    def notes(self) -> list[str]:
+        """Return what a user of the environment should know of it and may not expect, for ``maml-rl check-env``."""
+        return []
+
     def describe(self, task: Tensor) -> str:
         """Describe a task (task_shape) in a few words, such as "forward" or "goal (0.31, -0.20)", for pictures."""
         numbers = [f"{value:.3g}" for value in task.flatten().tolist()]

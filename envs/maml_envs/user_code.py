@@ -55,7 +55,8 @@ def warn_foreign_import(name: str, source: Path) -> None:
         return
     _current_folder_first()
     spec = importlib.util.find_spec(package)
-    where = f" from {spec.origin}" if spec and spec.origin else ""
+    origin = Path(spec.origin) if spec and spec.origin else None
+    where = f" from {origin if module == package else origin.parent}" if origin else ""
     print(f"{source} names code that is not of this package: importing {module}{where}", file=sys.stderr)
 
 

@@ -49,12 +49,14 @@ def maps(values: Mapping[str, Floats], goals: Floats, name: str) -> Figure:
     every = np.concatenate([each.ravel() for each in values.values()])
     scale = ScalarMappable(Normalize(every.min(), every.max()), matplotlib.colormaps["viridis"])
     look = {"cmap": scale.cmap, "norm": scale.norm, "s": 26, "edgecolors": GREY, "linewidths": 0.3, "zorder": 3}
+    wide, high = np.ptp(goals, axis=0)
+    alike = 0.5 * high <= wide <= 2 * high  # equal units would leave a strip of one much longer than the other
     lowest = {each.column: each.row for each in placed}
     for each in placed:
         axes = grid[each.row, each.column]
         axes.scatter(*goals.T, c=each.returns, **look)
         axes.set_title(f"{each.title}\nmean return {each.returns.mean():.1f}", fontsize=8)
-        axes.set_aspect("equal")
+        axes.set_aspect("equal" if alike else "auto")
         axes.margins(0.12)
         axes.tick_params(labelsize=7, labelbottom=lowest[each.column] == each.row)
         axes.set_ylabel(each.group, fontsize=8)

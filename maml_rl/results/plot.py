@@ -1,6 +1,6 @@
 """Pictures of run folders: what to draw of them, and where it goes."""
 
-import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import maml_envs
-from maml_envs import InputError
+from maml_envs.user_code import warn_foreign_import
 from maml_rl import pictures
 from maml_rl.config.base import METHODS
 from maml_rl.config.rl import Config
@@ -110,14 +110,17 @@ def gather(folders: Sequence[Path | str]) -> Results:
     return Results(runs, groups, comparisons(groups) if any(run.evaluation() for run in runs) else [])
 
 
-def _task_name(config: Config) -> str:
-    """Name the numbers of a task; "task" where the family does not say, or is code that is not here."""
+def _task_name(config: Config, source: Path) -> str:
+    """Name the numbers of a task; "task" where the family does not say, or is code that is not here or fails."""
     if len(config.vector.task_ranges) == 1:
         return next(iter(config.vector.task_ranges))
-    with contextlib.suppress(InputError, ImportError):
+    warn_foreign_import(config.env, source)
+    try:
         name: str = maml_envs.family(config.env).task_name
-        return name
-    return "task"
+    except Exception as error:
+        print(f"{config.env} cannot be asked what its tasks are: {error}", file=sys.stderr)
+        return "task"
+    return name
 
 
 def _adaptation(comparison: Comparison) -> Figure:
@@ -164,7 +167,7 @@ def draw(results: Results) -> dict[str, Figure]:
     if not isinstance(config, Config):
         return figures | draw_examples(results.groups)
     for comparison in results.comparisons:
-        figures |= _of_tasks(comparison, _task_name(config))
+        figures |= _of_tasks(comparison, _task_name(config, Path(results.runs[0].name)))
     if trained and config.env == "navigation":
         first = next(run for run in results.runs if METHODS[run.config.method].trains)
         label = next(group.label for group in trained if first in group.runs)

@@ -126,7 +126,7 @@ def _commands(runs: Sequence[Run]) -> str:
         lines.append(str(run.made_with.get("command") or f"# {run.name} was trained from Python"))
         evaluation = run.evaluation()
         lines += [_evaluate(run, evaluation)] if evaluation else []
-    return "\n".join([*lines, shlex.join(["maml-rl", "report", *(run.name for run in runs)])])
+    return "\n".join([*dict.fromkeys(lines), shlex.join(["maml-rl", "report", *(run.name for run in runs)])])
 
 
 def _tables(results: Results) -> tuple[list[tuple[str, Table]], list[str]]:

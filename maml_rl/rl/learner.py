@@ -98,7 +98,7 @@ def environments(
     mode = None
     if drawn:
         vector, mode = vector._replace(workers=None, worker_timeout=None), "rgb_array"
-    make = partial(maml_envs.make, config.env, config.preset, config.horizon, vector, mode, device)
+    make = partial(maml_envs.make, config.env, config.preset, config.horizon, vector, mode, device, config.threads)
     return maml_envs.make_copies(make, copies)
 
 

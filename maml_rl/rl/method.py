@@ -50,7 +50,7 @@ class MetaRL:
             seeds: Which of the learners take part; None for all.
 
         Returns:
-            The next theta and state, and a row of metrics for each seed, whose seconds are those of all seeds.
+            The next theta and state, and a row of metrics for each seed, whose seconds are its share of all seeds'.
         """
         began = time.perf_counter()
         learner, config = self.learners[0], self.learners[0].config
@@ -70,7 +70,8 @@ class MetaRL:
         more = to_rows(metrics)
         if config.compare_gradients and (iteration + 1) % config.compare_gradients == 0:
             more = [row | other for row, other in zip(more, to_rows(compare_gradients(objective, theta)), strict=True)]
-        return moved, state, [row | other | seconds for row, other in zip(rows, more, strict=True)]
+        share = {name: spent / len(rows) for name, spent in seconds.items()}
+        return moved, state, [row | other | share for row, other in zip(rows, more, strict=True)]
 
     def draw(self, iteration: int, seeds: Sequence[int]) -> Draw:
         """Draw this rank's tasks of an iteration."""

@@ -22,7 +22,7 @@ def said(make) -> dict[str, Finding]:
 def test_our_own_environments_are_sound(name: str) -> None:
     findings = said(lambda: maml_envs.make(name))
     assert {finding.level for finding in findings.values()} == {"ok"}
-    assert len(findings) == 10
+    assert len(findings) == 11
 
 
 def test_a_sound_gymnasium_environment_and_its_endings() -> None:

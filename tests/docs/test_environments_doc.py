@@ -24,7 +24,7 @@ def test_every_family_has_its_table_row_and_its_own_words() -> None:
         assert f"\n## `{name}`\n" in text
         for preset in family.presets:
             assert f"| `{name}` | {preset} |" in text
-    assert re.search(r"\| `ant-goal` \| finn2017 \| 2 \| 41 \| 8 \| 200 \| yes \|", text)
+    assert re.search(r"\| `ant-goal` \| finn2017 \| 2 \| 125 \| 8 \| 200 \| yes \|", text)
     assert re.search(r"\| `ant-dir` \| gymnasium \| 1 \| 27 \| 8 \| 200 \| no \|", text)
 
 

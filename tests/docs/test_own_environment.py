@@ -48,7 +48,7 @@ def test_every_command_runs(command: Command, folder: Path) -> None:
         code, out, err = command(*line[1:], *(SHORT if line[1] == "train" else []))
         assert code == 0, (line, out, err)
         if line[1] == "check-env":
-            assert re.findall(r"^(\w+) ", out, re.MULTILINE) == ["ok"] * 10, out
+            assert re.findall(r"^(\w+) ", out, re.MULTILINE) == ["ok"] * 11, out
     assert (folder / "runs/swing/checkpoint.pt").is_file()
     assert (folder / "runs/pendulum/evaluation.json").is_file()
 

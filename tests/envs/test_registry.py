@@ -527,3 +527,20 @@ def test_defaults_of_the_contract() -> None:
         env.render()
     assert (env.copies, env.max_batch, env.device, env.presets) == (1, None, torch.device("cpu"), ())
     env.close()
+
+
+def test_device_and_threads_go_to_a_class_that_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_options.py").write_text(
+        "from maml_envs.navigation import Navigation\n"
+        "class Nothing(Navigation):\n    def __init__(self): super().__init__(); self.given = {}\n"
+        "class Device(Navigation):\n    def __init__(self, device=None): super().__init__(); self.given = {device}\n"
+        "class All(Navigation):\n    def __init__(self, **options): super().__init__(); self.given = options\n"
+    )
+    cpu = torch.device("cpu")
+    given = [maml_envs.make(f"my_options:{name}", device=cpu, threads=3).given for name in ("Nothing", "Device", "All")]
+    assert given == [{}, {cpu}, {"device": cpu, "threads": 3}]
+    assert maml_envs.make("my_options:All").given == {}
+    assert maml_envs.make("half-cheetah-dir", threads=3)._threads == 3
+    assert maml_envs.make("navigation", threads=3).horizon == 100

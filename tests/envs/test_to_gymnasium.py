@@ -32,6 +32,7 @@ ROBOTS = [
     "maml_rl/ant-goal-gymnasium-v0",
     "maml_rl/ant-goal-finn2017-v0",
     "maml_rl/humanoid-dir-gymnasium-v0",
+    "maml_rl/humanoid-dir-promp-v0",
     "maml_rl/walker-dir-gymnasium-v0",
     "maml_rl/walker-vel-gymnasium-v0",
     "maml_rl/walker-rand-params-gymnasium-v0",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maml_envs.robots.locomotion import Locomotion
-from maml_envs.robots.mujoco_task import State
+from maml_envs.robots.model import State
 from maml_envs.task_env import Step
 
 Make = Callable[..., Locomotion]

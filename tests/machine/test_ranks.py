@@ -417,6 +417,7 @@ def test_alone_everything_is_its_own() -> None:
 
 def test_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    monkeypatch.setattr("maml_envs.cores._read", lambda path: "")
     assert cores() == 8
     for count, share in ((2, 4), (3, 2), (16, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(count))

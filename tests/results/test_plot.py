@@ -140,7 +140,7 @@ def test_the_newest_evaluation_of_its_kind_counts(run: Path) -> None:
 
 def test_axes_say_what_a_task_is(run: Path) -> None:
     def said(**keys: Any) -> str:
-        return _task_name(Config.model_validate(keys))
+        return _task_name(Config.model_validate(keys), Path("run"))
 
     assert [said(env=name) for name in ("navigation", "ant-vel", "ant-goal", "humanoid-dir", "bandit")] == [
         "goal position",

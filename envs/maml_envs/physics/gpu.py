@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from functools import partial
-from operator import attrgetter
 
 import mujoco
 import mujoco_warp
 import numpy as np
 import torch
 import warp as wp
-from mujoco.batch import MODEL_FIELDS, Batch
 from mujoco_warp import OverflowType
 from torch import Tensor
 
@@ -18,6 +16,7 @@ from maml_envs.errors import InputError
 from maml_envs.physics.cuda_graph import Recording
 from maml_envs.physics.fields import FOR_SENSORS, own_sensordata, stage_of
 from maml_envs.physics.gpu_buffers import buffer_sizes
+from maml_envs.physics.gpu_worlds import SIZE_BUFFERS, values_of, with_derived
 from maml_envs.task_env import GraphKey
 
 wp.config.log_level = wp.LOG_WARNING
@@ -27,23 +26,6 @@ ROWS = OverflowType.NEFC | OverflowType.NJMAX_NNZ
 CONTACTS = OverflowType.BROADPHASE | OverflowType.NARROWPHASE
 OVERFLOWS = OverflowType.ALL & ~(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)
 """What loses contacts or forces. A solver that stops at its limit of iterations is no news: MuJoCo's does so too."""
-
-NOT_SIMULATED = {"dof_M0"}
-"""What MuJoCo derives from masses and mujoco_warp does not use."""
-
-SIZE_BUFFERS = {"dof_frictionloss", "tendon_frictionloss"}
-"""What mujoco_warp could vary among worlds, but how many there are above 0 is in the size of the buffers."""
-
-
-def _differences(base: mujoco.MjModel, models: Sequence[mujoco.MjModel]) -> set[str]:
-    """Return the names of arrays and options in which some model differs from the base."""
-    arrays = [name for name in dir(base) if isinstance(getattr(base, name), np.ndarray)]
-    options = [f"opt.{name}" for name in dir(base.opt) if not name.startswith("_")]
-    return {
-        name
-        for name in (*arrays, *options)
-        if any(not np.array_equal(attrgetter(name)(base), attrgetter(name)(model)) for model in models)
-    }
 
 
 def _in_turn(device: torch.device) -> wp.ScopedDevice | wp.ScopedStream:
@@ -180,21 +162,12 @@ class GpuPhysics:
             raise ValueError(f"{len(models)} models for {self._batch} worlds: give one for each world")
         if list(models) == self._models:
             return
-        distinct = list({id(model): model for model in models}.values())
-        place = {id(model): index for index, model in enumerate(distinct)}
-        rows = [place[id(model)] for model in models]
-        varied = self._varied | _differences(self._base, distinct) - NOT_SIMULATED
-        self._vary({name: np.stack([attrgetter(name)(model) for model in distinct])[rows] for name in varied})
+        self._vary(values_of(models, self._base, self._varied))
         self._models = list(models)
 
     def set_parameters(self, parameters: Mapping[str, Tensor]) -> None:
         """Give each world values of its own of the model's fields, (batch, ...) each, and what follows from them."""
-        worlds = Batch(self._base, self._batch)
-        for name, values in parameters.items():
-            worlds.expand(name)[:] = values.cpu().numpy()
-        worlds.set_const()
-        expanded = {name: worlds.expanded(name) for name in MODEL_FIELDS - NOT_SIMULATED}
-        self._vary({name: values for name, values in expanded.items() if values is not None})
+        self._vary(with_derived(parameters, self._base, self._batch))
 
     def _vary(self, values: Mapping[str, np.ndarray]) -> None:
         """Write values of the model's arrays, (batch, ...), into arrays that have a row for each world."""

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from maml_envs.robots.locomotion import Definition, Motion, outside
-from maml_envs.robots.model import compiled, gymnasium_asset
-from maml_envs.robots.mujoco_task import ResetNoise, State
+from maml_envs.robots.model import ResetNoise, State, compiled, gymnasium_asset
 from maml_envs.robots.random_dynamics import TIME_STEP, RandomDynamics
 
 

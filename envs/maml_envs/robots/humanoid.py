@@ -10,8 +10,7 @@ from torch import Tensor
 
 from maml_envs.robots.locomotion import Definition, Motion, outside
 from maml_envs.robots.locomotion_tasks import PlaneDirection
-from maml_envs.robots.model import compiled, gymnasium_asset
-from maml_envs.robots.mujoco_task import ResetNoise, State
+from maml_envs.robots.model import ResetNoise, State, compiled, gymnasium_asset
 
 
 def humanoid_model(fields: Iterable[str] = ()) -> mujoco.MjModel:

@@ -8,7 +8,8 @@ import mujoco
 import torch
 from torch import Tensor
 
-from maml_envs.robots.mujoco_task import MujocoTask, ResetNoise, State
+from maml_envs.robots.model import ResetNoise, State
+from maml_envs.robots.mujoco_task import MujocoTask
 
 
 class Motion(NamedTuple):

@@ -1,9 +1,9 @@
-"""A robot's model: from where it comes, how it starts, what its controls are."""
+"""A robot: where its model comes from, how it starts, what its controls and its state are."""
 
 import inspect
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import gymnasium.envs
 import mujoco
@@ -18,6 +18,42 @@ Source: TypeAlias = str | Path | mujoco.MjSpec | mujoco.MjModel
 
 SIZES = ("nq", "nv", "na", "nu", "nbody", "njnt", "ngeom", "nsite", "ncam", "ntendon", "neq", "nsensor", "nmocap")
 """Sizes of a model that those of all tasks share."""
+
+
+class State:
+    """State of the simulator: generalised positions and velocities, and the fields that the class names.
+
+    Attributes:
+        qpos: (..., nq).
+        qvel: (..., nv).
+    """
+
+    qpos: Tensor
+    qvel: Tensor
+
+    def __init__(self, qpos: Tensor, qvel: Tensor, **fields: Tensor) -> None:
+        self.__dict__.update(fields, qpos=qpos, qvel=qvel)
+
+    def __getattr__(self, name: str) -> Tensor:
+        """Refuse what is not there."""
+        raise AttributeError(
+            f"the state has no {name!r}, only {', '.join(self.__dict__)}: name it in the class, "
+            f"fields = ({name!r}, ...), which may be any of maml_envs.physics.fields"
+        )
+
+    def clone(self) -> "State":
+        """Return a copy, which the next step leaves alone."""
+        return State(**{name: value.clone() for name, value in self.__dict__.items()})
+
+
+class ResetNoise(NamedTuple):
+    """Start state: a position + uniform(-u, u) + normal(0, n), each of its own width."""
+
+    qpos_uniform: float = 0.0
+    qpos_normal: float = 0.0
+    qvel_normal: float = 0.1
+    qvel_uniform: float = 0.0
+    around: tuple[float, ...] | str | None = None  # the position, qpos, or a keyframe's name; None: the model's own
 
 
 def gymnasium_asset(name: str) -> str:
@@ -62,7 +98,7 @@ def compiled(source: Source, fields: Iterable[str] = (), folder: Path | None = N
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"the robot's model does not compile, {path}: {error}") from error
+            raise InputError(f"the robot's model does not compile, {path}: {' '.join(str(error).split())}") from error
     check_fields(source, fields)
     return source
 

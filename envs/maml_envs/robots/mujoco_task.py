@@ -2,7 +2,8 @@
 
 import copy
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from functools import cached_property
+from typing import ClassVar
 
 import gymnasium
 import mujoco
@@ -16,44 +17,17 @@ from maml_envs.cores import cores
 from maml_envs.errors import InputError
 from maml_envs.physics import SIMULATORS, Physics, Settings, Simulator, renderer, simulator_on
 from maml_envs.physics.fields import own_sensordata
-from maml_envs.robots.model import Source, check_sizes, compiled, control_range, folder_of, start_data
-from maml_envs.task_env import GraphKey, Step, TaskEnv
-
-
-class State:
-    """State of the simulator: generalised positions and velocities, and the fields that the class names.
-
-    Attributes:
-        qpos: (..., nq).
-        qvel: (..., nv).
-    """
-
-    qpos: Tensor
-    qvel: Tensor
-
-    def __init__(self, qpos: Tensor, qvel: Tensor, **fields: Tensor) -> None:
-        self.__dict__.update(fields, qpos=qpos, qvel=qvel)
-
-    def __getattr__(self, name: str) -> Tensor:
-        """Refuse what is not there."""
-        raise AttributeError(
-            f"the state has no {name!r}, only {', '.join(self.__dict__)}: name it in the class, "
-            f"fields = ({name!r}, ...), which may be any of maml_envs.physics.fields"
-        )
-
-    def clone(self) -> "State":
-        """Return a copy, which the next step leaves alone."""
-        return State(**{name: value.clone() for name, value in self.__dict__.items()})
-
-
-class ResetNoise(NamedTuple):
-    """Start state: a position + uniform(-u, u) + normal(0, n), each of its own width."""
-
-    qpos_uniform: float = 0.0
-    qpos_normal: float = 0.0
-    qvel_normal: float = 0.1
-    qvel_uniform: float = 0.0
-    around: tuple[float, ...] | str | None = None  # the position, qpos, or a keyframe's name; None: the model's own
+from maml_envs.robots.model import (
+    ResetNoise,
+    Source,
+    State,
+    check_sizes,
+    compiled,
+    control_range,
+    folder_of,
+    start_data,
+)
+from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
 
 
 class MujocoTask(TaskEnv):
@@ -132,11 +106,15 @@ class MujocoTask(TaskEnv):
         self._renderer: mujoco.Renderer | None = None
         bound = np.where(self.model.actuator_ctrllimited, action_scale, np.inf).astype(np.float32)
         self.action_space = gymnasium.spaces.Box(-bound, bound, dtype=np.float32)
-        fields = {name: self._like(getattr(data, name)) for name in self.fields}
-        if "sensordata" in fields:
-            fields["sensordata"] = fields["sensordata"][: own_sensordata(self.model)]
-        width = self.observation(State(self._start, self._start_velocity, **fields)).shape[-1]
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        self._first_fields = {name: self._like(getattr(data, name)) for name in self.fields}
+        if "sensordata" in self.fields:
+            self._first_fields["sensordata"] = self._first_fields["sensordata"][: own_sensordata(self.model)]
+
+    @cached_property
+    def observation_space(self) -> gymnasium.spaces.Box:  # type: ignore[override]  # after a subclass's __init__
+        """Space of one observation, as wide as that of the start."""
+        width = self.observation(State(self._start, self._start_velocity, **self._first_fields)).shape[-1]
+        return gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
     def _like(self, values: NDArray[np.float64]) -> Tensor:
         return torch.tensor(values, dtype=self._simulator.dtype, device=self.device)
@@ -161,6 +139,10 @@ class MujocoTask(TaskEnv):
     def terminated(self, state: State) -> Tensor:
         """Return whether the episode ends in this state, (...) bool; by default it never does."""
         return torch.zeros(state.qpos.shape[:-1], dtype=torch.bool, device=state.qpos.device)
+
+    def success(self, state: State, task: Tensor) -> Tensor | None:
+        """Return whether the task is solved in this state, (...) bool, which is counted; None where nothing tells."""
+        return None
 
     def task_parameters(self, tasks: Tensor) -> dict[str, Tensor]:
         """Return what tasks (n, *task_shape) change of the model: name of its field to values (n, *shape of the field).
@@ -243,7 +225,9 @@ class MujocoTask(TaskEnv):
         ended = self.terminated(after)
         self._physics.end(ended)
         reward = sum(terms.values(), torch.zeros(())).float()
-        return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), terms)
+        solved = self.success(after, self._task)
+        info = terms if solved is None else terms | {SUCCESS: solved}
+        return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), info)
 
     @property
     def graph_key(self) -> GraphKey | None:
@@ -253,6 +237,13 @@ class MujocoTask(TaskEnv):
         """
         overridden = type(self).step is not MujocoTask.step
         return None if overridden or self._physics is None else self._physics.graph_key
+
+    def notes(self) -> list[str]:
+        """Name motors that no range limits."""
+        free = [
+            self.model.actuator(int(i)).name or f"number {i}" for i in np.flatnonzero(~self._limit.isfinite().cpu())
+        ]
+        return [f"motors without ctrlrange take actions as they are, unclipped: {', '.join(free)}"] if free else []
 
     def raise_deferred(self) -> None:
         """Wait for the simulator and check that it had room for every contact.

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from maml_envs.robots.locomotion import Definition, Locomotion, Motion, outside
 from maml_envs.robots.locomotion_tasks import ForwardOrBackward, GoalVelocity
-from maml_envs.robots.model import compiled, gymnasium_asset
-from maml_envs.robots.mujoco_task import ResetNoise, State
+from maml_envs.robots.model import ResetNoise, State, compiled, gymnasium_asset
 from maml_envs.robots.random_dynamics import TIME_STEP, RandomDynamics
 
 

@@ -44,7 +44,7 @@ def test_a_gpu_needs_the_extra(name: str) -> None:
 @pytest.mark.usefixtures("no_extra")
 def test_a_gpu_that_was_found_and_not_asked_for_leaves_mujoco_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(learner.maml_envs, "make", lambda *args: asked.append(args[-1]) or HalfCheetahDirection())
+    monkeypatch.setattr(learner.maml_envs, "make", lambda *args: asked.append(args[5]) or HalfCheetahDirection())
     built = learner.build(tiny(env="half-cheetah-dir", device="auto"))
     assert built.device == CUDA
     learner.build(tiny(env="navigation", device="auto"))

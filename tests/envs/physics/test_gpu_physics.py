@@ -22,7 +22,7 @@ from maml_envs.robots.ant import AntDirection, ant_model
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, half_cheetah_model
 from maml_envs.robots.hopper import hopper_model
 from maml_envs.robots.locomotion import Locomotion
-from maml_envs.robots.mujoco_task import State
+from maml_envs.robots.model import State
 from maml_envs.robots.walker2d import Walker2dRandomDynamics
 from maml_rl.rl.policies import GaussianPolicy
 

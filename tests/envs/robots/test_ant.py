@@ -8,7 +8,7 @@ import torch
 from robots import Played, assert_terms, forwarded, play
 
 from maml_envs.robots.ant import LEGS_DOWN, Ant, AntDirection, AntDirection2D, AntGoal, AntVelocity
-from maml_envs.robots.mujoco_task import State
+from maml_envs.robots.model import State
 
 NAN, INF = float("nan"), float("inf")
 TASKS = {

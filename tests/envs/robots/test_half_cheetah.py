@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maml_envs import InputError
 from maml_envs.robots.half_cheetah import HalfCheetah, HalfCheetahDirection, HalfCheetahVelocity, half_cheetah_model
-from maml_envs.robots.mujoco_task import State
+from maml_envs.robots.model import State
 
 FAMILIES = (HalfCheetahDirection, HalfCheetahVelocity)
 HELD_OUT = [[0.7558706], [0.1408627], [0.4277037], [0.2928452]]

@@ -6,7 +6,7 @@ import torch
 from robots import assert_terms, play
 
 from maml_envs.robots.hopper import HopperRandomDynamics
-from maml_envs.robots.mujoco_task import State
+from maml_envs.robots.model import State
 
 
 def test_the_reward_is_its_formula() -> None:

@@ -8,7 +8,7 @@ import torch
 from robots import assert_terms, forwarded, play
 
 from maml_envs.robots.humanoid import BODIES, HumanoidDirection, impact_cost
-from maml_envs.robots.mujoco_task import State
+from maml_envs.robots.model import State
 
 TASKS = [[1.0, 0.0], [-0.6, 0.8]]
 

@@ -5,7 +5,7 @@ import torch
 
 from maml_envs.robots.hopper import HopperRandomDynamics
 from maml_envs.robots.locomotion import outside
-from maml_envs.robots.mujoco_task import State
+from maml_envs.robots.model import State
 
 
 def test_the_terms_follow_the_definition() -> None:

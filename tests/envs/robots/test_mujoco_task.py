@@ -13,8 +13,8 @@ from torch import Tensor
 
 from maml_envs.physics.cpu import CpuPhysics
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, half_cheetah_model
-from maml_envs.robots.model import gymnasium_asset
-from maml_envs.robots.mujoco_task import MujocoTask, ResetNoise, State
+from maml_envs.robots.model import ResetNoise, State, gymnasium_asset
+from maml_envs.robots.mujoco_task import MujocoTask
 
 
 @pytest.fixture(autouse=True)
@@ -290,6 +290,7 @@ def test_every_copy_steps_on_all_cores_or_on_the_threads_it_is_given(monkeypatch
         return count
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
+    monkeypatch.setattr("maml_envs.cores._read", lambda path: "")
     assert [pool_threads(threads) for threads in (0, 1, 2, 7)] == [16, 1, 2, 7]
 
 

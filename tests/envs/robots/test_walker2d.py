@@ -7,7 +7,7 @@ import pytest
 import torch
 from robots import assert_terms, play
 
-from maml_envs.robots.mujoco_task import State
+from maml_envs.robots.model import State
 from maml_envs.robots.walker2d import Walker2d, Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 
 # Bonus, time step in s.
