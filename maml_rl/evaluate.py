@@ -43,6 +43,7 @@ def evaluate(
     which: str = "checkpoint",
     tune_lr: bool | None = None,
     shots: int | None = None,
+    worker_python: str | None = None,
 ) -> Evaluation:
     """Evaluate a run and write evaluation.json into its folder; a second evaluation gets a number.
 
@@ -57,6 +58,7 @@ def evaluate(
         tune_lr: Adapt at the rate that serves other tasks best, those of training or, in few-shot learning, of
             validation; None for where method = "pretrained".
         shots: Few-shot learning: support examples (of each class).
+        worker_python: Meta-RL: the Python that runs the workers here; None for the configuration's.
 
     Returns:
         The evaluation, with the file it is in.
@@ -73,6 +75,8 @@ def evaluate(
     changes: dict[str, object] = {"evaluation": config.evaluation.model_dump()}
     if isinstance(config, FewShotConfig):
         changes["shots"] = config.evaluation.shots or config.shots
+    if worker_python is not None:
+        changes |= elsewhere(config, worker_python)
     learner, theta, iteration = _load(Path(run), read, which, changes)
     with closing(learner):
         if tune_lr and learner.inner.rates.learned:
@@ -203,18 +207,36 @@ def _load(
         raise
 
 
-def load(run: Path | str, which: str = "checkpoint", device: str | None = None) -> Agent:
+def elsewhere(config: AnyConfig, worker_python: str) -> dict[str, object]:
+    """Return the keys to replace for workers of another Python.
+
+    Raises:
+        InputError: It is few-shot learning, which has no workers.
+    """
+    if not isinstance(config, Config):
+        raise InputError(f"--worker-python {worker_python} has no effect on few-shot learning: leave it out")
+    vector = config.vector.model_dump() | {"worker_python": worker_python, "workers": config.vector.workers or None}
+    return {"vector": vector}
+
+
+def load(
+    run: Path | str, which: str = "checkpoint", device: str | None = None, worker_python: str | None = None
+) -> Agent:
     """Load the agent of a run folder, or of a checkpoint file alone.
 
     Args:
         run: A run folder of meta-RL, or a checkpoint file.
         which: "checkpoint" for the last parameters, "best" for those with the best training return.
         device: Where to compute; None for the configuration's own device.
+        worker_python: The Python that runs the workers here; None for the configuration's.
 
     Raises:
         InputError: There is no such run, it is damaged, or of few-shot learning.
     """
-    learner, theta = load_learner(run, which, {"device": device} if device else {})
+    changes: dict[str, object] = {"device": device} if device else {}
+    if worker_python is not None:
+        changes |= elsewhere(_config_of(Path(run)), worker_python)
+    learner, theta = load_learner(run, which, changes)
     of_kind(learner.config, Config, str(run))
     assert isinstance(learner, Learner)
     return Agent(learner, theta)

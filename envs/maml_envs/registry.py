@@ -11,6 +11,7 @@ import torch
 
 from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.adapters.metaworld import BY_METAWORLD
+from maml_envs.adapters.named import BY_ID
 from maml_envs.adapters.to_gymnasium import SingleEnv
 from maml_envs.bandit import Bandit
 from maml_envs.contract import check_contract
@@ -23,7 +24,7 @@ from maml_envs.robots.humanoid import HumanoidDirection
 from maml_envs.robots.walker2d import Walker2dDirection, Walker2dRandomDynamics, Walker2dVelocity
 from maml_envs.tabular_mdp import TabularMDP
 from maml_envs.task_env import TaskEnv
-from maml_envs.user_code import BY_ID, gymnasium_batch, own_class
+from maml_envs.user_code import gymnasium_batch, own_class
 
 FAMILIES: dict[str, type[TaskEnv]] = {
     "navigation": Navigation,
@@ -48,14 +49,16 @@ def names() -> list[str]:
     return list(FAMILIES)
 
 
-def family(name: str) -> type[TaskEnv]:
+def family(name: str, elsewhere: bool = False) -> type[TaskEnv]:
     """Return the class of a name or a "module:Class" path; GymnasiumTaskEnv for any gymnasium environment.
+
+    With ``elsewhere``, a class is one that another Python imports, as ``vector.worker_python``, and a gymnasium one.
 
     Raises:
         InputError: There is none; the message lists near names.
     """
     if ":" in name:
-        kind = GymnasiumTaskEnv if name.startswith((BY_ID, BY_METAWORLD)) else own_class(name)
+        kind = GymnasiumTaskEnv if elsewhere or name.startswith((BY_ID, BY_METAWORLD)) else own_class(name)
         return kind if issubclass(kind, TaskEnv) else GymnasiumTaskEnv
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, FAMILIES, n=3, cutoff=0.4)
@@ -66,9 +69,9 @@ def family(name: str) -> type[TaskEnv]:
     return FAMILIES[name]
 
 
-def device_of(name: str, device: torch.device) -> torch.device:
-    """Return where an environment runs best beside a policy on ``device``."""
-    return family(name).best_device(device)
+def device_of(name: str, device: torch.device, elsewhere: bool = False) -> torch.device:
+    """Return where an environment runs best beside a policy on ``device``; ``elsewhere`` as for ``family``."""
+    return family(name, elsewhere).best_device(device)
 
 
 def _preset_options(name: str, kind: type[TaskEnv], preset: str | None) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def make(
         InputError: Unknown name or preset, an option that does nothing, a class that breaks the TaskEnv contract, or
             a MuJoCo environment on a GPU without the extra ``gpu``.
     """
-    kind = family(name)
+    kind = family(name, vector is not None and vector.worker_python is not None)
     options, vector = _preset_options(name, kind, preset), vector or VectorOptions()
     env: TaskEnv
     if kind is GymnasiumTaskEnv:

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_envs.errors import InputError
-
-HELD_OUT_SEED = 20170310
-"""Held-out tasks are drawn from this seed, whatever the seed of training."""
+from maml_envs.held_out import HELD_OUT_SEED
 
 SHOWN = 6
 """Numbers of a task that ``describe`` shows where the family has no words for it."""

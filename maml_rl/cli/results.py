@@ -60,6 +60,8 @@ class EvaluateRL(Evaluate):
     episodes: int | None = None
     """Episodes for each task and step; None: the configuration's number."""
     split: Split = "in"
+    worker_python: str | None = None
+    """The Python that runs the workers here; None: the configuration's."""
 
 
 class EvaluateFewShot(Evaluate):
@@ -191,6 +193,8 @@ class Render(Command):
     """Folder for the video; None: videos/ in the run folder."""
     fps: int = 20
     """Frames a second, one for each control step."""
+    worker_python: str | None = None
+    """The Python that runs the workers here; None: the configuration's."""
 
     def run(self) -> None:
         from maml_rl.results.film import render

@@ -92,6 +92,9 @@ class Vector(Section):
     worker_timeout: float | None = resumable(
         None, ge=0.01, description="Seconds that a worker may take for an answer; None: 60"
     )
+    worker_python: str | None = resumable(
+        None, description="Python of another virtual environment that runs the workers; None: this one"
+    )
     vector_size: int | None = resumable(None, ge=1, description="Most at once; episodes come in waves; None: 64")
     task_ranges: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(
         {}, description="Attributes that make the task, each uniform in a range"
@@ -168,7 +171,12 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         "the standard deviation would start below its floor and never move; give a lower min_std",
     )
     yield (
-        vector.worker_timeout is not None and not vector.workers,
+        vector.worker_python is not None and vector.workers == 0,
+        f"vector.worker_python = {vector.worker_python!r} with vector.workers = 0",
+        "another Python is another process; give 1 or more workers, or leave workers out",
+    )
+    yield (
+        vector.worker_timeout is not None and not vector.workers and vector.worker_python is None,
         f"vector.worker_timeout = {vector.worker_timeout} with vector.workers = {vector.workers or 0}",
         "no worker could take that long; leave it out, or give workers",
     )

@@ -28,6 +28,7 @@ def render(
     which: str = "checkpoint",
     out: Path | str | None = None,
     fps: int = FPS,
+    worker_python: str | None = None,
 ) -> list[Path]:
     """Film how a run adapts: a row for each held-out task, in it the task before adaptation and after each step.
 
@@ -44,6 +45,7 @@ def render(
             before training.
         out: Folder; None for videos/ in the run folder or beside the file.
         fps: Frames a second, one for each control step.
+        worker_python: The Python that runs the workers here; None for the configuration's.
 
     Returns:
         adaptation.mp4, adaptation.gif and the last frame as adaptation.png, numbered where there are some already; for
@@ -58,7 +60,7 @@ def render(
     target = Path(out) if out else folder / "videos"
     if target.exists() and not target.is_dir():
         raise InputError(f"out = {target} is a file: give the name of a folder")
-    with load(run, which) as agent:
+    with load(run, which, worker_python=worker_python) as agent:
         learner = agent.learner
         chosen = with_evaluation(
             learner.config, f"render {run}", tasks=tasks, episodes=episodes, steps=steps

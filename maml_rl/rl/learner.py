@@ -68,6 +68,10 @@ class Learner:
         """Return the same with another inner rate for what adapts."""
         return replace(self, inner=replace(self.inner, rates=replace(self.inner.rates, lr=lr)))
 
+    def notes(self) -> list[str]:
+        """Return what is to be known of the environment, for config.toml."""
+        return self.env.notes()
+
     def close(self) -> None:
         """Release the environments."""
         self.sampler.close()
@@ -97,7 +101,8 @@ def environments(
     vector = VectorOptions(**config.vector.model_dump())
     mode = None
     if drawn:
-        vector, mode = vector._replace(workers=None, worker_timeout=None), "rgb_array"
+        workers = None if vector.worker_python is None else 1
+        vector, mode = vector._replace(workers=workers, worker_timeout=None), "rgb_array"
     make = partial(maml_envs.make, config.env, config.preset, config.horizon, vector, mode, device, config.threads)
     return maml_envs.make_copies(make, copies)
 
@@ -112,7 +117,8 @@ def build(config: Config) -> Learner:
     """
     device = choose_device(config.device)
     # A GPU that was asked for simulates too, or says what to install; one that was found does what it can.
-    where = maml_envs.device_of(config.env, device) if config.device == "auto" else device
+    elsewhere = config.vector.worker_python is not None
+    where = maml_envs.device_of(config.env, device, elsewhere) if config.device == "auto" else device
     envs = environments(config, device=where)
     observe_task = METHODS[config.method].told
     task_width = envs[0].held_out_tasks(1)[0].numel() if observe_task else 0
@@ -120,7 +126,7 @@ def build(config: Config) -> Learner:
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
     loss = inner_loss(policy, config.inner.estimator, OUTER[config.outer.name].importance_weighted)
-    preset = config.preset or next(iter(maml_envs.family(config.env).presets), None)
+    preset = config.preset or next(iter(maml_envs.family(config.env, elsewhere).presets), None)
     config = config.model_copy(update={"preset": preset, "horizon": envs[0].horizon})
     inner = InnerLoop(loss, rates, config.inner.first_order)
     return Learner(config, Sampler(envs, policy, observe_task), inner, device)

@@ -37,6 +37,9 @@ class Learns(Protocol):
     def initial_params(self) -> Params:
         """Return theta before training."""
 
+    def notes(self) -> list[str]:
+        """Return what is to be known of where its data come from, for config.toml."""
+
     def close(self) -> None:
         """Release what it holds."""
 

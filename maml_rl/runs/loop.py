@@ -150,7 +150,7 @@ def train(
         names = [f"seed {seed}" for seed in out_by_seed] if len(paths) > 1 else [""]
         method = training.make_method(learners, names)
         iterations, stride = config.iterations if METHODS[config.method].trains else 0, method.iterations_per_call
-        about = made_with(torch.get_num_threads(), learners[0].device)
+        about = made_with(torch.get_num_threads(), learners[0].device, learners[0].notes())
         opened.enter_context(stop.collected())
         folders = opened.enter_context(closing(Folders(paths, learners, resume, about, iterations, flags)))
         starts = [state.iteration for state in folders.states]

@@ -5,6 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,15 @@ def _command() -> str:
     return shlex.join(["maml-rl", *sys.argv[1:]]) if ours else ""
 
 
-def made_with(threads: int, device: torch.device) -> dict[str, Any]:
-    """Command, versions, commit and hardware, for config.toml."""
+def made_with(threads: int, device: torch.device, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Command, versions, commit, hardware and notes of the environment, for config.toml."""
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {
         "command": _command(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
+        **({"environment": list(notes)} if notes else {}),
         "machine": {
             "platform": f"{platform.system()} {platform.machine()}",
             "cores": os.cpu_count() or 0,

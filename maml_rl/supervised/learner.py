@@ -106,6 +106,10 @@ class FewShotLearner:
         """True where tasks are looped over: on a CPU convolutions with weights of each task are slower mapped."""
         return self.device.type == "cpu" and self.config.model.name == "convolutional"
 
+    def notes(self) -> list[str]:
+        """Return nothing."""
+        return []
+
     def close(self) -> None:
         """Hold nothing."""
 

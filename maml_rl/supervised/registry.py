@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maml_envs import InputError
-from maml_envs.user_code import import_own
+from maml_envs.adapters.named import import_own
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.supervised.omniglot import omniglot
 from maml_rl.supervised.sinusoid import Sinusoid

@@ -238,8 +238,22 @@ def test_what_cannot_be_sent_or_made_says_so() -> None:
             if "torch" not in sys.modules:
                 raise OSError("no licence here")
 
-    env = started(Needs)
-    with pytest.raises(WorkerError, match=r"raised an error[\s\S]*OSError: no licence here[\s\S]*at its reset"):
+    with pytest.raises(WorkerError, match=r"raised an error[\s\S]*OSError: no licence here"):
+        started(Needs)
+    assert Needs.made == 0  # the parent makes none
+
+    class Second(gym_probes.Counted):
+        made = 0
+
+        def __init__(self) -> None:
+            type(self).made += 1
+            if type(self).made > 1:
+                raise OSError("one licence only")
+
+    with (
+        closing(started(Second, workers=1)) as env,
+        pytest.raises(WorkerError, match=r"OSError: one licence only[\s\S]*in environment 1 .* at its reset"),
+    ):
         env.reset(torch.full((2, 1), 9.0), torch.arange(2))
 
 

@@ -1,7 +1,5 @@
 """A batch of gymnasium environments: whatever the workers and waves, the episodes that each alone would play."""
 
-from functools import partial
-
 import gym_probes
 import gymnasium
 import numpy as np
@@ -12,7 +10,7 @@ from torch import Tensor
 
 import maml_envs
 from maml_envs import GymnasiumTaskEnv, InputError, VectorOptions, WorkerError, random
-from maml_envs.adapters.attribute_tasks import by_spec
+from maml_envs.adapters.named import Named
 from maml_envs.adapters.spaces import Actions
 from maml_envs.task_env import HELD_OUT_SEED
 from maml_rl.rl.data import Trajectory
@@ -21,8 +19,8 @@ from maml_rl.rl.policies import GaussianPolicy
 GOALS = torch.tensor([[2.0], [-3.0], [9.0], [4.0], [-5.0]])
 
 
-PENDULUM = partial(by_spec, gymnasium.spec("Pendulum-v1"), None, {"g": (5, 15), "m": (0.5, 2)})
-HOPPER = partial(by_spec, gymnasium.spec("Hopper-v5"), None, {"gravity": (-12, -6), "body_mass.torso": (2, 6)})
+PENDULUM = Named("gymnasium:Pendulum-v1", None, {"g": (5, 15), "m": (0.5, 2)})
+HOPPER = Named("gymnasium:Hopper-v5", None, {"gravity": (-12, -6), "body_mass.torso": (2, 6)})
 
 
 def run(env: GymnasiumTaskEnv, tasks: Tensor, episodes: int = 4, steps: int = 6) -> Trajectory:

@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from maml_envs.errors import InputError
-from maml_envs.task_env import HELD_OUT_SEED
+from maml_envs.held_out import HELD_OUT_SEED
 
 Ranges = Mapping[str, tuple[float, float]]
 _KINDS = ("body", "geom", "jnt", "dof", "actuator", "site", "tendon")

@@ -2,29 +2,22 @@
 
 import traceback
 from collections.abc import Callable
-from numbers import Integral
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_envs.adapters.async_envs import AsyncEnvs
-from maml_envs.adapters.attribute_tasks import Ranges, mujoco_model
-from maml_envs.adapters.spaces import Actions, observation_box
-from maml_envs.adapters.sync_envs import MakeEnv, SyncEnvs, as_number, checked_step
+from maml_envs.adapters.attribute_tasks import Ranges
+from maml_envs.adapters.named import MakeEnv, Named
+from maml_envs.adapters.spaces import Actions
+from maml_envs.adapters.sync_envs import SyncEnvs
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.task_env import Step, TaskEnv
-
-METHODS = """\
-    def sample_tasks(self, count, rng):  # rng: a numpy Generator; returns one row for each task
-        return rng.uniform(-1, 1, (count, 1))
-
-    def set_task(self, task):            # one row; reset(seed=...) comes after it
-        self.goal = task[0]"""
-"""The two methods, as an example for those who have to write them."""
 
 PICTURE = """\
 an environment that can be drawn has metadata = {"render_modes": ["rgb_array"]}, an argument render_mode of __init__
@@ -34,6 +27,10 @@ that it keeps as self.render_mode, and
 """What an environment needs to be drawn."""
 
 T = TypeVar("T")
+
+
+def _name(make: MakeEnv) -> str:
+    return getattr(make, "__name__", "the environment")
 
 
 def _kind(value: object) -> str:
@@ -60,6 +57,7 @@ class VectorOptions(NamedTuple):
     worker_timeout: float | None = None  # seconds for a worker's answer; None: 60
     vector_size: int | None = None  # most environments at once; None: 64
     task_ranges: Ranges | None = None  # (low, high) by attribute; none: the environment draws its own tasks
+    worker_python: str | None = None  # the Python that runs the workers, of another virtual environment; None: this one
 
     def refuse(self, name: str) -> None:
         """Refuse these options for an environment that steps its whole batch at once.
@@ -102,117 +100,108 @@ class GymnasiumTaskEnv(TaskEnv):
     """
 
     def __init__(
-        self, make: MakeEnv, vector: VectorOptions | None = None, horizon: int | None = None, where: str | None = None
+        self,
+        make: MakeEnv | Named,
+        vector: VectorOptions | None = None,
+        horizon: int | None = None,
+        where: str | None = None,
     ) -> None:
         vector = vector or VectorOptions()
-        self._workers, self._timeout = vector.workers or 0, vector.worker_timeout or 60.0
+        self._make, self._where, self._vector = make, where, vector
+        self._workers = vector.workers if vector.workers is not None else int(vector.worker_python is not None)
         self.max_batch: int = vector.vector_size or 64
-        self._env = make()
-        where = where or type(self._env.unwrapped).__name__
-        missing = [name for name in ("sample_tasks", "set_task") if not callable(self._reach(name))]
-        if missing:
+        if vector.worker_python and not self._workers:
             raise InputError(
-                f"{where}: the environment has no {' and no '.join(missing)}. Give ranges of its attributes in "
-                f"[vector.task_ranges], or write methods like\n{METHODS}"
+                f"vector.workers = 0 with vector.worker_python = {vector.worker_python!r}: another Python is another "
+                "process; give 1 or more workers, or leave workers out"
             )
         if self.max_batch < max(1, self._workers):
             raise InputError(
                 f"vector.vector_size = {self.max_batch} with vector.workers = {self._workers}: some workers would have "
                 "no environment; use a multiple of the workers"
             )
-        limit = self._env.spec.max_episode_steps if self._env.spec is not None else None
-        horizon_of_env = self._reach("horizon")
-        steps = horizon or (int(horizon_of_env) if isinstance(horizon_of_env, Integral) else limit)
-        if steps is None:
-            raise InputError(f"{where}: nothing says how long an episode is; give horizon = 200, or another number")
-        self.horizon = steps
-        self.observation_space = observation_box(self._env.observation_space, where)
-        self._actions = Actions.of(self._env.action_space, where)
-        self.action_space = self._actions.policy_space()
-        self._where, self._make = where, make
-        self._flat = True  # a task is one number, and not a row
-        self._names = self._info_names()
-        self._batch: SyncEnvs | AsyncEnvs | None = None
-
-    def _reach(self, name: str) -> Any:  # noqa: ANN401  an attribute of the environment or of one inside its wrappers
-        return self._env.get_wrapper_attr(name) if self._env.has_wrapper_attr(name) else None
-
-    def _info_names(self) -> list[str]:
-        """Return the names of the numbers in the info of a first step."""
-        (task,) = self._rows(self._reach("sample_tasks")(1, np.random.default_rng(0)), 1)
-        self._reach("set_task")(self._own(task[None])[0])
-        self._env.reset(seed=0)
-        middle = self._actions(np.zeros((1, self.action_width)))[0]
-        info = checked_step(self._env.step(middle))[4]
-        return [name for name, value in info.items() if not np.isnan(as_number(value))]
-
-    def _rows(self, tasks: ArrayLike, count: int) -> NDArray[np.float32]:
+        self._began = False
+        self._batch = self._started()
         try:
-            rows = np.asarray(tasks, np.float32)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self._where}: the tasks are not numbers, a row for each: {error}") from None
-        if rows.ndim == 0 or len(rows) != count:
-            raise InputError(
-                f"{self._where}: asked for {count} tasks, got an array of shape {rows.shape}: one row each"
-            )
-        self._flat = rows.ndim == 1
-        return rows[:, None] if self._flat else rows
+            self._about = _with_traceback(self._batch.about)
+            named = where or "the environment" if isinstance(make, Named) else where or _name(make)
+            steps = horizon or self._about.horizon
+            if steps is None:
+                raise InputError(f"{named}: nothing says how long an episode is; give horizon = 200, or another number")
+            self.horizon = steps
+            self._batch.prepare(self._about)
+        except BaseException:
+            self._batch.close()
+            raise
+        self.observation_space = spaces.Box(self._about.low, self._about.high, dtype=np.float32)
+        self._actions = Actions(*self._about.actions)
+        self.action_space = self._actions.policy_space()
 
-    def _own(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return tasks in the form the environment gave them: numbers, or rows."""
-        return rows[:, 0] if self._flat else rows
+    def _started(self) -> SyncEnvs | AsyncEnvs:
+        if not self._workers:
+            return SyncEnvs(self._make, self._where)
+        timeout = self._vector.worker_timeout or 60.0
+        return AsyncEnvs(self._make, self._where, self._workers, timeout, self._vector.worker_python)
+
+    def _running(self) -> SyncEnvs | AsyncEnvs:
+        """Return the environments, begun anew where an error has ended the workers, or after ``close``."""
+        if isinstance(self._batch, AsyncEnvs) and not self._batch.close.alive:
+            self._batch = self._started()
+            self._batch.prepare(self._about)
+        return self._batch
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw the environment's own tasks, with a numpy generator seeded from this one."""
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        return torch.from_numpy(self._rows(self._reach("sample_tasks")(count, rng), count))
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return torch.from_numpy(self._running().sample_tasks(count, seed))
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
         """Return the environment's own ``held_out_tasks(count, split)``, or draw from a fixed seed if it has none."""
-        held_out_tasks = self._reach("held_out_tasks")
-        if held_out_tasks is None:
-            return super().held_out_tasks(count, split)
-        return torch.from_numpy(self._rows(held_out_tasks(count, split), count))
+        own = self._running().held_out_tasks(count, split)
+        return super().held_out_tasks(count, split) if own is None else torch.from_numpy(own)
 
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Set the tasks and reset from the seeds' lower 31 bits, all that the narrowest generators take."""
-        if self._batch is None or (isinstance(self._batch, AsyncEnvs) and not self._batch.close.alive):
-            mujoco = mujoco_model(self._env) is not None
-            arguments = (self._make, self.observation_space.shape[0], self._names, mujoco)
-            workers = self._workers
-            self._batch = AsyncEnvs(*arguments, workers, self._timeout) if workers else SyncEnvs(*arguments)
         starts = (seeds & 0x7FFFFFFF).tolist()
-        batch, rows = self._batch, self._own(tasks.to(torch.float32).numpy())
+        batch, rows = self._running(), tasks.to(torch.float32).numpy()
+        self._began = True
         return torch.from_numpy(_with_traceback(lambda: batch.reset(rows, starts)))
 
     def step(self, action: Tensor) -> Step:
         """Step the environments whose episode goes on."""
-        if self._batch is None:
+        if not self._began:
             raise RuntimeError("call reset(tasks, seeds) before step(action)")
         batch, actions = self._batch, self._actions(action.numpy())
         rows = _with_traceback(lambda: batch.step(actions))
         observation, reward, terminated, truncated, info = (torch.from_numpy(part) for part in rows)
-        return Step(observation, reward, terminated, truncated, dict(zip(self._names, info.unbind(-1), strict=True)))
+        names = self._about.names
+        return Step(observation, reward, terminated, truncated, dict(zip(names, info.unbind(-1), strict=True)))
 
     def describe(self, task: Tensor) -> str:
         """Return the environment's own ``describe(task)`` if it has one, else its numbers."""
-        describe = self._reach("describe")
-        return super().describe(task) if describe is None else str(describe(self._own(task[None].numpy())[0]))
+        own = self._running().describe(task.to(torch.float32).numpy())
+        return super().describe(task) if own is None else own
+
+    def notes(self) -> list[str]:
+        """Name the versions of what simulates, where another Python does."""
+        python, versions = self._vector.worker_python, self._about.versions
+        found = ", ".join(f"{name} {version}" for name, version in versions.items())
+        return [f"workers run {python}: {found}"] if python else []
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
-        """Return the environment's own picture; needs render_mode "rgb_array" and no workers.
+        """Return the environment's own picture; needs render_mode "rgb_array".
 
         Raises:
             InputError: It draws no RGB array.
         """
-        if not isinstance(self._batch, SyncEnvs) or self._env.render_mode != "rgb_array":
+        if not self._about.draws:
             raise InputError(f"{self._where} draws no picture: {PICTURE}")
-        if mujoco_model(self._env) is not None:
+        if "mujoco" in self._about.versions:
             from maml_envs.physics.renderer import choose_backend
 
             choose_backend()
         try:
-            image = self._batch.render(index)
+            image = self._running().render(index)
         except gymnasium.error.DependencyNotInstalled as error:
             raise InputError(f"{self._where} cannot draw itself here: {error}") from error
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
@@ -221,7 +210,4 @@ class GymnasiumTaskEnv(TaskEnv):
 
     def close(self) -> None:
         """Close the environments and end the workers."""
-        if self._batch is not None:
-            self._batch.close()
-            self._batch = None
-        self._env.close()
+        self._batch.close()

@@ -2,6 +2,7 @@
 
 import difflib
 import pickle
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,6 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from maml_envs.adapters.sync_envs import MakeEnv
 from maml_envs.errors import InputError
 
 BY_METAWORLD = "metaworld:"
@@ -131,7 +131,7 @@ class MetaWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._robot.set_task(Task(kind.__name__, pickle.dumps(data)))
 
 
-def metaworld_maker(name: str) -> MakeEnv:
+def metaworld_maker(name: str) -> Callable[[], "gymnasium.Env[Any, Any]"]:
     """Return the function that makes the environment of "metaworld:NAME".
 
     Raises:
@@ -143,8 +143,8 @@ def metaworld_maker(name: str) -> MakeEnv:
         if error.name != "metaworld":
             raise
         raise InputError(
-            f"env = '{BY_METAWORLD}{name}' needs Meta-World, which wants a virtual environment of its own: "
-            "pip install -e '.[metaworld]' there; see docs/metaworld.md"
+            f"env = '{BY_METAWORLD}{name}' needs Meta-World, which wants a virtual environment of its own, whose "
+            "Python is vector.worker_python; docs/metaworld.md makes one in two commands"
         ) from error
     known = [*BENCHMARKS, *env_dict.ALL_V3_ENVIRONMENTS]
     if name not in known:

@@ -32,17 +32,17 @@ def observation_box(space: gymnasium.Space[Any], where: str) -> spaces.Box:
 
 
 class Actions(NamedTuple):
-    """The map from a policy's rows to the environment's actions.
+    """The map from a policy's rows to the environment's actions; plain data, which another process can send.
 
     A Discrete action is a one-hot row. A dimension of a Box that is bounded on both sides is -1 ... 1 for the policy,
     clipped, spanning the bounds; any other is passed on as it is, clipped to the bound that it has.
     """
 
-    space: spaces.Box | spaces.Discrete  # the environment's
-    low: NDArray[np.float64]  # (act,) the policy's bounds
-    high: NDArray[np.float64]
-    middle: NDArray[np.float64]  # (act,) the environment's action is middle + half * the policy's
-    half: NDArray[np.float64]
+    choices: int  # of a Discrete space; 0 for a Box
+    start: int  # the first of them
+    dtype: str  # of a Box
+    low: NDArray[Any]  # the Box, in its shape
+    high: NDArray[Any]
 
     @classmethod
     def of(cls, space: gymnasium.Space[Any], where: str) -> "Actions":
@@ -51,30 +51,34 @@ class Actions(NamedTuple):
         Raises:
             InputError: It is neither a Box of floating-point numbers nor Discrete.
         """
-        nothing = np.zeros(0)
         if isinstance(space, spaces.Discrete):
-            return cls(space, nothing, nothing, nothing, nothing)
+            return cls(int(space.n), int(space.start), "", np.zeros(0), np.zeros(0))
         if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype or np.int64, np.floating):
             raise InputError(
                 f"{where}: action_space is {space}, and a policy gives a Box of floating-point numbers or Discrete: "
                 "wrap the environment in gymnasium.wrappers.TransformAction to one of them"
             )
-        low, high = (bound.astype(np.float64).ravel() for bound in (space.low, space.high))
-        finite = np.isfinite(low) & np.isfinite(high)
-        middle, half = np.zeros_like(low), np.ones_like(low)
-        middle[finite], half[finite] = (high[finite] + low[finite]) / 2, (high[finite] - low[finite]) / 2
-        return cls(space, np.where(finite, -1.0, low), np.where(finite, 1.0, high), middle, half)
+        return cls(0, 0, str(space.dtype), space.low, space.high)
+
+    def _bounded(self) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(self.low) & np.isfinite(self.high)).ravel()
 
     def policy_space(self) -> spaces.Box | spaces.Discrete:
         """Return the space of the policy's actions."""
-        if isinstance(self.space, spaces.Discrete):
-            return spaces.Discrete(int(self.space.n))
-        return spaces.Box(self.low.astype(np.float32), self.high.astype(np.float32), dtype=np.float32)
+        if self.choices:
+            return spaces.Discrete(self.choices)
+        low, high = (np.where(self._bounded(), one, bound.ravel()) for one, bound in ((-1, self.low), (1, self.high)))
+        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return the environment's actions, (batch, *shape), for rows (batch, act)."""
-        if isinstance(self.space, spaces.Discrete):
-            return np.asarray(rows.argmax(-1) + self.space.start)
-        actions = self.middle + self.half * np.clip(rows.astype(np.float64), self.low, self.high)
-        shaped = actions.reshape(len(rows), *self.space.shape).astype(self.space.dtype)
-        return np.asarray(np.clip(shaped, self.space.low, self.space.high))  # rounding may have left the bounds
+        if self.choices:
+            return np.asarray(rows.argmax(-1) + self.start)
+        low, high = self.low.astype(np.float64).ravel(), self.high.astype(np.float64).ravel()
+        bounded, given = self._bounded(), rows.astype(np.float64)
+        middle, half = np.zeros_like(low), np.ones_like(low)
+        middle[bounded] = (high[bounded] + low[bounded]) / 2
+        half[bounded] = (high[bounded] - low[bounded]) / 2
+        unit = np.clip(given, np.where(bounded, -1.0, low), np.where(bounded, 1.0, high))
+        shaped = (middle + half * unit).reshape(len(rows), *self.low.shape).astype(self.dtype)
+        return np.asarray(np.clip(shaped, self.low, self.high))  # rounding may have left the bounds

@@ -1,29 +1,35 @@
 """Several gymnasium environments stepped in turn, in this process or in a worker's.
 
-Nothing here imports torch: a worker then starts in half a second and not in several, with a quarter of the memory.
+Nothing here imports torch, as a worker loads this file: it then starts in half a second and not in several, with a
+quarter of the memory, and in another Python, which may have another gymnasium and MuJoCo.
 """
 
-import faulthandler
-import os
-import pickle
-import signal
-import threading
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from functools import partial
-from multiprocessing.connection import Connection
+import platform
+import sys
+from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import flatten
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from maml_envs.adapters.attribute_tasks import mujoco_model
+from maml_envs.adapters.named import MakeEnv, Named
+from maml_envs.adapters.spaces import Actions, observation_box
+from maml_envs.errors import InputError
 from maml_envs.physics.warnings import log_warnings
 
 Array = NDArray[Any]
-MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
+
+METHODS = """\
+    def sample_tasks(self, count, rng):  # rng: a numpy Generator; returns one row for each task
+        return rng.uniform(-1, 1, (count, 1))
+
+    def set_task(self, task):            # one row; reset(seed=...) comes after it
+        self.goal = task[0]"""
+"""The two methods, as an example for those who have to write them."""
 
 
 def as_number(value: object) -> float:
@@ -53,6 +59,19 @@ class StepRows(NamedTuple):
     info: Array  # (batch, names) float32; NaN where the environment did not give it
 
 
+class About(NamedTuple):
+    """Facts of an environment; plain data, which another process can send."""
+
+    low: Array  # bounds of a flattened observation
+    high: Array
+    actions: tuple[Any, ...]  # the fields of ``Actions``
+    horizon: int | None  # its own, or its time limit; None where nothing says
+    names: tuple[str, ...]  # of numbers in its info
+    flat: bool  # a task is one number, and not a row
+    draws: bool  # it was made to draw RGB arrays
+    versions: dict[str, str]  # of Python, gymnasium, and MuJoCo where it is loaded
+
+
 class SyncEnvs:
     """Environments stepped in turn, made when a batch first needs them, each with a task of its own.
 
@@ -60,22 +79,96 @@ class SyncEnvs:
     flags, with reward 0.
 
     Args:
-        make: Makes one environment, which has the method ``set_task``.
-        width: Numbers in a flattened observation.
-        names: Numbers of the environment's info to report.
-        mujoco: Whether it is an environment of MuJoCo, which has warnings to log.
+        make: Makes one environment, which has the methods ``sample_tasks`` and ``set_task``; or its name.
+        where: Names the environment in errors; None for its class.
     """
 
-    def __init__(self, make: MakeEnv, width: int, names: Sequence[str], mujoco: bool) -> None:
-        if mujoco:
-            log_warnings()
-        self._make, self._width, self._names = make, width, names
+    def __init__(self, make: MakeEnv | Named, where: str | None = None) -> None:
+        self._make = make.maker() if isinstance(make, Named) else make
+        self._where = where or ""
+        self._width, self._flat = 0, True
+        self._names: Sequence[str] = ()
         self._envs: list[gymnasium.Env[Any, Any]] = []
         self._space: gymnasium.Space[Any] = gymnasium.spaces.Discrete(1)
         self._tasks: Array = np.zeros(0)
         self._live: list[int] = []
         self._first, self._step = 0, 0
         self._rows = self._blank(0)
+
+    def _env(self, i: int = 0) -> gymnasium.Env[Any, Any]:
+        """Return an environment of the batch; the next one is made here."""
+        if i == len(self._envs):
+            if "mujoco" in sys.modules:
+                log_warnings()
+            self._envs.append(self._make())
+            if mujoco_model(self._envs[0]) is not None:
+                log_warnings()
+            self._where = self._where or type(self._envs[0].unwrapped).__name__
+            self._space = self._envs[0].observation_space
+        return self._envs[i]
+
+    def _reach(self, name: str) -> Any:  # noqa: ANN401  an attribute of the environment or of one inside its wrappers
+        env = self._env()
+        return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+
+    def about(self) -> About:
+        """Make the first environment, take a step in it, and return what is to be known of it.
+
+        Raises:
+            InputError: A method is missing, or a space cannot be used.
+        """
+        env = self._env()
+        missing = [name for name in ("sample_tasks", "set_task") if not callable(self._reach(name))]
+        if missing:
+            raise InputError(
+                f"{self._where}: the environment has no {' and no '.join(missing)}. Give ranges of its attributes in "
+                f"[vector.task_ranges], or write methods like\n{METHODS}"
+            )
+        seen, actions = observation_box(env.observation_space, self._where), Actions.of(env.action_space, self._where)
+        own, limit = self._reach("horizon"), env.spec.max_episode_steps if env.spec is not None else None
+        task = self.sample_tasks(1, 0)[0]
+        self._reach("set_task")(task[0] if self._flat else task)
+        env.reset(seed=0)
+        width = actions.choices or actions.low.size
+        info = checked_step(env.step(actions(np.zeros((1, width)))[0]))[4]
+        names = tuple(name for name, value in info.items() if not np.isnan(as_number(value)))
+        versions = {"Python": platform.python_version(), "gymnasium": gymnasium.__version__}
+        if "mujoco" in sys.modules:
+            versions["mujoco"] = sys.modules["mujoco"].__version__
+        steps = int(own) if isinstance(own, Integral) else limit
+        draws = env.render_mode == "rgb_array"
+        return About(seen.low, seen.high, tuple(actions), steps, names, self._flat, draws, versions)
+
+    def prepare(self, about: About) -> None:
+        """Take what ``about`` returned, here or in another process, as the form of tasks, observations and info."""
+        about = About(*about)
+        self._width, self._names, self._flat = len(about.low), about.names, about.flat
+
+    def sample_tasks(self, count: int, seed: int) -> Array:
+        """Draw the environment's own tasks, with a generator of numpy."""
+        return self._task_rows(self._reach("sample_tasks")(count, np.random.default_rng(seed)), count)
+
+    def held_out_tasks(self, count: int, split: str) -> Array | None:
+        """Return the environment's own held-out tasks; None where it has none of its own."""
+        own = self._reach("held_out_tasks")
+        return None if own is None else self._task_rows(own(count, split), count)
+
+    def _task_rows(self, tasks: ArrayLike, count: int) -> Array:
+        try:
+            rows = np.asarray(tasks, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self._where}: the tasks are not numbers, a row for each: {error}") from None
+        if rows.ndim == 0 or len(rows) != count:
+            raise InputError(
+                f"{self._where}: asked for {count} tasks, got an array of shape {rows.shape}: one row each"
+            )
+        self._flat = rows.ndim == 1
+        return rows[:, None] if self._flat else rows
+
+    def describe(self, task: Array) -> str | None:
+        """Return the environment's own words for a task (numbers,); None where it has none."""
+        own = self._reach("describe")
+        return None if own is None else str(own(task[0] if self._flat else task))
 
     def _blank(self, batch: int) -> StepRows:
         terminated, truncated = np.zeros((2, batch), np.bool_)
@@ -97,16 +190,16 @@ class SyncEnvs:
         self._rows.observation[i] = flat
 
     def _locate(self, error: BaseException, i: int) -> None:
-        error.add_note(
-            f"in environment {self._first + i} of the batch, with task {self._tasks[i].tolist()}, "
-            + (f"step {self._step - 1} (counted from 0)" if self._step else "at its reset")
-        )
+        task = self._tasks[i, 0] if self._flat else self._tasks[i]
+        note = f"in environment {self._first + i} of the batch, with task {task.tolist()}, "
+        note += f"step {self._step - 1} (counted from 0)" if self._step else "at its reset"
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # add_note, which Python 3.10 has not
 
     def reset(self, tasks: Array, seeds: Sequence[int], first: int = 0) -> Array:
         """Set each environment's task, then reset it from its seed: first observations (batch, obs).
 
         Args:
-            tasks: A row for each environment.
+            tasks: (batch, numbers of a task).
             seeds: One for each environment.
             first: Number of the first environment in the whole batch, for errors.
         """
@@ -114,11 +207,9 @@ class SyncEnvs:
         self._live, self._rows = list(range(len(tasks))), self._blank(len(tasks))
         for i in self._live:
             try:
-                if i == len(self._envs):
-                    self._envs.append(self._make())
-                    self._space = self._envs[0].observation_space
-                self._envs[i].get_wrapper_attr("set_task")(tasks[i].copy() if tasks[i].ndim else tasks[i])
-                self._observe(i, self._envs[i].reset(seed=seeds[i])[0])
+                env = self._env(i)
+                env.get_wrapper_attr("set_task")(tasks[i, 0] if self._flat else tasks[i].copy())
+                self._observe(i, env.reset(seed=seeds[i])[0])
             except (Exception, SystemExit) as error:
                 self._locate(error, i)
                 raise
@@ -153,55 +244,3 @@ class SyncEnvs:
         """Close the environments."""
         while self._envs:
             self._envs.pop().close()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def serve(connection: Connection, parent: int, stack: int) -> None:
-    """Run a worker: answer calls ``(method, arguments)`` of ``SyncEnvs`` until the parent closes the connection.
-
-    It answers ``(True, result)``, or ``(False, traceback)`` once and ends. It ends as well where the parent is gone,
-    even inside a step that never returns.
-
-    Args:
-        connection: To the parent. Its first message is a pickled tuple of the arguments of ``SyncEnvs``.
-        parent: The parent's process id.
-        stack: A file descriptor: the Python stack goes there on SIGUSR1, and where a crash ends the process.
-    """
-    for descriptor in (connection.fileno(), stack):
-        os.set_inheritable(descriptor, False)  # a program that the environment starts must not keep them open
-    faulthandler.enable(stack)
-    faulthandler.register(signal.SIGUSR1, stack)
-    # Both go to whole groups of processes; the parent finishes its iteration first, which takes its workers.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: None)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    envs = None
-    try:
-        arguments = connection.recv_bytes()
-        answer, envs = _answer(lambda: SyncEnvs(*pickle.loads(arguments)))
-        connection.send((answer[0], None) if answer[0] else answer)
-        while envs is not None:
-            method, values = connection.recv()
-            answer, _ = _answer(partial(getattr(envs, method), *values))
-            connection.send(answer)
-            if not answer[0]:
-                break
-    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone or has closed its end
-        pass
-    finally:
-        if envs is not None:
-            envs.close()
-
-
-def _answer(call: Callable[[], Any]) -> tuple[tuple[bool, Any], Any]:
-    """Call into the environments; return the message for the parent, with a traceback if it fails, and the result."""
-    try:
-        result = call()
-    except (Exception, SystemExit):
-        return (False, traceback.format_exc()), None
-    return (True, tuple(result) if isinstance(result, tuple) else result), result

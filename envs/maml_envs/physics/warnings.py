@@ -17,5 +17,5 @@ def log_warnings() -> None:
             seen.add(message)
             logging.getLogger("mujoco").warning(message)
 
-    if mujoco.get_mju_user_warning() is None:
+    if hasattr(mujoco, "get_mju_user_warning") and mujoco.get_mju_user_warning() is None:  # old versions have none
         mujoco.set_mju_user_warning(warn)

@@ -1,0 +1,93 @@
+"""Environments by name, "gymnasium:ID", "metaworld:NAME" or "module:Class", where they are made: here or in a worker.
+
+Nothing here imports torch, as a worker loads this file.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import gymnasium
+
+from maml_envs.adapters.attribute_tasks import Ranges, by_class, by_spec
+from maml_envs.adapters.metaworld import BY_METAWORLD, metaworld_maker
+from maml_envs.errors import InputError
+
+MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
+
+BY_ID = "gymnasium:"
+
+
+def current_folder_first() -> None:
+    """Let modules of the current folder be imported."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+
+
+def import_own(module_name: str, where: str) -> ModuleType:
+    """Import a user's module, which may be in the current folder; ``where`` names the key in errors.
+
+    Raises:
+        InputError: There is none. A module that it imports and that is missing is an error of its own.
+    """
+    current_folder_first()
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise InputError(
+            f"{where}: no module {module_name!r} in {Path.cwd()} or the installed packages; "
+            "run where the file is, or install it"
+        ) from error
+
+
+class Named(NamedTuple):
+    """An environment by its name; plain data, which another process can be sent."""
+
+    name: str
+    horizon: int | None = None  # replaces the time limit of one that is registered
+    ranges: Ranges | None = None  # of attributes that make the task; none: it draws its own
+    render_mode: str | None = None
+
+    def maker(self) -> MakeEnv:
+        """Import what it needs, and return what makes it.
+
+        Raises:
+            InputError: There is no such environment, or it cannot be used.
+        """
+        try:
+            return self._maker()
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"env = {self.name!r}: {error}, which it imports; install that for {sys.executable}"
+            ) from error
+        except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
+            raise InputError(f"env = {self.name!r}: {error}") from error
+
+    def _maker(self) -> MakeEnv:
+        name, ranges = self.name, self.ranges or {}
+        if name.startswith(BY_METAWORLD):
+            if ranges:
+                raise InputError(
+                    f"vector.task_ranges does nothing for env = {name!r}, which has tasks of its own: leave it out"
+                )
+            return metaworld_maker(name[len(BY_METAWORLD) :])
+        if not name.startswith(BY_ID):
+            module, _, kind = name.partition(":")
+            found = getattr(import_own(module, f"env = {name!r}"), kind, None)
+            if not (isinstance(found, type) and issubclass(found, gymnasium.Env)):
+                raise InputError(f"env = {name!r}: {module} has no gymnasium.Env {kind!r}")
+            return partial(by_class, found, ranges, self.render_mode)
+        current_folder_first()
+        try:
+            spec = gymnasium.spec(name[len(BY_ID) :])
+        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+            raise InputError(f"env = {name!r}: {error}") from error
+        if isinstance(spec.entry_point, str):  # with what it imports, MuJoCo too, before one is made
+            importlib.import_module(spec.entry_point.partition(":")[0])
+        return partial(by_spec, spec, self.horizon, ranges, self.render_mode)
