@@ -18,6 +18,7 @@ from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import of_one_seed
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.learner import Learner
+from maml_rl.rl.policies import Policy
 
 
 def closed_loop(learner: Learner, chosen: Arguments) -> Trajectory:
@@ -35,9 +36,9 @@ def seeds_of(learner: Learner, chosen: Arguments) -> Tensor:
 class OpenLoop:
     """``Batch.rollout`` over the same worlds, starts and controls on all cores: the physics of the live steps alone."""
 
-    def __init__(self, env: MujocoTask, trajectory: Trajectory, tasks: Tensor, seeds: Tensor) -> None:
+    def __init__(self, env: MujocoTask, policy: Policy, trajectory: Trajectory, tasks: Tensor, seeds: Tensor) -> None:
         low, high = env.model.actuator_ctrlrange.T
-        share = (trajectory.actions.flatten(0, 1).double() / float(env.action_space.high[0])).clamp(-1, 1).numpy()
+        share = policy.control(trajectory.actions).flatten(0, 1).double().clamp(-1, 1).numpy()
         control = (low + high) / 2 + (high - low) / 2 * share
         rows = tasks.repeat_interleave(trajectory.mask.shape[1], 0)
         env.reset(rows, seeds.flatten())
@@ -88,8 +89,8 @@ def main() -> None:
     steps = int(trajectory.mask.sum())
     env = learner.env
     assert isinstance(env, MujocoTask), "this benchmark is for MuJoCo environments"
-    replay = OpenLoop(env, trajectory, learner.training_tasks(0), seeds_of(learner, chosen))
-    controls = (trajectory.actions.flatten(0, 1)[:20] / float(env.action_space.high[0])).clamp(-1, 1).numpy()
+    replay = OpenLoop(env, learner.policy, trajectory, learner.training_tasks(0), seeds_of(learner, chosen))
+    controls = learner.policy.control(trajectory.actions).flatten(0, 1)[:20].clamp(-1, 1).numpy()
     torch.set_num_threads(1)
     rows = [
         (

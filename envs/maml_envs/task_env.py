@@ -62,6 +62,8 @@ class TaskEnv(ABC):
             ``step`` spends its time outside Python.
         map_only: Whether a map of ``positions`` shows all there is to see: videos draw the paths of several episodes
             there, and no pictures.
+        action_scale: The unit of a Gaussian policy by default, which is no part of the task: its actions are divided by
+            this before ``step`` gets them.
         task_name: What the numbers of a task are, with their unit, for the axes of pictures: "goal velocity (m/s)".
         device: Where the tensors live.
         presets: Definitions of the family that a configuration chooses from, the first by default; () for none.
@@ -73,6 +75,7 @@ class TaskEnv(ABC):
     max_batch: int | None = None
     copies: int = 1
     map_only: bool = False
+    action_scale: float = 1.0
     device: torch.device = torch.device("cpu")
     presets: tuple[str, ...] = ()
     task_name: str = "task"

@@ -18,6 +18,12 @@ class Policy(Section):
     activation: Literal["tanh", "relu"] = Field("tanh", description="Non-linearity of the hidden layers")
     init_std: float = Field(1.0, gt=0, description="Standard deviation of actions at initialisation")
     min_std: float = Field(1e-6, gt=0, description="Floor of the standard deviation")
+    action_scale: float | None = Field(
+        None,
+        gt=0,
+        description="Unit: the environment gets actions divided by this; None: the preset's, of robots 10 in gymnasium "
+        "and promp",
+    )
     context: int = Field(0, ge=0, description="Width of a vector of parameters that joins every observation")
 
 

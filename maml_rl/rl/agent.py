@@ -38,8 +38,8 @@ class Agent:
             seed: For the episodes' noise and start states.
 
         Returns:
-            The adapted policy: the most probable action for an observation (obs,); in the policy's units (act,), or
-            the index of a discrete one.
+            The adapted policy: the most probable action for an observation (obs,), as the environment takes it (act,),
+            or the index of a discrete one.
 
         Raises:
             InputError: The task does not have the shape of one task, or a number is out of range.
@@ -61,7 +61,7 @@ class Agent:
         def policy(observation: ArrayLike) -> NDArray[Any]:
             seen = torch.as_tensor(observation, dtype=torch.float32, device=learner.device)
             task = None if observed is None else observed.expand(*seen.shape[:-1], -1)
-            action = learner.policy(params, with_task(seen, task)).mode().cpu().numpy()
+            action = learner.policy.control(learner.policy(params, with_task(seen, task)).mode()).cpu().numpy()
             return np.asarray(action.argmax(-1)) if discrete else action
 
         return policy

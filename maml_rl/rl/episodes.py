@@ -95,7 +95,7 @@ def control_step(
     behaviour = policy(params, observation)
     action = behaviour.sample(noise)
     with _own_errors(env):
-        step = env.step(action.flatten(0, 1).to(env.device))
+        step = env.step(policy.control(action).flatten(0, 1).to(env.device))
     after = with_task(shaped(step.observation), task)
     terminated, truncated = flag(step.terminated), flag(step.truncated)
     success = flag(step.info[SUCCESS] > 0) if SUCCESS in step.info else None

@@ -81,12 +81,13 @@ def _policy(config: Config, env: TaskEnv, observed: int) -> Policy:
     settings = config.policy
     shared = (observed, env.action_width, settings.hidden, settings.activation, settings.context)
     if not env.discrete:
-        return GaussianPolicy(*shared, settings.init_std, settings.min_std)
-    for name in ("init_std", "min_std"):
+        assert settings.action_scale is not None
+        return GaussianPolicy(*shared, settings.init_std, settings.min_std, settings.action_scale)
+    for name in ("init_std", "min_std", "action_scale"):
         if getattr(settings, name) != type(settings).model_fields[name].default:
             raise InputError(
                 f"policy.{name} = {getattr(settings, name)!r} with env = {config.env!r}: its actions are discrete, "
-                "which have no standard deviation; leave it out"
+                "which have no standard deviation and no unit; leave it out"
             )
     return CategoricalPolicy(*shared)
 
@@ -110,7 +111,7 @@ def environments(
 def build(config: Config) -> Learner:
     """Make the environments, policy and inner loop that a configuration names.
 
-    The learner's configuration has the preset and horizon that were left to the environment.
+    The learner's configuration has the preset, horizon and policy.action_scale that were left to the environment.
 
     Raises:
         InputError: Something it names does not exist or breaks its contract.
@@ -120,13 +121,16 @@ def build(config: Config) -> Learner:
     elsewhere = config.vector.worker_python is not None
     where = maml_envs.device_of(config.env, device, elsewhere) if config.device == "auto" else device
     envs = environments(config, device=where)
+    preset = config.preset or next(iter(maml_envs.family(config.env, elsewhere).presets), None)
+    config = config.model_copy(update={"preset": preset, "horizon": envs[0].horizon})
+    if config.policy.action_scale is None and not envs[0].discrete:
+        settings = config.policy.model_copy(update={"action_scale": envs[0].action_scale})
+        config = config.model_copy(update={"policy": settings})
     observe_task = METHODS[config.method].told
     task_width = envs[0].held_out_tasks(1)[0].numel() if observe_task else 0
     policy = _policy(config, envs[0], envs[0].observation_space.shape[0] + task_width)
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
     loss = inner_loss(policy, config.inner.estimator, OUTER[config.outer.name].importance_weighted)
-    preset = config.preset or next(iter(maml_envs.family(config.env, elsewhere).presets), None)
-    config = config.model_copy(update={"preset": preset, "horizon": envs[0].horizon})
     inner = InnerLoop(loss, rates, config.inner.first_order)
     return Learner(config, Sampler(envs, policy, observe_task), inner, device)

@@ -41,6 +41,10 @@ class Policy(ABC):
         ``torch.func.vmap`` of the former gives, without its cost in every step of a rollout.
         """
 
+    def control(self, action: Tensor) -> Tensor:
+        """Return what the environment gets for an action (..., act)."""
+        return action
+
     @property
     def head(self) -> frozenset[str]:
         """Names of the last layer's parameters."""
@@ -76,10 +80,16 @@ class GaussianPolicy(Policy):
     Attributes:
         init_std: Standard deviation at initialisation.
         min_std: Its floor.
+        action_scale: Its unit: the environment gets an action divided by this.
     """
 
     init_std: float = 1.0
     min_std: float = 1e-6
+    action_scale: float = 1.0
+
+    def control(self, action: Tensor) -> Tensor:
+        """Return the action over its unit."""
+        return action / self.action_scale
 
     def init(self, generator: torch.Generator) -> Params:
         """The perceptron's parameters, and log_std = log(init_std)."""

@@ -35,6 +35,9 @@ class Blind:
     def __call__(self, params: Params, observation: Tensor) -> Distribution:
         return self.policy(params, observation[..., : self.policy.observations].contiguous())
 
+    def control(self, action: Tensor) -> Tensor:
+        return self.policy.control(action)
+
 
 @pytest.mark.parametrize("name", maml_envs.names())
 def test_the_observation_is_the_environments_and_then_the_task(name: str) -> None:

@@ -49,17 +49,18 @@ FINN2017 = Definition(
 class Ant(Locomotion):
     """A four-legged robot with eight actuated joints; abstract in what the task rewards.
 
-    | quantity    | gymnasium                               | finn2017                                     | unit   |
-    |-------------|-----------------------------------------|----------------------------------------------|--------|
-    | observation | qpos[2:], qvel (27); with x, y where    | qpos, qvel, contact forces clipped to +-1,   | m, rad,|
-    |             | the task is a place (29)                | the torso's rotation matrix, the centre of   | N, N m |
-    |             |                                         | mass x, y, z (125)                           |        |
-    | action      | divided by 10, clipped to [-1, 1]       | clipped to [-1, 1]                           |        |
-    | time step   | 5 x 0.01                                | 1 x 0.02                                     | s      |
-    | position    | of the torso                            | of the robot's centre of mass                | m      |
-    | velocity    | change of the torso's position / dt     | of the centre of mass after the step         | m/s    |
-    | start       | qpos uniform +-0.1, qvel 0.1 normal     | legs down, qpos 0.01 normal, qvel 0.1 normal |        |
-    | horizon     | 200                                     | 200                                          | steps  |
+    | quantity      | gymnasium                            | finn2017                                     | unit    |
+    |---------------|--------------------------------------|----------------------------------------------|---------|
+    | observation   | qpos[2:], qvel (27); with x, y where | qpos, qvel, contact forces clipped to +-1,   | m, rad, |
+    |               | the task is a place (29)             | the torso's rotation matrix, the centre of   | N, N m  |
+    |               |                                      | mass x, y, z (125)                           |         |
+    | action        | clipped to [-1, 1]                   | clipped to [-1, 1]                           |         |
+    | policy's unit | 10                                   | 1                                            |         |
+    | time step     | 5 x 0.01                             | 1 x 0.02                                     | s       |
+    | position      | of the torso                         | of the robot's centre of mass                | m       |
+    | velocity      | change of the torso's position / dt  | of the centre of mass after the step         | m/s     |
+    | start         | qpos uniform +-0.1, qvel 0.1 normal  | legs down, qpos 0.01 normal, qvel 0.1 normal |         |
+    | horizon       | 200                                  | 200                                          | steps   |
 
     Controls a are in [-1, 1], a torque of up to 150 Nm: rllab's controls, which reach 150, over 150.
 
@@ -92,9 +93,9 @@ class Ant(Locomotion):
 class AntDirection(ForwardOrBackward, Ant):
     """Run forward or backward, d = +1 or -1 with equal chance. Held-out tasks alternate; there are none beyond them.
 
-    | preset    | reward a step                  | ends                      |
-    |-----------|--------------------------------|---------------------------|
-    | gymnasium | d vx - 0.5 sum(a^2) + 1        | height outside [0, 1] m   |
+    | preset    | reward a step                               | ends                      |
+    |-----------|---------------------------------------------|---------------------------|
+    | gymnasium | d vx - 0.5 sum(a^2) + 1                     | height outside [0, 1] m   |
     | finn2017  | d vx - 0.005 sum(a^2) + 0.05 - contact cost | height outside [0.2, 1] m |
 
     Sources: ProMP's AntRandDirec and PEARL; the MAML paper's code.
@@ -123,7 +124,7 @@ class AntVelocity(GoalVelocity, Ant):
     """Run at a goal velocity, g uniform in (0, 3) m/s: reward 1 - abs(vx - g) - 0.005 sum(a^2) + 0.05 a step.
 
     Of the reward, 1 + 0.05 is the bonus for staying up. Ends when the height leaves [0.2, 1] m. Held-out split "out":
-    3 to 4 m/s.
+    3 to 4 m/s. In finn2017 the contact cost is taken off.
 
     Sources: the MAML paper's code; the gymnasium preset has the same reward on gymnasium's ant, as pytorch-maml-rl's
     AntVel, for ProMP has no such task.
@@ -140,10 +141,10 @@ class AntVelocity(GoalVelocity, Ant):
 class AntGoal(GoalPosition, Ant):
     """Walk to a goal g, which is not seen; the position is.
 
-    | preset    | reward a step                               | goals, from the origin    | ends                      |
-    |-----------|---------------------------------------------|---------------------------|---------------------------|
-    | gymnasium | -abs(x - gx) - abs(y - gy) - 0.1 sum(a^2)   | disc of radius 3 m        | never                     |
-    | finn2017  | the same - 0.005 sum(a^2) + 4 + 0.05        | square of +-3 m           | height outside [0.2, 1] m |
+    | preset    | reward a step                              | goals, from the origin | ends                      |
+    |-----------|--------------------------------------------|------------------------|---------------------------|
+    | gymnasium | -abs(x - gx) - abs(y - gy) - 0.1 sum(a^2)  | disc of radius 3 m     | never                     |
+    | finn2017  | the same, 0.005, + 4 + 0.05 - contact cost | square of +-3 m        | height outside [0.2, 1] m |
 
     Of the reward, 4 + 0.05 is the bonus for staying up. Held-out split "out": 3 to 4.5 m away, in finn2017 by the
     larger coordinate.

@@ -40,14 +40,15 @@ DEFINITIONS = {
 class HalfCheetah(Locomotion):
     """A planar two-legged robot with six actuated joints; abstract in what the task rewards.
 
-    | quantity    | gymnasium                             | finn2017                              | unit   |
-    |-------------|---------------------------------------|---------------------------------------|--------|
-    | observation | qpos[1:], qvel (17)                   | the same, centre of mass x, y, z (20) | m, rad |
-    | action      | divided by 10, clipped to [-1, 1]     | clipped to [-1, 1]                    |        |
-    | time step   | 5 x 0.01                              | 1 x 0.01                              | s      |
-    | velocity    | change of the root's x in a step / dt | of the centre of mass after the step  | m/s    |
-    | start       | qpos uniform +-0.1, qvel 0.1 normal   | qpos 0.01 normal, qvel 0.1 normal     |        |
-    | horizon     | 200                                   | 200                                   | steps  |
+    | quantity      | gymnasium                             | finn2017                              | unit   |
+    |---------------|---------------------------------------|---------------------------------------|--------|
+    | observation   | qpos[1:], qvel (17)                   | the same, centre of mass x, y, z (20) | m, rad |
+    | action        | clipped to [-1, 1]                    | clipped to [-1, 1]                    |        |
+    | policy's unit | 10                                    | 1                                     |        |
+    | time step     | 5 x 0.01                              | 1 x 0.01                              | s      |
+    | velocity      | change of the root's x in a step / dt | of the centre of mass after the step  | m/s    |
+    | start         | qpos uniform +-0.1, qvel 0.1 normal   | qpos 0.01 normal, qvel 0.1 normal     |        |
+    | horizon       | 200                                   | 200                                   | steps  |
 
     Control cost in every preset: 0.05 times the sum of squared controls after clipping. No state ends the
     episode.

@@ -21,16 +21,17 @@ def hopper_model() -> mujoco.MjModel:
 class HopperRandomDynamics(RandomDynamics):
     """A planar robot with one leg and three actuated joints has to run forward with random dynamics.
 
-    | quantity    | gymnasium                                                            | unit   |
-    |-------------|----------------------------------------------------------------------|--------|
-    | observation | qpos[1:], qvel clipped to +-10 (11)                                  | m, rad |
-    | action      | divided by 10, clipped to [-1, 1]                                    |        |
-    | time step   | 4 x 0.004                                                            | s      |
-    | velocity    | change of the root's x in a step / dt                                | m/s    |
-    | reward      | v - 0.001 sum(a^2) + 1                                               |        |
-    | ends        | height below 0.7, lean outside +-0.2, any other number beyond +-100  | m, rad |
-    | start       | qpos and qvel uniform +-0.005                                        |        |
-    | horizon     | 200                                                                  | steps  |
+    | quantity      | gymnasium                                                           | unit   |
+    |---------------|---------------------------------------------------------------------|--------|
+    | observation   | qpos[1:], qvel clipped to +-10 (11)                                 | m, rad |
+    | action        | clipped to [-1, 1]                                                  |        |
+    | policy's unit | 10                                                                  |        |
+    | time step     | 4 x 0.004                                                           | s      |
+    | velocity      | change of the root's x in a step / dt                               | m/s    |
+    | reward        | v - 0.001 sum(a^2) + 1                                              |        |
+    | ends          | height below 0.7, lean outside +-0.2, any other number beyond +-100 | m, rad |
+    | start         | qpos and qvel uniform +-0.005                                       |        |
+    | horizon       | 200                                                                 | steps  |
 
     A task has 20 + 6 + 15 factors, of 5 bodies, 6 joints and 5 geometries (world and floor are one of each); see
     ``RandomDynamics`` for their distribution and for held-out split "out".

@@ -44,16 +44,17 @@ GYMNASIUM = Definition(
 class HumanoidDirection(PlaneDirection):
     """A two-legged robot with 17 actuated joints has to run in a direction of the plane, a unit vector d.
 
-    | quantity    | gymnasium                                                                | unit   |
-    |-------------|--------------------------------------------------------------------------|--------|
-    | observation | qpos[2:], qvel (45)                                                      | m, rad |
-    | action      | divided by 10, clipped to [-1, 1], which spans controls of +-0.4         |        |
-    | time step   | 5 x 0.003                                                                | s      |
-    | velocity    | change of the robot's centre of mass in a step / dt                      | m/s    |
-    | reward      | 1.25 d · v - 0.1 sum(a^2) + 5                                            |        |
-    | ends        | when the torso's height leaves [1, 2]                                    | m      |
-    | start       | qpos and qvel uniform +-0.01                                             |        |
-    | horizon     | 200                                                                      | steps  |
+    | quantity      | gymnasium                                           | unit   |
+    |---------------|-----------------------------------------------------|--------|
+    | observation   | qpos[2:], qvel (45)                                 | m, rad |
+    | action        | clipped to [-1, 1], which spans controls of +-0.4   |        |
+    | policy's unit | 10                                                  |        |
+    | time step     | 5 x 0.003                                           | s      |
+    | velocity      | change of the robot's centre of mass in a step / dt | m/s    |
+    | reward        | 1.25 d · v - 0.1 sum(a^2) + 5                       |        |
+    | ends          | when the torso's height leaves [1, 2]               | m      |
+    | start         | qpos and qvel uniform +-0.01                        |        |
+    | horizon       | 200                                                 | steps  |
 
     Preset promp is the sources' own: it observes the bodies' inertias and velocities, the motors' forces and the
     contact forces f too (376 numbers), and pays min(5e-7 sum(f^2), 10) for these. In gymnasium the state is complete

@@ -24,7 +24,7 @@ class Definition(NamedTuple):
 
     model: Callable[[], mujoco.MjModel]
     frame_skip: int
-    action_scale: float
+    action_scale: float  # of the policy that the sources had
     noise: ResetNoise
     control_cost: float  # times the sum of squared controls
     survive: float = 0.0  # a step
@@ -56,8 +56,8 @@ class Locomotion(MujocoTask):
     ) -> None:
         self.preset = preset
         self.definition = form = self.definitions[preset]
-        self.fields = form.fields
-        super().__init__(form.model(), form.frame_skip, form.action_scale, form.noise, horizon, threads, device)
+        self.fields, self.action_scale = form.fields, form.action_scale
+        super().__init__(form.model(), form.frame_skip, form.noise, horizon, threads, device)
 
     @abstractmethod
     def motion(self, before: State, after: State) -> Motion:

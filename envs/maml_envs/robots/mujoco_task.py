@@ -36,14 +36,15 @@ class MujocoTask(TaskEnv):
     The functions use operators and slices only, so that the same lines serve a batch on any device and one
     environment; and they look at nothing but what they are given, as a GPU records them once and replays them.
 
+    An action spans an actuator's control range from -1 to 1, and is clipped to that; one without a range gets it as it
+    is.
+
     A world whose episode has ended stands still on the CPU, where that costs nothing.
 
     Args:
         model: The robot: an MJCF file, whose path is taken from the folder of the class's file, XML text, an
             ``MjSpec`` or a compiled model.
         frame_skip: Physics steps in one control step.
-        action_scale: The policy's action is divided by this. An actuator with a control range gets it clipped to
-            [-1, 1], which spans the range; one without gets it as it is.
         noise: Distribution of the start state.
         horizon: Control steps in an episode.
         threads: Threads of each copy's simulator; 0 for all cores, or with torchrun its rank's share.
@@ -72,7 +73,6 @@ class MujocoTask(TaskEnv):
         self,
         model: Source,
         frame_skip: int = 1,
-        action_scale: float = 1.0,
         noise: ResetNoise | None = None,
         horizon: int = 200,
         threads: int = 0,
@@ -93,7 +93,6 @@ class MujocoTask(TaskEnv):
         self.dt: float = frame_skip * self.model.opt.timestep
         # Every copy gets all cores: while the policy of one works, the simulator of the other can use them all.
         self._threads = threads or cores()
-        self._action_scale = action_scale
         self._limit, self._control_middle, self._control_half = (x.to(self.device) for x in control_range(self.model))
         self._noise = noise or ResetNoise()
         data = start_data(self.model, self._noise.around)
@@ -104,7 +103,7 @@ class MujocoTask(TaskEnv):
         self._task = torch.zeros(0)
         self._models: dict[bytes, mujoco.MjModel] = {}  # of the tasks that were last reset to
         self._renderer: mujoco.Renderer | None = None
-        bound = np.where(self.model.actuator_ctrllimited, action_scale, np.inf).astype(np.float32)
+        bound = np.where(self.model.actuator_ctrllimited, 1.0, np.inf).astype(np.float32)
         self.action_space = gymnasium.spaces.Box(-bound, bound, dtype=np.float32)
         self._first_fields = {name: self._like(getattr(data, name)) for name in self.fields}
         if "sensordata" in self.fields:
@@ -213,10 +212,10 @@ class MujocoTask(TaskEnv):
         return self.observation(self.state).float()
 
     def step(self, action: Tensor) -> Step:
-        """Scale and clip the action to a control, hold it for ``frame_skip`` physics steps."""
+        """Clip the action, make a control of it, hold it for ``frame_skip`` physics steps."""
         if self._physics is None:
             raise RuntimeError("call reset(tasks, seeds) before step(action)")
-        unit = (action.double() / self._action_scale).clamp(-self._limit, self._limit)
+        unit = action.double().clamp(-self._limit, self._limit)
         control = self._control_middle + self._control_half * unit
         before = self.state.clone()
         self._physics.step(control, self.frame_skip)

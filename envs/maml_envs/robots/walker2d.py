@@ -31,16 +31,17 @@ GYMNASIUM = Definition(walker2d_model, 8, 10.0, NOISE, control_cost=0.001, survi
 class Walker2d(Locomotion):
     """A planar robot with two legs and six actuated joints; abstract in what the task rewards.
 
-    | quantity    | gymnasium                                         | unit   |
-    |-------------|---------------------------------------------------|--------|
-    | observation | qpos[1:], qvel clipped to +-10 (17)               | m, rad |
-    | action      | divided by 10, clipped to [-1, 1]                 |        |
-    | time step   | 8 x 0.002; with random dynamics 4 x 0.004         | s      |
-    | velocity    | change of the root's x in a step / dt             | m/s    |
-    | reward      | the task's - 0.001 sum(a^2) + bonus of the task   |        |
-    | ends        | height outside [0.8, 2], lean outside +-1         | m, rad |
-    | start       | qpos and qvel uniform +-0.005                     |        |
-    | horizon     | 200                                               | steps  |
+    | quantity      | gymnasium                                       | unit   |
+    |---------------|-------------------------------------------------|--------|
+    | observation   | qpos[1:], qvel clipped to +-10 (17)             | m, rad |
+    | action        | clipped to [-1, 1]                              |        |
+    | policy's unit | 10                                              |        |
+    | time step     | 8 x 0.002; with random dynamics 4 x 0.004       | s      |
+    | velocity      | change of the root's x in a step / dt           | m/s    |
+    | reward        | the task's - 0.001 sum(a^2) + bonus of the task |        |
+    | ends          | height outside [0.8, 2], lean outside +-1       | m, rad |
+    | start         | qpos and qvel uniform +-0.005                   |        |
+    | horizon       | 200                                             | steps  |
 
     Friction is 0.9 under the right foot and 1.9 under the left, as in the sources; gymnasium's Walker2d-v5 has 1.9
     under both.

@@ -114,10 +114,11 @@ def test_observations(family: type[Ant], preset: str) -> None:
     env.close()
 
 
-@pytest.mark.parametrize(("preset", "full", "dt"), [("gymnasium", 10.0, 0.05), ("finn2017", 1.0, 0.02)])
-def test_spaces_and_defaults(preset: str, full: float, dt: float) -> None:
+@pytest.mark.parametrize(("preset", "unit", "dt"), [("gymnasium", 10.0, 0.05), ("finn2017", 1.0, 0.02)])
+def test_spaces_and_defaults(preset: str, unit: float, dt: float) -> None:
     env = AntDirection(preset)
-    assert env.action_space.high.tolist() == [full] * 8
+    assert env.action_space.high.tolist() == [1.0] * 8
+    assert env.action_scale == unit
     assert env.dt == pytest.approx(dt)
     assert (env.horizon, env.copies, env.preset, AntDirection().preset) == (200, 2, preset, "gymnasium")
     assert AntDirection.presets == AntVelocity.presets == AntGoal.presets == ("gymnasium", "finn2017")

@@ -76,12 +76,13 @@ def test_the_model_is_the_one_that_gymnasium_compiles(gymnasium_env: gymnasium.E
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("preset", "width", "bound", "dt"), [("gymnasium", 17, 10, 0.05), ("finn2017", 20, 1, 0.01)])
-def test_spaces_and_defaults(family: type[HalfCheetah], preset: str, width: int, bound: float, dt: float) -> None:
+@pytest.mark.parametrize(("preset", "width", "unit", "dt"), [("gymnasium", 17, 10, 0.05), ("finn2017", 20, 1, 0.01)])
+def test_spaces_and_defaults(family: type[HalfCheetah], preset: str, width: int, unit: float, dt: float) -> None:
     env = family(preset)
     assert env.observation_space.shape == (width,)
-    assert env.action_space.low.tolist() == [-bound] * 6
-    assert env.action_space.high.tolist() == [bound] * 6
+    assert env.action_space.low.tolist() == [-1.0] * 6
+    assert env.action_space.high.tolist() == [1.0] * 6
+    assert env.action_scale == unit
     assert env.dt == pytest.approx(dt)
     assert (env.horizon, env.copies, env.max_batch, env.preset) == (200, 2, None, preset)
     assert family().preset == "gymnasium"
@@ -107,11 +108,11 @@ def test_observation_layout(preset: str) -> None:
     env.close()
 
 
-@pytest.mark.parametrize(("preset", "full"), [("gymnasium", 10.0), ("finn2017", 1.0)])
-def test_the_full_action_is_the_full_control(preset: str, full: float) -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_full_action_is_the_full_control(preset: str) -> None:
     env = HalfCheetahDirection(preset, threads=1)
     env.reset(torch.ones(4, 1), torch.tensor([3, 3, 3, 3]))
-    step = env.step(full * torch.tensor([[1.0], [-1.0], [0.1], [50.0]]).expand(4, 6))
+    step = env.step(torch.tensor([[1.0], [-1.0], [0.1], [50.0]]).expand(4, 6))
     costs = [-0.05 * 6, -0.05 * 6, -0.05 * 6 * 0.01, -0.05 * 6]
     torch.testing.assert_close(step.info["reward_control"], torch.tensor(costs, dtype=torch.float64))
     assert torch.equal(step.observation[0], step.observation[3])
@@ -137,9 +138,8 @@ def test_the_reward_is_its_formula(family: type[HalfCheetah], preset: str) -> No
     )
     env.reset(task, torch.arange(3))
     env.state.qvel[:, 0] = torch.tensor([1.5, 0.3, -2.0])
-    full = 10.0 if preset == "gymnasium" else 1.0
     speeds = []
-    for action in actions(8, 3, full):
+    for action in actions(8, 3, 1.0):
         before = env.state.clone()
         step = env.step(action)
         after = env.state.clone()
@@ -147,7 +147,7 @@ def test_the_reward_is_its_formula(family: type[HalfCheetah], preset: str) -> No
             speed = (after.qpos[:, 0] - before.qpos[:, 0]).numpy() / 0.05
         else:
             speed = mass_center(env, after)[1][:, 0]
-        control = np.clip(action.double().numpy() / full, -1, 1)
+        control = np.clip(action.double().numpy(), -1, 1)
         cost = 0.05 * (control**2).sum(-1)
         goal = task[:, 0].numpy()
         run = goal * speed if family is HalfCheetahDirection else -np.abs(speed - goal)
@@ -203,7 +203,7 @@ def test_an_episode_is_a_function_of_task_seed_and_actions() -> None:
     for _ in range(2):
         env = HalfCheetahVelocity(threads=1)
         rows = [env.reset(torch.full((2, 1), 1.5), torch.tensor([8, 9]))]
-        rows += [env.step(action).observation for action in actions(5, 2, 10.0)]
+        rows += [env.step(action).observation for action in actions(5, 2, 1.0)]
         runs.append(torch.stack(rows))
         env.close()
     assert torch.equal(*runs)

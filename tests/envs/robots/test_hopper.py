@@ -35,6 +35,7 @@ def test_observation_and_spaces() -> None:
     seen = env.observation(State(torch.arange(6.0), torch.tensor([-11.0, -10, 0, 1, 10, 12])))
     assert seen.tolist() == [1, 2, 3, 4, 5, -10, -10, 0, 1, 10, 10]
     assert env.observation_space.shape == (11,)
-    assert env.action_space.high.tolist() == [10.0] * 3
+    assert env.action_space.high.tolist() == [1.0] * 3
+    assert env.action_scale == 10
     assert env.dt == pytest.approx(0.016)
     assert HopperRandomDynamics.presets == ("gymnasium",)

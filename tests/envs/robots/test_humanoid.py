@@ -59,7 +59,8 @@ def test_ending_observation_and_spaces() -> None:
     assert env.terminated(state).tolist() == [True, False, False, True, False]
     assert torch.equal(env.observation(state)[0], torch.cat((qpos[0, 2:], torch.arange(23.0).double())))
     assert env.observation_space.shape == (45,)
-    assert env.action_space.high.tolist() == [10.0] * 17
+    assert env.action_space.high.tolist() == [1.0] * 17
+    assert env.action_scale == 10
     assert env.dt == pytest.approx(0.015)
     assert HumanoidDirection.presets == ("gymnasium", "promp")
 

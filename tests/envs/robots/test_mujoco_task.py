@@ -31,7 +31,7 @@ class Slider(MujocoTask):
 
     def __init__(self, noise: ResetNoise | None = None, frame_skip: int = 3) -> None:
         still = ResetNoise(qvel_normal=0.0)
-        super().__init__(slider_model(), frame_skip, action_scale=10.0, noise=noise or still, horizon=5)
+        super().__init__(slider_model(), frame_skip, noise=noise or still, horizon=5)
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.rand(count, 1, generator=generator)
@@ -164,10 +164,10 @@ def test_actions_span_the_control_range_and_rewards_are_the_sum_of_the_terms() -
     assert observation.dtype == torch.float32
     assert_equal(observation, [[0.5, 0.0]] * 4)
     assert env.dt == pytest.approx(0.3)
-    assert (env.action_space.low.item(), env.action_space.high.item()) == (-10, 10)
+    assert (env.action_space.low.item(), env.action_space.high.item()) == (-1, 1)
     assert env.observation_space.shape == (2,)
-    # Actions -10, 0, 10 and beyond are forces of 1, 2 and 3 N on 2 kg.
-    step = env.step(torch.tensor([[-10.0], [0.0], [10.0], [1e9]]))
+    # Actions -1, 0, 1 and beyond are forces of 1, 2 and 3 N on 2 kg.
+    step = env.step(torch.tensor([[-1.0], [0.0], [1.0], [1e9]]))
     assert_equal(step.observation, [[0.53, 0.15], [0.56, 0.3], [0.59, 0.45], [0.59, 0.45]])
     assert_equal(step.info["moved"], [0.1, 2 * 0.2, -0.3, 0.0])
     assert_equal(step.info["effort"], [-1.0, -4.0, -9.0, -9.0])
@@ -180,7 +180,7 @@ def test_actions_span_the_control_range_and_rewards_are_the_sum_of_the_terms() -
 def test_an_action_between_is_linear() -> None:
     env = Slider()
     env.reset(torch.zeros(3, 1), torch.arange(3))
-    assert_equal(env.step(torch.tensor([[5.0], [-2.5], [-11.0]])).info["effort"], [-6.25, -3.0625, -1.0])
+    assert_equal(env.step(torch.tensor([[0.5], [-0.25], [-1.1]])).info["effort"], [-6.25, -3.0625, -1.0])
     env.close()
 
 
@@ -270,7 +270,7 @@ def test_a_start_state_depends_on_its_seed_alone() -> None:
 def test_a_row_of_a_batch_is_a_run_of_its_own() -> None:
     batch, one = HalfCheetahDirection(threads=4), HalfCheetahDirection(threads=1)
     tasks, seeds = torch.tensor([[1.0], [-1.0], [1.0]]), torch.tensor([5, 6, 7])
-    actions = 12 * torch.randn(10, 3, 6, generator=torch.Generator().manual_seed(1))
+    actions = 1.2 * torch.randn(10, 3, 6, generator=torch.Generator().manual_seed(1))
     first = batch.reset(tasks, seeds)
     together = [batch.step(action) for action in actions]
     for row in range(3):

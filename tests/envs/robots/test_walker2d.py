@@ -47,7 +47,8 @@ def test_observation_spaces_and_start() -> None:
     seen = env.observation(State(torch.arange(9.0), torch.tensor([-20.0, -9, 0, 1, 2, 3, 9, 10, 11])))
     assert seen.tolist() == [*range(1, 9), -10, -9, 0, 1, 2, 3, 9, 10, 10]
     assert env.observation_space.shape == (17,)
-    assert env.action_space.high.tolist() == [10.0] * 6
+    assert env.action_space.high.tolist() == [1.0] * 6
+    assert env.action_scale == 10
     assert all(family.presets == ("gymnasium",) for family in TERMS)
     env.reset(torch.ones(n, 1), torch.arange(n))
     for shift in (env.state.qpos - torch.tensor(env.model.qpos0), env.state.qvel):
