@@ -53,10 +53,25 @@ class Batch(NamedTuple):
     behaviour: Distribution  # fields (K, B, T, act)
 
 
-def thin(batch: Batch, stride: int, whole_episodes: bool = False, start: int = 0) -> Batch:
-    """Keep every ``stride``-th step, or episode, from ``start``; the weights sum to 1."""
-    if stride == 1:
-        return batch
-    kept = slice(start, None, stride)
-    kept_batch: Batch = map_tensors(lambda x: x[:, kept] if whole_episodes else x[:, :, kept], batch)
-    return kept_batch._replace(weights=kept_batch.weights / kept_batch.weights.sum((-2, -1), keepdim=True))
+def every_episode(batch: Batch, stride: int, start: int = 0) -> Batch:
+    """Keep every ``stride``-th episode from ``start``; the weights sum to 1."""
+    kept: Batch = map_tensors(lambda x: x[:, start::stride], batch)
+    return _weighted(kept)
+
+
+def every_step(batch: Batch, stride: int) -> Batch:
+    """Keep every ``stride``-th step, of episode b those with (t + b) % stride = 0; the weights sum to 1.
+
+    Staggered, as steps of the same time are alike in all episodes.
+    """
+    _, episodes, steps = batch.weights.shape
+    rows = torch.arange(episodes, device=batch.weights.device).unsqueeze(-1)
+    columns = torch.arange(0, steps, stride, device=rows.device) + (-rows) % stride
+    inside = columns < steps
+    columns = columns.clamp(max=steps - 1)
+    kept: Batch = map_tensors(lambda x: x[:, rows, columns], batch)
+    return _weighted(kept._replace(weights=kept.weights * inside))
+
+
+def _weighted(batch: Batch) -> Batch:
+    return batch._replace(weights=batch.weights / batch.weights.sum((-2, -1), keepdim=True))

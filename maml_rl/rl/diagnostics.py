@@ -5,14 +5,14 @@ import dataclasses
 import torch
 
 from maml_rl.core.tree import Params, flatten
-from maml_rl.rl.data import thin
+from maml_rl.rl.data import every_episode
 from maml_rl.rl.losses import ESTIMATORS, inner_loss
 from maml_rl.rl.objective import MetaObjective
 from maml_rl.rl.outer import Metrics
 
 
 def _on_half(objective: MetaObjective, first: int) -> MetaObjective:
-    batches = [thin(batch, 2, whole_episodes=True, start=first) for batch in objective.batches]
+    batches = [every_episode(batch, 2, first) for batch in objective.batches]
     return dataclasses.replace(objective, batches=batches)
 
 

@@ -15,7 +15,7 @@ from maml_rl.config.rl import Outer
 from maml_rl.core.adam import adam_step
 from maml_rl.core.tree import Params, flatten, unflatten
 from maml_rl.core.trust_region import conjugate_gradient, dot, line_search
-from maml_rl.rl.data import thin
+from maml_rl.rl.data import every_episode, every_step
 from maml_rl.rl.fisher import fisher_vector_product
 from maml_rl.rl.objective import MetaObjective
 
@@ -73,7 +73,9 @@ def trpo(theta: Params, state: Params, objective: MetaObjective, settings: Outer
 
 def _curvature(theta: Params, objective: MetaObjective, settings: Outer) -> Callable[[Tensor], Tensor]:
     """Build v -> (H + damping I) v for vectors (S, n), H the Hessian of the KL on a part of the data."""
-    thinned = [thin(batch, settings.fisher_subsample, objective.couples_steps) for batch in objective.batches]
+    keep = every_episode if objective.couples_steps else every_step
+    stride = settings.fisher_subsample
+    thinned = [keep(batch, stride) if stride > 1 else batch for batch in objective.batches]
     hessian = fisher_vector_product(
         objective.policy, objective.inner, objective.axis, theta, thinned, objective.params_by_step
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.tree import Params, Rate, map_tensors
-from maml_rl.rl.data import Batch, thin
+from maml_rl.rl.data import Batch, every_episode, every_step
 from maml_rl.rl.losses import ESTIMATORS, inner_loss, surrogate
 from maml_rl.rl.policies import CategoricalPolicy, GaussianPolicy, Policy
 from synthetic import POLICY, random_batch, random_params
@@ -164,18 +164,30 @@ def test_a_wrong_ingredient_shows_with_learned_rates(wrong: str, first_order: bo
     assert bool(differs) == (wrong != "rate" or not first_order)  # at first order J has no factor of the rate
 
 
-def test_thinning_keeps_the_steps_it_says_and_their_weights_sum_to_one() -> None:
-    batch = random_batch(stack(random_params(0), 2), 2, seed=1, steps=11)
-    kept = thin(batch, 5)
-    assert torch.equal(kept.observations, batch.observations[:, :, [0, 5, 10]])
-    assert torch.equal(kept.behaviour.mean, batch.behaviour.mean[:, :, [0, 5, 10]])
+def test_thinning_is_staggered_and_its_weights_sum_to_one() -> None:
+    batch = random_batch(stack(random_params(0), 2), 2, seed=1, episodes=7, steps=11)
+    kept = every_step(batch, 5)
+    times = [[0, 5, 10], [4, 9], [3, 8], [2, 7], [1, 6], [0, 5, 10], [4, 9]]
+    for b, chosen in enumerate(times):
+        for field in ("observations", "actions", "advantages"):
+            assert torch.equal(getattr(kept, field)[:, b, : len(chosen)], getattr(batch, field)[:, b, chosen])
+        assert torch.equal(kept.behaviour.mean[:, b, : len(chosen)], batch.behaviour.mean[:, b, chosen])
+        assert torch.equal(kept.weights[:, b, : len(chosen)] > 0, batch.weights[:, b, chosen] > 0)
+        assert (kept.weights[:, b, len(chosen) :] == 0).all()
     torch.testing.assert_close(kept.weights.sum((1, 2)), torch.ones(2, dtype=torch.float64))
-    assert torch.equal(kept.weights > 0, batch.weights[:, :, ::5] > 0)
-    assert thin(batch, 1) is batch
+    ratio = kept.weights[:, 0] / batch.weights[:, 0, [0, 5, 10]]
+    torch.testing.assert_close(ratio[:, 0], ratio.nan_to_num(0).amax(1))  # all by one factor
+
+
+def test_one_short_episode_keeps_its_first_step() -> None:
+    batch = random_batch(stack(random_params(0), 1), 1, seed=1, episodes=1, steps=3)
+    assert every_step(batch, 5).weights.shape == (1, 1, 1)
+    assert torch.equal(every_step(batch, 5).actions, batch.actions[:, :, :1])
 
 
 def test_thinning_by_episodes_keeps_whole_episodes() -> None:
     batch = random_batch(stack(random_params(0), 2), 2, seed=1, episodes=7)
-    kept = thin(batch, 3, whole_episodes=True)
+    kept = every_episode(batch, 3)
     assert torch.equal(kept.actions, batch.actions[:, [0, 3, 6]])
+    assert torch.equal(every_episode(batch, 3, 1).actions, batch.actions[:, [1, 4]])
     torch.testing.assert_close(kept.weights.sum((1, 2)), torch.ones(2, dtype=torch.float64))
