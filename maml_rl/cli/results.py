@@ -85,7 +85,7 @@ def _show_returns(run: Path, flags: dict[str, Any]) -> None:
         columns += [(paper.source, [f"{theirs[k]:.2f}" if k < len(theirs) else "" for k in steps])]
     if success is not None:
         columns += [("success", [f"{100 * share:.0f} %" for share in success])]
-    _print_by_step(f"{run}: return on {len(result.returns)} held-out tasks", columns)
+    _print_by_step(f"{run}: return on {result.tasks_in_words}", columns)
     if result.best is not None:
         print(f"best possible, knowing the task: {result.best:.2f}")
     if result.tuned:
@@ -140,6 +140,7 @@ class Compare(Command):
     """Print the table alone, in Markdown."""
 
     def run(self) -> None:
+        from maml_rl.core.statistics import in_words
         from maml_rl.results.comparison import comparisons
         from maml_rl.results.runs import grouped, read_runs
         from maml_rl.results.sentences import sentences
@@ -155,7 +156,8 @@ class Compare(Command):
         beyond = " beyond the training distribution" if self.split == "out" else ""
         for comparison in by_measure:
             label = MEASURES[comparison.measure].label
-            title = f"{comparison.subject}: {label} on {comparison.tasks} held-out tasks{beyond}{of}, 95 % intervals"
+            tasks = in_words(comparison.task_numbers, comparison.tasks, "held-out ")
+            title = f"{comparison.subject}: {label} on {tasks}{beyond}{of}, 95 % intervals"
             long_table(comparison).show(title)
         for sentence in sentences(by_measure[0]):
             print(f"- {sentence}")

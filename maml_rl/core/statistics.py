@@ -48,8 +48,53 @@ def overall(values: Floats, average: Average) -> Floats:
     return average(np.moveaxis(values.reshape(-1, *values.shape[2:]), 0, -1))
 
 
+def strata(tasks: Floats | None, count: int) -> NDArray[np.int64]:
+    """Return the stratum of each of ``count`` tasks (count, numbers of a task): equal ones are one, all others another.
+
+    Where a family has two tasks, forty held-out ones are twenty adaptations to each: how many are of which is no
+    chance, and no part of an interval. Tasks that are not known, or differ, are one stratum.
+    """
+    if tasks is None or len(tasks) != count:
+        return np.zeros(count, np.int64)
+    _, which, counts = np.unique(tasks.reshape(count, -1), axis=0, return_inverse=True, return_counts=True)
+    which = which.reshape(count)
+    return np.where(counts[which] > 1, which + 1, 0)
+
+
+def in_words(tasks: Floats | None, count: int, kind: str = "") -> str:
+    """Return how many tasks of a kind these are: "40 tasks", or "2 tasks, 20 adaptations each" where they repeat."""
+    different = len(np.unique(tasks.reshape(count, -1), axis=0)) if tasks is not None and len(tasks) == count else count
+    if different == count:
+        return f"{count} {kind}task{'s' * (count != 1)}"
+    each = f"{count // different}" if count % different == 0 else f"about {count / different:.0f}"
+    return f"{different} {kind}task{'s' * (different != 1)}, {each} adaptations each"
+
+
+def _columns(random: np.random.Generator, of: NDArray[np.int64], resamples: int) -> NDArray[np.int64]:
+    """Draw tasks with replacement, (resamples, tasks), as many of each stratum as there are."""
+    columns = np.empty((resamples, len(of)), np.int64)
+    for stratum in np.unique(of):
+        (members,) = np.nonzero(of == stratum)
+        columns[:, members] = members[random.integers(len(members), size=(resamples, len(members)))]
+    return columns
+
+
+def half_width(values: Floats, of: NDArray[np.int64]) -> Floats:
+    """Return half the normal 95 % interval (...) of the mean over tasks (tasks, ...), drawn within their strata.
+
+    1.96 sqrt(sum over strata of n_s var_s) / n, of unbiased variances; of one stratum 1.96 s / sqrt(n).
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # of a task that has diverged, nothing is known
+        parts = [(of == stratum).sum() * values[of == stratum].var(0, ddof=1) for stratum in np.unique(of)]
+        return np.asarray(1.96 * np.sqrt(np.sum(parts, axis=0)) / len(values))
+
+
 def resample(
-    samples: Sequence[Floats], average: Average = interquartile_mean, resamples: int = 2000, seed: int = 0
+    samples: Sequence[Floats],
+    average: Average = interquartile_mean,
+    resamples: int = 2000,
+    seed: int = 0,
+    of: NDArray[np.int64] | None = None,
 ) -> list[Floats]:
     """Averages of bootstrap resamples of several samples that were evaluated on the same tasks.
 
@@ -62,13 +107,14 @@ def resample(
         average: Over seeds and tasks together.
         resamples: How many.
         seed: Of the draws.
+        of: The stratum of each task, within which tasks are drawn; None for one.
 
     Returns:
         For each sample (resamples, ...).
     """
     random = np.random.default_rng(seed)
     tasks = samples[0].shape[1]
-    columns = random.integers(tasks, size=(resamples, 1, tasks))
+    columns = _columns(random, np.zeros(tasks, np.int64) if of is None else of, resamples)[:, None]
     rows = [random.integers(len(each), size=(resamples, len(each), 1)) for each in samples]
 
     def averages(sample: Floats, row: NDArray[np.int64]) -> Floats:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maml_envs import InputError
 from maml_rl.config.base import METHODS
@@ -13,12 +14,14 @@ from maml_rl.config.rl import Config
 from maml_rl.core.statistics import (
     Floats,
     Interval,
+    in_words,
     interquartile_mean,
     interval,
     mean,
     overall,
     ratio,
     resample,
+    strata,
     trimmed_mean,
 )
 from maml_rl.pictures.curves import seconds
@@ -71,6 +74,16 @@ class Comparison(NamedTuple):
     def is_rl(self) -> bool:
         """Return whether it is of meta-RL, and not of few-shot learning."""
         return self.measure == "return"
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """Return the stratum of each task, for intervals."""
+        return strata(self.task_numbers, self.tasks)
+
+    @property
+    def tasks_in_words(self) -> str:
+        """Return how many tasks there are, and adaptations to each where they repeat."""
+        return in_words(self.task_numbers, self.tasks)
 
 
 class Evaluated(NamedTuple):
@@ -132,9 +145,9 @@ def _hardware(run: Run) -> str:
     return ", ".join(str(part) for part in parts if part) or "unknown"
 
 
-def _points(methods: Sequence[str], values: Sequence[Floats]) -> list[tuple[Point, ...]]:
+def _points(methods: Sequence[str], values: Sequence[Floats], of: NDArray[np.int64]) -> list[tuple[Point, ...]]:
     """Summarise values (seeds, tasks, k) of every group, from the same resamples of tasks."""
-    middle, means = (resample(values, average) for average in (interquartile_mean, mean))
+    middle, means = (resample(values, average, of=of) for average in (interquartile_mean, mean))
     whole = [overall(group, mean) for group in values]
 
     def only(candidates: Sequence[int]) -> int | None:
@@ -197,7 +210,7 @@ def comparisons(groups: Sequence[Group], which: str = "checkpoint", split: str =
         if not all(measure in other.values for group in evaluated for other in group.evaluations):
             continue
         values = [group.values(measure) for group in evaluated]
-        points = _points([group.group.method for group in evaluated], values)
+        points = _points([group.group.method for group in evaluated], values, strata(about.tasks, values[0].shape[1]))
         results.append(
             Comparison(
                 subject=run.config.env if isinstance(run.config, Config) else run.config.data,

@@ -23,14 +23,14 @@ def _adaptation(row: GroupResult, comparison: Comparison) -> Iterator[str]:
     measure = comparison.measure
     label, better = MEASURES[measure].label, MEASURES[measure].higher_is_better
     before, after = row.points[0], row.points[1]
-    (changes,) = resample([row.values[..., 1] - row.values[..., 0]], mean)
+    (changes,) = resample([row.values[..., 1] - row.values[..., 0]], mean, of=comparison.strata)
     change = interval(after.mean.value - before.mean.value, changes)
     chance = f"changes the {label} by no more than chance might,"
     effect = f"raises the {label}" if change.low > 0 else f"lowers the {label}" if change.high < 0 else chance
     seeds = f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else "one seed"
     yield (
         f"{row.label}: one gradient step on a held-out task {effect} from {with_interval(before.mean, measure)} to "
-        f"{with_interval(after.mean, measure)}, mean over {comparison.tasks} tasks and {seeds}."
+        f"{with_interval(after.mean, measure)}, mean over {comparison.tasks_in_words} and {seeds}."
     )
     worse = share_worse(row.values, better)
     yield (
@@ -45,13 +45,14 @@ def _adaptation(row: GroupResult, comparison: Comparison) -> Iterator[str]:
         yield f"{row.label}: {share} of the tasks diverge within {row.points[-1].steps} steps and carry the mean away."
 
 
-def _against(row: GroupResult, other: GroupResult, steps: int, measure: str) -> Iterator[str]:
+def _against(row: GroupResult, other: GroupResult, steps: int, comparison: Comparison) -> Iterator[str]:
+    measure = comparison.measure
     told = METHODS[other.method].told
     when = "After one step" if steps == 1 else f"After {steps} steps"
     ours, theirs = row.values[..., steps], other.values[..., 0 if told else steps]
     if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return
-    resamples = resample([ours, theirs], mean)
+    resamples = resample([ours, theirs], mean, of=comparison.strata)
     difference = interval(float(overall(ours, mean) - overall(theirs, mean)), resamples[0] - resamples[1])
     against = "the oracle" if told else other.label
     if difference.low <= 0 <= difference.high:
@@ -82,7 +83,7 @@ def sentences(comparison: Comparison) -> list[str]:
         for other in others:
             last = min(len(row.points), len(row.points if METHODS[other.method].told else other.points)) - 1
             for k in sorted({1, last}) if last else []:
-                lines += _against(row, other, k, comparison.measure)
+                lines += _against(row, other, k, comparison)
         lines += _gap(row, comparison)
     few = sorted({len(row.seeds) for row in comparison.rows if METHODS[row.method].trains})
     if few and few[0] == 1:

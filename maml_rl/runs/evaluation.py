@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from maml_envs import InputError
-from maml_rl.core.statistics import Floats, mean, trimmed_mean
+from maml_rl.core.statistics import Floats, half_width, in_words, mean, strata, trimmed_mean
 from maml_rl.runs.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -65,12 +65,15 @@ class Evaluation:
 
     @property
     def ci95(self) -> Floats | None:
-        """Half width (k,) of the 95 % interval over tasks, 1.96 s / sqrt(tasks); None for one task."""
+        """Half width (k,) of the 95 % interval over tasks, within equal ones; see ``half_width``. None for one task."""
         values = self.per_task
-        if len(values) == 1:
-            return None
-        with np.errstate(over="ignore", invalid="ignore"):  # of a task that has diverged, nothing is known
-            return np.asarray(1.96 * values.std(0, ddof=1) / len(values) ** 0.5)
+        of = strata(self.tasks, len(values))
+        return None if min(np.unique(of, return_counts=True)[1]) == 1 else half_width(values, of)
+
+    @property
+    def tasks_in_words(self) -> str:
+        """How many tasks, and adaptations to each where they repeat."""
+        return in_words(self.tasks, len(self.per_task), "held-out ")
 
     @property
     def median(self) -> Floats:

@@ -61,7 +61,7 @@ def test_train_and_evaluate(folder: Path) -> None:
     assert code == 0, err
     assert out == "trained: run\nnext:    maml-rl evaluate run; maml-rl plot run; tensorboard --logdir run\n"
     assert re.search(r"^navigation 2/2  return -?\d+\.\d -> -?\d+\.\d  left 0:00:00$", err, re.MULTILINE)
-    assert read_config(folder / "run") == tiny(preset="finn2017", outer={"max_kl": 0.02})
+    assert read_config(folder / "run") == tiny(preset="finn2017", outer={"max_kl": 0.02}, policy={"action_scale": 1.0})
 
     code, out, err = finish(maml_rl("evaluate", "run", "--tasks", "4", "--steps", "1", cwd=folder))
     assert (code, err) == (0, "")
@@ -269,7 +269,7 @@ def test_an_experiment_is_trained_by_its_name(command: Command, folder: Path) ->
     assert code == 0
     assert out.startswith("trained: runs/navigation-s1\n")
     config = read_config(folder / "runs/navigation-s1")
-    assert config.policy == load("navigation").policy
+    assert config.policy == load("navigation").policy.model_copy(update={"action_scale": 1.0})
     assert config.evaluation == load("navigation").evaluation
 
 

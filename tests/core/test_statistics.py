@@ -7,12 +7,15 @@ from maml_rl.core.statistics import (
     Interval,
     bootstrap,
     bootstrap_difference,
+    half_width,
+    in_words,
     interquartile_mean,
     interval,
     mean,
     overall,
     ratio,
     resample,
+    strata,
 )
 
 
@@ -154,3 +157,37 @@ def test_an_interval_may_end_at_infinity() -> None:
     drawn[-100:] = np.inf
     assert interval(3.0, drawn) == Interval(3.0, 24.0, np.inf)
     assert interval(np.inf, np.full(10, np.inf)) == Interval(np.inf, np.inf, np.inf)
+
+
+def test_equal_tasks_are_a_stratum_and_all_others_one() -> None:
+    tasks = np.array([[1.0], [-1.0], [1.0], [0.5], [-1.0], [0.25]])
+    of = strata(tasks, 6)
+    assert [of.tolist().index(x) for x in of] == [0, 1, 0, 3, 1, 3]
+    assert strata(None, 3).tolist() == strata(np.arange(3.0)[:, None], 3).tolist() == [0, 0, 0]
+
+
+def test_how_many_tasks_in_words() -> None:
+    two = np.tile([[1.0], [-1.0]], (20, 1))
+    assert in_words(two, 40) == "2 tasks, 20 adaptations each"
+    assert in_words(two[:5], 5) == "2 tasks, about 2 adaptations each"
+    assert in_words(np.ones((3, 1)), 3) == "1 task, 3 adaptations each"
+    assert in_words(np.arange(40.0)[:, None], 40) == in_words(None, 40) == "40 tasks"
+    assert in_words(None, 1) == "1 task"
+
+
+def test_how_many_of_each_task_is_no_chance() -> None:
+    """Two tasks, 20 adaptations each, of returns far apart: the interval is that within them."""
+    random = np.random.default_rng(0)
+    tasks = np.tile([1.0, -1.0], 20)
+    values = 100 * tasks + random.normal(0, 1, (3, 40))
+    of = strata(tasks[:, None], 40)
+    (drawn,) = resample([values], mean, of=of)
+    (blind,) = resample([values], mean)
+    within = np.sqrt((values.mean(0)[tasks > 0].var() + values.mean(0)[tasks < 0].var()) / 2 / 40)
+    assert within < drawn.std() < 3 * within + 0.2
+    assert blind.std() > 10
+    half = half_width(values[0], of)
+    by_hand = 1.96 * np.sqrt(20 * values[0, tasks > 0].var(ddof=1) + 20 * values[0, tasks < 0].var(ddof=1)) / 40
+    assert half == pytest.approx(by_hand)
+    one = np.zeros(40, np.int64)
+    assert half_width(values[0], one) == pytest.approx(1.96 * values[0].std(ddof=1) / 40**0.5)

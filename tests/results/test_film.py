@@ -111,6 +111,9 @@ def test_the_story_of_episodes_that_end(navigation: Path) -> None:
             self.move[:, ::2, 0] = 1.0
             return self
 
+        def control(self, action: torch.Tensor) -> torch.Tensor:
+            return action
+
         def sample(self, noise: torch.Tensor) -> torch.Tensor:
             return self.move
 
@@ -162,6 +165,9 @@ def test_what_happens_otherwise_the_second_time_is_refused(navigation: Path, tmp
         def __call__(self, params: object, observation: torch.Tensor) -> "Drifting":
             self.move = torch.full_like(observation, 0.01 * next(drift))
             return self
+
+        def control(self, action: torch.Tensor) -> torch.Tensor:
+            return action
 
         def sample(self, noise: torch.Tensor) -> torch.Tensor:
             return self.move

@@ -19,7 +19,7 @@ from maml_rl.core.task_axis import TaskAxis
 from maml_rl.rl.learner import build
 from maml_rl.rl.method import meta_objective
 from maml_rl.runs import checkpoint
-from maml_rl.runs.folder import RunFolder
+from maml_rl.runs.folder import RunFolder, read_config
 
 NAN = float("nan")
 
@@ -83,7 +83,10 @@ def test_a_disk_that_fills_up_is_named_and_what_was_saved_stays(kib: int, mount:
 
 def test_a_disk_without_a_byte_left_is_named_and_does_not_keep_a_run_from_ending(mount: Callable[[str], Path]) -> None:
     run = meta_train(tiny(), mount("size=200k") / "run", quiet=True)
-    with closing(RunFolder(run, tiny(preset="finn2017", iterations=3), resume=True, about={}).begin()) as folder:
+    config = read_config(run).model_copy(update={"iterations": 3})
+    with closing(RunFolder(run, config, resume=True, about={}).begin()) as folder:
+        RunFolder(run, read_config(run).model_copy(update={"iterations": 3}), resume=True, about={}).begin()
+    ) as folder:
         before = (run / "metrics.jsonl").read_bytes()
         with suppress(OSError), (run.parent / "more").open("wb", buffering=0) as more:
             while True:
