@@ -85,8 +85,6 @@ def test_a_disk_without_a_byte_left_is_named_and_does_not_keep_a_run_from_ending
     run = meta_train(tiny(), mount("size=200k") / "run", quiet=True)
     config = read_config(run).model_copy(update={"iterations": 3})
     with closing(RunFolder(run, config, resume=True, about={}).begin()) as folder:
-        RunFolder(run, read_config(run).model_copy(update={"iterations": 3}), resume=True, about={}).begin()
-    ) as folder:
         before = (run / "metrics.jsonl").read_bytes()
         with suppress(OSError), (run.parent / "more").open("wb", buffering=0) as more:
             while True:
