@@ -1,9 +1,13 @@
 """Returns and advantages against numbers worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 
-from maml_rl.rl.advantages import discounted_returns, gae, normalise
+from maml_rl.config.rl import Config
+from maml_rl.rl.advantages import discounted_returns, gae, normalise, to_batch
+from maml_rl.rl.data import Trajectory
+from maml_rl.rl.distributions import Normal
 
 LIVE = torch.tensor([[True, True, True], [True, True, False]])
 REWARDS = torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 99.0]], dtype=torch.float64)
@@ -89,3 +93,59 @@ def test_ended_garbage_is_ignored() -> None:
         dirty = torch.where(LIVE, REWARDS, garbage)
         torch.testing.assert_close(normalise(dirty, LIVE), normalise(REWARDS, LIVE))
         torch.testing.assert_close(discounted_returns(dirty, LIVE, 0.9), discounted_returns(REWARDS, LIVE, 0.9))
+
+
+def made(lengths: list[int], truncated: list[bool], seed: int = 0) -> Trajectory:
+    """One task's episodes of these lengths, of random numbers, with garbage after their ends."""
+    generator = torch.Generator().manual_seed(seed)
+    episodes, steps = len(lengths), max(lengths)
+    observations, actions, mean = torch.randn(3, 1, episodes, steps, 2, generator=generator, dtype=torch.float64)
+    rewards = torch.randn(1, episodes, steps, generator=generator, dtype=torch.float64)
+    final = torch.randn(1, episodes, 2, generator=generator, dtype=torch.float64)
+    mask = torch.arange(steps) < torch.tensor(lengths).unsqueeze(-1)
+    behaviour = Normal(mean, torch.zeros_like(mean))
+    return Trajectory(observations, actions, rewards, mask[None], torch.tensor([truncated]), final, behaviour)
+
+
+def feature(observation: np.ndarray, time: int) -> np.ndarray:
+    seen = np.clip(observation, -10, 10)
+    return np.concatenate([seen, seen**2, [time / 100, (time / 100) ** 2, (time / 100) ** 3, 1.0]])
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.8])
+def test_what_follows_a_time_limit_step_by_step(decay: float) -> None:
+    """All of ``to_batch`` with bootstrap_on_truncation, over again in loops: the fit, the values, the recursion."""
+    lengths, truncated, discount = [6, 3, 5, 4], [True, False, True, True], 0.7
+    data = made(lengths, truncated)
+    seen, rewards, final = (part[0].numpy() for part in (data.observations, data.rewards, data.final_observations))
+    x, y, share = [], [], []
+    for b, length in enumerate(lengths):
+        for t in range(length):
+            ahead = discount ** (length - t) if truncated[b] else 0.0
+            x.append(feature(seen[b, t], t) - ahead * feature(final[b], length))
+            y.append(sum(discount ** (s - t) * rewards[b, s] for s in range(t, length)))
+            share.append(1 - ahead)
+    constant = np.dot(share, y) / np.dot(share, share)
+    design, target = np.array(x), np.array(y) - constant * np.array(share)
+    weights = np.linalg.solve(design.T @ design + 1e-5 * np.eye(8), design.T @ target)
+
+    def value(observation: np.ndarray, time: int) -> float:
+        return constant + feature(observation, time) @ weights
+
+    expected = np.zeros((4, 6))
+    for b, length in enumerate(lengths):
+        following, advantage = value(final[b], length) if truncated[b] else 0.0, 0.0
+        for t in reversed(range(length)):
+            own = value(seen[b, t], t)
+            advantage = rewards[b, t] + discount * following - own + discount * decay * advantage
+            expected[b, t], following = advantage, own
+    config = Config(
+        env="navigation", discount=discount, gae_lambda=decay, bootstrap_on_truncation=True, normalise_advantages=False
+    )
+    np.testing.assert_allclose(to_batch(data, config).advantages[0], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_every_live_step_of_a_task_weighs_the_same() -> None:
+    """Episodes of 1 and 3 steps: each step a quarter, and not each episode a half."""
+    batch = to_batch(made([1, 3], [False, False]), Config(env="navigation"))
+    assert batch.weights.tolist() == [[[0.25, 0.0, 0.0], [0.25, 0.25, 0.25]]]

@@ -14,8 +14,11 @@ from maml_rl.core.adam import adam_step
 from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, of_one_seed
+from maml_rl.rl import outer
+from maml_rl.rl.fisher import fisher_vector_product
 from maml_rl.rl.learner import build
 from maml_rl.rl.losses import ESTIMATORS, inner_loss
+from maml_rl.rl.method import MetaRL
 from maml_rl.rl.objective import MetaObjective, Terms
 from maml_rl.rl.outer import OUTER, trpo
 from synthetic import POLICY, numbers, random_batch, random_params
@@ -98,6 +101,33 @@ def test_subsampled_products_use_fewer_steps_and_find_a_similar_direction() -> N
     ]
     assert not torch.equal(*steps)
     assert torch.cosine_similarity(*steps, dim=0) > 0.5
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_products_of_a_run_keep_whole_episodes_where_the_loss_couples_their_steps(
+    estimator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = build(tiny(episodes=5, horizon=4, inner={"estimator": estimator}, outer={"fisher_subsample": 3}))
+    method, kept, whole = MetaRL([learner]), [], []
+
+    def product(policy: object, inner: object, axis: object, theta: object, batches: list, *rest: object) -> object:
+        kept.extend(batches)
+        return fisher_vector_product(policy, inner, axis, theta, batches, *rest)
+
+    def seen(theta: Params, state: Params, objective: MetaObjective, settings: Outer) -> object:
+        whole.extend(objective.batches)
+        return trpo(theta, state, objective, settings)
+
+    monkeypatch.setattr(outer, "fisher_vector_product", product)
+    monkeypatch.setitem(OUTER, "trpo", OUTER["trpo"]._replace(step=seen))
+    method.iterate(of_one_seed(learner.initial_params()), {}, 0)
+    assert len(kept) == len(whole) == 2
+    for batch, every in zip(kept, whole, strict=True):
+        if estimator == "dice":
+            assert torch.equal(batch.actions, every.actions[:, ::3])
+        else:
+            assert torch.equal(batch.actions[:, :, 0], torch.stack([every.actions[:, b, -b % 3] for b in range(5)], 1))
+    learner.close()
 
 
 def by_hand(
