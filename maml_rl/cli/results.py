@@ -72,6 +72,7 @@ class EvaluateFewShot(Evaluate):
 
 
 def _show_returns(run: Path, flags: dict[str, Any]) -> None:
+    from maml_rl.config.rl import Config
     from maml_rl.evaluate import evaluate
     from maml_rl.results.published import published
     from maml_rl.runs.folder import read_config
@@ -85,7 +86,9 @@ def _show_returns(run: Path, flags: dict[str, Any]) -> None:
         columns += [(paper.source, [f"{theirs[k]:.2f}" if k < len(theirs) else "" for k in steps])]
     if success is not None:
         columns += [("success", [f"{100 * share:.0f} %" for share in success])]
-    _print_by_step(f"{run}: return on {result.tasks_in_words}", columns)
+    assert isinstance(config, Config)
+    unit = f", action_scale {config.policy.action_scale:g}" if paper and config.policy.action_scale else ""
+    _print_by_step(f"{run}: return on {result.tasks_in_words}{unit}", columns)
     if result.best is not None:
         print(f"best possible, knowing the task: {result.best:.2f}")
     if result.tuned:

@@ -57,6 +57,7 @@ class GroupResult(NamedTuple):
     hardware: tuple[str, ...]
     points: tuple[Point, ...]  # after 0, 1, ... gradient steps
     values: Floats  # (seeds, tasks, k) mean over episodes
+    action_scale: float | None = None  # unit of its policies; None where it has none
 
 
 class Comparison(NamedTuple):
@@ -198,6 +199,7 @@ def _row(evaluated: Evaluated, values: Floats, points: tuple[Point, ...]) -> Gro
         hardware=tuple(sorted({_hardware(run) for run in runs})),
         points=points,
         values=values,
+        action_scale=runs[0].config.policy.action_scale if isinstance(runs[0].config, Config) else None,
     )
 
 

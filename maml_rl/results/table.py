@@ -11,6 +11,7 @@ from rich.console import Console
 from maml_rl.config.base import METHODS
 from maml_rl.pictures.style import after
 from maml_rl.results.comparison import Comparison, GroupResult
+from maml_rl.results.published import Published
 from maml_rl.runs.measures import MEASURES, number, shown, with_interval
 
 
@@ -52,6 +53,11 @@ def clock(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else str(timedelta(seconds=round(seconds)))
 
 
+def _label(row: GroupResult, beside: Published | None) -> str:
+    """Name a group; beside published results with the unit of its policies, which theirs may not have."""
+    return f"{row.label}, action_scale {row.action_scale:g}" if beside and row.action_scale else row.label
+
+
 def long_table(comparison: Comparison) -> Table:
     """Return a row for each group and number of steps: averages, what the mean is worth, and what is published."""
     measure, published = comparison.measure, comparison.published
@@ -65,7 +71,7 @@ def long_table(comparison: Comparison) -> Table:
         theirs = published.of(row.method) if published else ()
         for point in row.points:
             k = point.steps
-            cells = [row.label, str(len(row.seeds))] if k == 0 else ["", ""]
+            cells = [_label(row, published), str(len(row.seeds))] if k == 0 else ["", ""]
             cells += [str(k), with_interval(point.mean, measure)]
             cells += [shown(point.trimmed_mean if measure == "error" else point.iqm.value, measure)]
             cells += [shown(theirs[k], measure) if k < len(theirs) else ""] if published else []
@@ -104,7 +110,7 @@ def wide_table(comparison: Comparison) -> Table:
     header += ["environment steps" if is_rl else "iterations", "wall clock"]
     rows = []
     for row in comparison.rows:
-        cells = [row.label, str(len(row.seeds))]
+        cells = [_label(row, published), str(len(row.seeds))]
         cells += [with_interval(row.points[k].mean, measure) if k < len(row.points) else "" for k in steps]
         cells += _worth(row) if worth else []
         if error:
