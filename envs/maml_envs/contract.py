@@ -49,6 +49,16 @@ def _check_steps(env: TaskEnv, action: Tensor, obs: int) -> None:
                      "It must be a tensor of shape (2,), bool or 0 and 1")  # fmt: skip
 
 
+def _attribute(env: TaskEnv, name: str) -> object:
+    """Return an attribute, None if there is none; an error of one that is computed is the environment's own."""
+    try:
+        return getattr(env, name)
+    except AttributeError as error:
+        if hasattr(type(env), name):
+            raise ContractError(f"{type(env).__name__}.{name}: {error}") from error
+        return None
+
+
 def check_contract(env: TaskEnv) -> None:
     """Run two environments for two steps and check shapes, dtypes and finiteness.
 
@@ -56,7 +66,7 @@ def check_contract(env: TaskEnv) -> None:
         ContractError: What is wrong, and the fix.
     """
     for name in ("observation_space", "action_space"):
-        space = getattr(env, name, None)
+        space = _attribute(env, name)
         flat_box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
         discrete = name == "action_space" and isinstance(space, gymnasium.spaces.Discrete)
         _require(
@@ -66,7 +76,7 @@ def check_contract(env: TaskEnv) -> None:
             "Set it to a one-dimensional gymnasium.spaces.Box in __init__"
             + (", or to Discrete(n)" if name == "action_space" else ""),
         )
-    horizon = getattr(env, "horizon", None)
+    horizon = _attribute(env, "horizon")
     _require(
         env,
         isinstance(horizon, int) and horizon > 0,
@@ -78,9 +88,11 @@ def check_contract(env: TaskEnv) -> None:
     if env.discrete:
         action[:, 0] = 1
     tasks = env.sample_tasks(2, torch.Generator().manual_seed(0))
-    two_rows = isinstance(tasks, Tensor) and tasks.shape[:1] == (2,)
-    _require(env, two_rows, "sample_tasks(2, ...) did not return two rows",
-             "Return a tensor (count, *task_shape)")  # fmt: skip
+    for count, drawn in ((2, tasks), (3, env.sample_tasks(3, torch.Generator().manual_seed(0)))):
+        right = isinstance(drawn, Tensor) and drawn.shape[:1] == (count,)
+        found = f"a tensor {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else f"a {type(drawn).__name__}"
+        _require(env, right, f"sample_tasks({count}, ...) returned {found}",
+                 f"Return a torch tensor ({count}, *task_shape)")  # fmt: skip
     again = env.sample_tasks(2, torch.Generator().manual_seed(0))
     _require(env, bool(torch.equal(tasks, again)), "sample_tasks differs for the same generator seed",
              "Draw from the generator that is passed in")  # fmt: skip

@@ -40,6 +40,8 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
         InputError: There is none, or it is not an environment.
     """
     module_name, _, class_name = path.partition(":")
+    if module_name.endswith(".py"):
+        raise InputError(f"env = {path!r}: name the module and not its file: '{module_name[:-3]}:{class_name}'")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"env = {path!r}: no module can be named {module_name!r}; write 'my_module:MyTaskEnv'")
     module = import_own(module_name, f"env = {path!r}")

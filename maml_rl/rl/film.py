@@ -60,7 +60,8 @@ def _places(scene: Scene) -> Tensor | None:
     places = scene.env.positions()
     if places is None:
         return None
-    return places.to(scene.noise.device, torch.float64).reshape(*scene.seeds.shape, 1, -1)
+    # A copy: an environment may go on in the tensor that it returned.
+    return places.to(scene.noise.device, torch.float64, copy=True).reshape(*scene.seeds.shape, 1, -1)
 
 
 def _after(story: Story, transition: Transition, following: Carry, places: Tensor | None) -> Story:
@@ -111,6 +112,12 @@ def check(env: TaskEnv, chosen: Evaluation, split: str) -> None:
     if places is not None and (places.ndim != 2 or len(places) != 1 or places.shape[1] not in (1, 2)):
         raise InputError(
             f"{name}.positions() returned {tuple(places.shape)} for one environment: return (1, 1) or (1, 2)"
+        )
+    goals = env.goal_positions(env.held_out_tasks(2, split))
+    if places is not None and goals is not None and tuple(goals.shape) != (2, places.shape[1]):
+        raise InputError(
+            f"{name}.goal_positions(tasks) returned {tuple(goals.shape)} for two tasks: return (2, {places.shape[1]}), "
+            "in the coordinates of positions()"
         )
     if not env.map_only:
         env.render(0)

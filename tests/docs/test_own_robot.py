@@ -191,11 +191,23 @@ def test_fields_and_keyframes_are_checked() -> None:
         of("reach:Reach", fields=("fingertip",))()
     with pytest.raises(AttributeError, match=r"the state has no 'site_xpos', only .*: name it in the class"):
         _ = of("reach:Reach", fields=())().observation_space
+    with pytest.raises(
+        InputError, match=r"Reach.observation_space: the state has no 'site_xpos', .*: name it in the class"
+    ):
+        maml_envs.check_contract(of("reach:Reach", fields=())())
+    with pytest.raises(
+        InputError, match=r"fields = 'site_xpos' is a text: a comma is missing, fields = \('site_xpos',\)"
+    ):
+        of("reach:Reach", fields="site_xpos")()
+    with pytest.raises(InputError, match="there is no 'site_xpso'; did you mean site_xpos"):
+        of("reach:Reach", fields=("site_xpso",))()
     start = ResetNoise(around="sit")
     with pytest.raises(InputError, match=r"ResetNoise\(around='sit'\): .* no such keyframe, only \['stand'\]"):
         of("walk:Walk", __init__=lambda self: MujocoTask.__init__(self, "quadruped.xml", noise=start))()
     short = ResetNoise(around=(0.0, 1.0))
-    with pytest.raises(InputError, match=r"has 2 numbers: qpos of this robot has 15"):
+    with pytest.raises(
+        InputError, match=r"ResetNoise\(around=\(0.0, 1.0\)\): give a keyframe's name, or the 15 numbers of qpos"
+    ):
         of("walk:Walk", __init__=lambda self: MujocoTask.__init__(self, "quadruped.xml", noise=short))()
 
 
@@ -216,3 +228,121 @@ def test_meshes_and_includes_are_found_beside_the_file(folder: Path) -> None:
     )
     family = of("reach:Reach", __init__=lambda self: MujocoTask.__init__(self, "parts/arm.xml"))
     assert family().model.nmesh == 1
+
+
+PARAMETERS = {
+    "None": (lambda self, tasks: None, "task_parameters returned None: return a dictionary"),
+    "a name": (lambda self, tasks: {"body_mas": tasks}, "'body_mas' is no array of numbers .*; did you mean body_mass"),
+    "integers": (lambda self, tasks: {"jnt_type": torch.zeros(len(tasks), 2)}, "'jnt_type' is no array of numbers"),
+    "time": (lambda self, tasks: {"opt.timestep": tasks[:, 0]}, "'opt.timestep' is no array of numbers that tasks may"),
+    "one column": (lambda self, tasks: {"body_mass": tasks[:, :1]}, r"shape \(2, 1\) for 2 tasks: return \(2, 3\)"),
+    "one row": (lambda self, tasks: {"body_mass": torch.ones(3)}, r"has shape \(3,\) for 2 tasks: return \(2, 3\)"),
+    "text": (lambda self, tasks: {"body_mass": "heavy"}, "'body_mass' is 'heavy' and not a tensor"),
+}
+
+
+@pytest.mark.parametrize("wrong", PARAMETERS)
+@pytest.mark.usefixtures("folder")
+def test_wrong_parameters_of_tasks_are_named(wrong: str) -> None:
+    parameters, message = PARAMETERS[wrong]
+    env = of("reach:Reach", task_parameters=parameters)(threads=1)
+    for _ in range(2):  # the second time is no other
+        with pytest.raises(InputError, match=message):
+            env.reset(env.held_out_tasks(2), torch.arange(2))
+    env.close()
+
+
+@pytest.mark.usefixtures("folder")
+def test_gravity_can_be_a_task_and_is_drawn_with_it() -> None:
+    def gravity(self: MujocoTask, tasks: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"opt.gravity": torch.stack((tasks[:, 0], tasks[:, 1], 0 * tasks[:, 0]), -1)}
+
+    env = of("reach:Reach", task_parameters=gravity)(threads=1)
+    env.reset(torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.tensor([3, 3]))
+    for _ in range(10):
+        env.step(torch.zeros(2, 2))
+    assert env.state.qpos[1, 0] > env.state.qpos[0, 0] + 0.1  # it falls along y
+    assert env.task_model(torch.tensor([1.0, 2.0])).opt.gravity.tolist() == [1.0, 2.0, 0.0]
+    env.close()
+
+
+WRONG = {
+    "success": (
+        "success",
+        lambda self, state, task: state.qpos[..., 0],
+        "success returned torch.float64 .* distance < ",
+    ),
+    "terminated": (
+        "terminated",
+        lambda self, state: torch.zeros(1, dtype=torch.bool),
+        r"terminated returned torch.bool \(1,\)",
+    ),
+    "a term": ("reward_terms", lambda self, b, c, a, t: {"success": a.qpos[..., 0]}, "is the method success"),
+    "a tensor": (
+        "reward_terms",
+        lambda self, b, c, a, t: a.qpos[..., 0],
+        "reward_terms returned Tensor: ",
+    ),
+    "an axis": ("observation", lambda self, state: state.qpos[:, :1], "count axes from the end"),
+    "a model": ("task_model", lambda self, task: None, "the robot's model is None: give an MJCF file"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.usefixtures("folder")
+def test_what_a_function_returns_is_checked(wrong: str) -> None:
+    name, function, message = WRONG[wrong]
+    with pytest.raises(InputError, match=message):
+        maml_envs.check_contract(of("reach:Reach", **{name: function})(threads=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frame_skip": 0}, "frame_skip = 0: give a whole number of 1 or more"),
+        ({"frame_skip": 2.5}, "frame_skip = 2.5: give a whole number"),
+        ({"threads": -2}, "threads = -2: give a whole number of 0 or more"),
+        ({"horizon": 0}, "horizon = 0: give"),
+        ({"noise": ResetNoise(qpos_normal=-1.0)}, "a width is 0 or more"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_numbers_out_of_range_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        of("reach:Reach", __init__=lambda self: MujocoTask.__init__(self, "arm.xml", **options))()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_diverged_world_shows_in_a_model_of_its_own_too() -> None:
+    env = of("reach:Reach", task_model=lambda self, task: "arm.xml")(threads=1)
+    env.reset(env.held_out_tasks(2), torch.arange(2))
+    env.state.qvel[0] = 1e9
+    for _ in range(3):
+        step = env.step(torch.zeros(2, 2))
+    assert step.observation.isfinite().all(1).tolist() == [False, True]
+    env.close()
+
+
+def test_a_subclass_in_another_folder_finds_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub/faster.py").write_text("from reach import Reach\n\n\nclass Faster(Reach):\n    pass\n")
+    monkeypatch.setattr(sys, "path", [str(folder / "sub"), *sys.path])
+    monkeypatch.chdir(folder / "sub")
+    assert maml_envs.make("faster:Faster").model.nq == 2
+    with pytest.raises(InputError, match="name the module and not its file: 'faster:Faster'"):
+        maml_envs.make("faster.py:Faster")
+
+
+@pytest.mark.usefixtures("folder", "opengl_works")
+def test_pictures_are_of_the_model_of_the_task() -> None:
+    def longer(self: MujocoTask, task: torch.Tensor) -> mujoco.MjSpec:
+        spec = mujoco.MjSpec.from_file("arm.xml")
+        spec.geoms[1].size[0] = 0.01 if task[0] < 0.1 else 0.08
+        return spec
+
+    env = of("reach:Reach", task_model=longer)(threads=1)
+    env.reset(torch.tensor([[0.06, 0.0], [0.14, 0.0]]), torch.zeros(2, dtype=torch.int64))
+    thin, thick = env.render(0), env.render(1)
+    assert (thin != thick).any(-1).sum() > 1000
+    assert np.array_equal(env.render(0), thin)
+    env.close()

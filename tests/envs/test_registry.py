@@ -247,7 +247,7 @@ def test_a_module_that_is_not_there(write: Write, tmp_path: Path) -> None:
         "run where the file is, or install it"
     )
     write(my_file=WALK)
-    assert "no module 'my_file.py' in " in refusal("my_file.py:Walk")
+    assert refusal("my_file.py:Walk") == "env = 'my_file.py:Walk': name the module and not its file: 'my_file:Walk'"
 
 
 @pytest.mark.parametrize("module", ["", "my-module", ".relative", "folder/file", "a..b"])
@@ -380,11 +380,11 @@ VIOLATIONS = {
     ),
     "tasks are a list": (
         with_attribute(sample_tasks=lambda count, generator: [0.0] * count),
-        "sample_tasks(2, ...) did not return two rows. Return a tensor (count, *task_shape)",
+        "sample_tasks(2, ...) returned a list. Return a torch tensor (2, *task_shape)",
     ),
     "one task for all": (
         with_attribute(sample_tasks=lambda count, generator: torch.zeros(1, count)),
-        "sample_tasks(2, ...) did not return two rows. Return a tensor (count, *task_shape)",
+        "sample_tasks(2, ...) returned a tensor (1, 2). Return a torch tensor (2, *task_shape)",
     ),
     "tasks from a global state": (
         with_attribute(sample_tasks=lambda count, generator: torch.randn(count, 2)),

@@ -28,7 +28,7 @@ OLDEST = (3, 10)
 _START = f"""
 import sys
 sys.path[:] = [entry for entry in sys.path if entry]  # a file of the current folder must not stand for a module here
-import os, pickle, types
+import pickle, types
 from multiprocessing.connection import Connection
 connection = Connection(int(sys.argv[1]))
 path, sources = pickle.loads(connection.recv_bytes())
@@ -38,11 +38,12 @@ def refuse(message):
     sys.exit()
 if sys.version_info < {OLDEST}:
     refuse("it is Python %d.%d, and a worker needs {".".join(map(str, OLDEST))} or newer" % sys.version_info[:2])
-if path is None:
-    sys.path.insert(0, os.getcwd())
-else:
+if path is not None:
     sys.path[:] = path
 try:
+    import gymnasium
+    if not hasattr(gymnasium.Env, "has_wrapper_attr"):
+        refuse("its gymnasium is " + gymnasium.__version__ + ", and a worker needs 1.0 or newer")
     for name, text in sources:
         module = sys.modules[name] = types.ModuleType(name)
         module.__file__ = name

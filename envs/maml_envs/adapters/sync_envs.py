@@ -178,15 +178,15 @@ class SyncEnvs:
         )
 
     def _observe(self, i: int, observation: Any) -> None:  # noqa: ANN401  whatever the environment returns
-        wrong = ValueError(
-            f"the observation {observation!r:.200} is not of observation_space {self._space}: return one that is"
-        )
+        cause, flat = None, None
         try:
             flat = flatten(self._space, observation)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
-            raise wrong from error
+            cause = error
         if not isinstance(flat, np.ndarray) or flat.shape != (self._width,):
-            raise wrong
+            raise ValueError(
+                f"the observation {observation!r:.200} is not of observation_space {self._space}: return one that is"
+            ) from cause
         self._rows.observation[i] = flat
 
     def _locate(self, error: BaseException, i: int) -> None:

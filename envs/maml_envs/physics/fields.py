@@ -5,6 +5,7 @@
 control that was just applied.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -59,6 +60,8 @@ _ADDED = "maml_envs:"
 def add_sensors(spec: mujoco.MjSpec, fields: Iterable[str]) -> mujoco.MjSpec:
     """Add, after all others, a sensor for each kind of field that MuJoCo fills only where a sensor needs it."""
     for kind in dict.fromkeys(FOR_SENSORS[name][0] for name in fields if name in FOR_SENSORS):
+        if len(spec.bodies) < 2:
+            raise InputError("the robot's model has no body: nothing has forces or velocities")
         body = spec.bodies[1]
         body.name = body.name or f"{_ADDED}body"
         spec.add_sensor(name=f"{_ADDED}{kind.name}", type=kind, objtype=mujoco.mjtObj.mjOBJ_BODY, objname=body.name)
@@ -71,19 +74,34 @@ def own_sensordata(model: mujoco.MjModel) -> int:
     return int(model.sensor_adr[added[0]]) if added else int(model.nsensordata)
 
 
+def check_names(fields: Iterable[str]) -> tuple[str, ...]:
+    """Check that there are such fields, and return their names.
+
+    Raises:
+        InputError: There is one that is not.
+    """
+    if isinstance(fields, str):
+        raise InputError(f"fields = {fields!r} is a text: a comma is missing, fields = ({fields!r},)")
+    given = tuple(fields)
+    for name in given:
+        if name not in STAGES and name != "sensordata":
+            near = difflib.get_close_matches(str(name), [*STAGES, "sensordata"], n=3, cutoff=0.7)
+            meant = f"did you mean {' or '.join(near)}? " if near else ""
+            raise InputError(
+                f"fields = {given}: there is no {name!r}; {meant}qpos and qvel are always there, and fields may be "
+                f"sensordata, {', '.join(STAGES)}"
+            )
+    return given
+
+
 def check_fields(model: mujoco.MjModel, fields: Iterable[str]) -> None:
     """Check that a model can give these fields.
 
     Raises:
         InputError: There is no such field, or it would stay empty.
     """
-    given = tuple(fields)
+    given = check_names(fields)
     for name in given:
-        if name not in STAGES and name != "sensordata":
-            raise InputError(
-                f"fields = {given}: there is no {name!r}; qpos and qvel are always there, and fields may be "
-                f"sensordata, {', '.join(STAGES)}"
-            )
         if name in FOR_SENSORS and not np.isin(model.sensor_type, [int(kind) for kind in FOR_SENSORS[name]]).any():
             raise InputError(
                 f"fields = {given}: MuJoCo fills {name!r} only where a sensor needs it, and this compiled model has "

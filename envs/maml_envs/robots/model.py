@@ -1,23 +1,22 @@
 """A robot: where its model comes from, how it starts, what its controls and its state are."""
 
+import contextlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import gymnasium.envs
 import mujoco
+import numpy as np
 import torch
 from torch import Tensor
 
 from maml_envs.errors import InputError
-from maml_envs.physics.fields import add_sensors, check_fields
+from maml_envs.physics.fields import add_sensors, check_fields, check_names
 
 Source: TypeAlias = str | Path | mujoco.MjSpec | mujoco.MjModel
 """A robot: the path of an MJCF file, XML text, a spec or a compiled model."""
-
-SIZES = ("nq", "nv", "na", "nu", "nbody", "njnt", "ngeom", "nsite", "ncam", "ntendon", "neq", "nsensor", "nmocap")
-"""Sizes of a model that those of all tasks share."""
 
 
 class State:
@@ -61,46 +60,60 @@ def gymnasium_asset(name: str) -> str:
     return (Path(gymnasium.envs.__file__).parent / "mujoco" / "assets" / name).read_text()
 
 
-def folder_of(cls: type) -> Path:
-    """Return the folder of the file that defines a class; the current one in a notebook."""
-    try:
-        return Path(inspect.getfile(cls)).parent
-    except (OSError, TypeError):
-        return Path.cwd()
+def folders_of(cls: type) -> list[Path]:
+    """Return the folders of the files that define a class and its bases, and the current one, as in a notebook."""
+    found = []
+    for each in cls.__mro__:
+        with contextlib.suppress(OSError, TypeError):
+            found.append(Path(inspect.getfile(each)).parent)
+    return [*found, Path.cwd()]
 
 
-def compiled(source: Source, fields: Iterable[str] = (), folder: Path | None = None) -> mujoco.MjModel:
+def compiled(source: object, fields: Iterable[str] = (), folders: Sequence[Path] = ()) -> mujoco.MjModel:
     """Compile a model that can give these fields of MuJoCo's data.
 
     Meshes and included files are looked for beside the file that names them.
 
     Args:
-        source: The robot.
+        source: A ``Source``.
         fields: Names of fields.
-        folder: Where the path of a file starts from.
+        folders: Where the path of a file may start from.
 
     Raises:
-        InputError: There is no such file, the XML does not compile, or the model cannot give a field.
+        InputError: It is none, there is no such file, the XML does not compile, or the model cannot give a field.
     """
-    if not isinstance(source, mujoco.MjModel):
-        text = isinstance(source, str) and "<" in source
-        path = "the XML text" if text else (folder or Path()) / str(source)
-        try:
-            if isinstance(source, mujoco.MjSpec):
-                spec = source.copy()
-            elif text:
-                spec = mujoco.MjSpec.from_string(source)
-            elif isinstance(path, Path) and path.is_file():
-                spec = mujoco.MjSpec.from_file(str(path))
-            else:
-                raise InputError(f"the robot's model: there is no file {path}")
-            source = add_sensors(spec, fields).compile()
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"the robot's model does not compile, {path}: {' '.join(str(error).split())}") from error
-    check_fields(source, fields)
-    return source
+    if isinstance(source, mujoco.MjModel):
+        check_fields(source, fields)
+        return source
+    if not isinstance(source, str | Path | mujoco.MjSpec):
+        raise InputError(f"the robot's model is {source!r}: give an MJCF file, XML text, an MjSpec or an MjModel")
+    try:
+        spec, place = _spec(source, folders or [Path()])
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        place = "the XML text" if "<" in str(source) else str(source)
+        raise InputError(f"the robot's model does not compile, {place}: {' '.join(str(error).split())}") from error
+    check_names(fields)
+    try:
+        model = add_sensors(spec, fields).compile()
+    except ValueError as error:
+        raise InputError(f"the robot's model does not compile, {place}: {' '.join(str(error).split())}") from error
+    check_fields(model, fields)
+    return model
+
+
+def _spec(source: str | Path | mujoco.MjSpec, folders: Sequence[Path]) -> tuple[mujoco.MjSpec, str]:
+    """Return a spec of its own, and where it is from."""
+    if isinstance(source, mujoco.MjSpec):
+        return source.copy(), "the MjSpec"
+    if isinstance(source, str) and "<" in source:
+        return mujoco.MjSpec.from_string(source), "the XML text"
+    files = list(dict.fromkeys(folder / source for folder in folders))
+    for file in files:
+        if file.is_file():
+            return mujoco.MjSpec.from_file(str(file)), str(file)
+    raise InputError(f"the robot's model: there is no file {' or '.join(map(str, files))}")
 
 
 def start_data(model: mujoco.MjModel, around: tuple[float, ...] | str | None) -> mujoco.MjData:
@@ -115,9 +128,19 @@ def start_data(model: mujoco.MjModel, around: tuple[float, ...] | str | None) ->
         if around not in names:
             raise InputError(f"ResetNoise(around={around!r}): the model has no such keyframe, only {names}")
         mujoco.mj_resetDataKeyframe(model, data, names.index(around))
+        key, own = model.key(around), mujoco.MjData(model)
+        if key.act.any() or not (
+            np.allclose(data.mocap_pos, own.mocap_pos) and np.allclose(data.mocap_quat, own.mocap_quat)
+        ):
+            raise InputError(
+                f"ResetNoise(around={around!r}): the keyframe sets activations or mocap bodies, and a start sets "
+                "positions and velocities alone: leave them out of the keyframe"
+            )
     elif around is not None:
-        if len(around) != model.nq:
-            raise InputError(f"ResetNoise(around=...) has {len(around)} numbers: qpos of this robot has {model.nq}")
+        if not isinstance(around, Sequence) or len(around) != model.nq:
+            raise InputError(
+                f"ResetNoise(around={around!r:.80}): give a keyframe's name, or the {model.nq} numbers of qpos"
+            )
         data.qpos[:] = around
     mujoco.mj_forward(model, data)
     return data
@@ -132,18 +155,3 @@ def control_range(model: mujoco.MjModel) -> tuple[Tensor, Tensor, Tensor]:
     low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).unbind(-1)
     limit = torch.where(limited, 1.0, torch.inf).double()
     return limit, torch.where(limited, (high + low) / 2, 0.0), torch.where(limited, (high - low) / 2, 1.0)
-
-
-def check_sizes(first: mujoco.MjModel, other: mujoco.MjModel, task: str) -> None:
-    """Check that the model of a task has the sizes of the first.
-
-    Raises:
-        InputError: It has not.
-    """
-    wrong = [name for name in SIZES if getattr(first, name) != getattr(other, name)]
-    if wrong:
-        sizes = ", ".join(f"{name} {getattr(first, name)} and {getattr(other, name)}" for name in wrong)
-        raise InputError(
-            f"task_model: the model of {task} has other sizes than the robot's: {sizes}. All tasks need as many "
-            "bodies, joints and motors; leave out what a task lacks by making it small, light or out of reach"
-        )

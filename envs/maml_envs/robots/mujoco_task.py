@@ -1,6 +1,7 @@
 """MujocoTask: a MuJoCo model and a few pure functions make a TaskEnv."""
 
 import copy
+import math
 from abc import abstractmethod
 from functools import cached_property
 from typing import ClassVar
@@ -21,13 +22,25 @@ from maml_envs.robots.model import (
     ResetNoise,
     Source,
     State,
-    check_sizes,
     compiled,
     control_range,
-    folder_of,
+    folders_of,
     start_data,
 )
+from maml_envs.robots.parameters import check_parameters, check_sizes, write_parameters
 from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
+
+
+def _check_numbers(**numbers: tuple[object, int]) -> None:
+    for name, (value, least) in numbers.items():
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{name} = {value!r}: give a whole number of {least} or more")
+
+
+def _without_reset(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Have a diverged world show as NaN, and not restart from the default state."""
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return model
 
 
 class MujocoTask(TaskEnv):
@@ -85,16 +98,17 @@ class MujocoTask(TaskEnv):
                 f"device = '{self.device}': {type(self).__name__} simulates there with {self._simulator.packages[-1]}, "
                 f"which is not installed: pip install 'maml_rl[{self._simulator.extra}]', or use device = 'cpu'"
             )
-        self.model = compiled(model, self.fields, folder_of(type(self)))
-        # A diverged world must show as NaN, not restart from the default state.
-        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        self._noise = noise or ResetNoise()
+        _check_numbers(frame_skip=(frame_skip, 1), horizon=(horizon, 1), threads=(threads, 0))
+        if any(not 0 <= width < math.inf for width in self._noise[:4]):
+            raise InputError(f"{self._noise}: a width is 0 or more")
+        self.model = _without_reset(compiled(model, self.fields, folders_of(type(self))))
         self.frame_skip = frame_skip
         self.horizon = horizon
         self.dt: float = frame_skip * self.model.opt.timestep
         # Every copy gets all cores: while the policy of one works, the simulator of the other can use them all.
         self._threads = threads or cores()
         self._limit, self._control_middle, self._control_half = (x.to(self.device) for x in control_range(self.model))
-        self._noise = noise or ResetNoise()
         data = start_data(self.model, self._noise.around)
         self._start = self._like(data.qpos)
         self._start_velocity = self._like(data.qvel)
@@ -103,6 +117,7 @@ class MujocoTask(TaskEnv):
         self._task = torch.zeros(0)
         self._models: dict[bytes, mujoco.MjModel] = {}  # of the tasks that were last reset to
         self._renderer: mujoco.Renderer | None = None
+        self._drawn: mujoco.MjModel | None = None
         bound = np.where(self.model.actuator_ctrllimited, 1.0, np.inf).astype(np.float32)
         self.action_space = gymnasium.spaces.Box(-bound, bound, dtype=np.float32)
         self._first_fields = {name: self._like(getattr(data, name)) for name in self.fields}
@@ -112,7 +127,13 @@ class MujocoTask(TaskEnv):
     @cached_property
     def observation_space(self) -> gymnasium.spaces.Box:  # type: ignore[override]  # after a subclass's __init__
         """Space of one observation, as wide as that of the start."""
-        width = self.observation(State(self._start, self._start_velocity, **self._first_fields)).shape[-1]
+        try:
+            width = self.observation(State(self._start, self._start_velocity, **self._first_fields)).shape[-1]
+        except IndexError as error:
+            raise InputError(
+                f"{type(self).__name__}.observation of one state fails: {error}; count axes from the end, "
+                "state.qpos[..., 2], and return (..., numbers)"
+            ) from error
         return gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
     def _like(self, values: NDArray[np.float64]) -> Tensor:
@@ -155,21 +176,20 @@ class MujocoTask(TaskEnv):
 
         Override it for what they cannot say, such as other meshes; the models have the same sizes.
         """
-        parameters = self.task_parameters(task.unsqueeze(0))
+        parameters = check_parameters(self.model, self.task_parameters(task.unsqueeze(0)), 1)
         if not parameters:
             return self.model
         model = copy.copy(self.model)
-        for name, values in parameters.items():
-            getattr(model, name)[:] = values[0].cpu().numpy()
-        mujoco.mj_setConst(model, mujoco.MjData(model))
+        write_parameters(model, {name: values[0] for name, values in parameters.items()})
         return model
 
     def _model_of(self, task: Tensor) -> mujoco.MjModel:
         """Return ``task_model``, made once while the task is played."""
         key = task.cpu().numpy().tobytes()
         if key not in self._models:
-            self._models[key] = self.task_model(task)
-            check_sizes(self.model, self._models[key], self.describe(task))
+            model = compiled(self.task_model(task), self.fields, folders_of(type(self)))
+            check_sizes(self.model, model, self.describe(task))
+            self._models[key] = _without_reset(model)
         return self._models[key]
 
     def _set_dynamics(self, physics: Physics, tasks: Tensor, new: bool) -> None:
@@ -182,7 +202,7 @@ class MujocoTask(TaskEnv):
             new or not torch.equal(self._task, tasks)
         ):
             self._models.clear()
-            physics.set_parameters(self.task_parameters(tasks))
+            physics.set_parameters(check_parameters(self.model, self.task_parameters(tasks), len(tasks)))
 
     @property
     def state(self) -> State:
@@ -194,21 +214,22 @@ class MujocoTask(TaskEnv):
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Start at the default position plus noise; see ``ResetNoise``."""
         batch = len(seeds)
-        new = self._physics is None or batch != self._batch
-        if new:
+        physics = self._physics
+        if physics is None or batch != self._batch:
             self.close()
             settings = Settings(self.device, self._threads, self.max_contacts, self.max_rows, self.fields)
-            self._physics = self._simulator.physics(self.model, batch, settings)
-            self._batch, self._task = batch, tasks.clone()
-        assert self._physics is not None
-        self._set_dynamics(self._physics, tasks, new)
-        self._task.copy_(tasks)
+            physics = self._simulator.physics(self.model, batch, settings)
+            self._set_dynamics(physics, tasks, new=True)
+            self._physics, self._batch, self._task = physics, batch, tasks.clone()
+        else:
+            self._set_dynamics(physics, tasks, new=False)
+            self._task.copy_(tasks)
         nq, nv = self.model.nq, self.model.nv
         shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold_in(seeds, 0), (nq,)) - 1)
         shift = shift + self._noise.qpos_normal * random.normal(random.fold_in(seeds, 1), (nq,))
         velocity = self._noise.qvel_normal * random.normal(random.fold_in(seeds, 2), (nv,))
         velocity = velocity + self._noise.qvel_uniform * (2 * random.uniform(random.fold_in(seeds, 3), (nv,)) - 1)
-        self._physics.set_state(self._start + shift, self._start_velocity + velocity)
+        physics.set_state(self._start + shift, self._start_velocity + velocity)
         return self.observation(self.state).float()
 
     def step(self, action: Tensor) -> Step:
@@ -221,12 +242,28 @@ class MujocoTask(TaskEnv):
         self._physics.step(control, self.frame_skip)
         after = self.state
         terms = self.reward_terms(before, control, after, self._task)
-        ended = self.terminated(after)
+        if not isinstance(terms, dict) or SUCCESS in terms:
+            found = list(terms) if isinstance(terms, dict) else type(terms).__name__
+            raise InputError(
+                f"{type(self).__name__}.reward_terms returned {found}: "
+                f"return a dictionary of terms that sum to the reward; {SUCCESS!r} is the method success(state, task)"
+            )
+        ended = self._flag("terminated", self.terminated(after))
         self._physics.end(ended)
         reward = sum(terms.values(), torch.zeros(())).float()
         solved = self.success(after, self._task)
-        info = terms if solved is None else terms | {SUCCESS: solved}
+        info = terms if solved is None else terms | {SUCCESS: self._flag("success", solved)}
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), info)
+
+    def _flag(self, name: str, value: Tensor) -> Tensor:
+        """Check that a function of the class returned a bool for each world."""
+        if not isinstance(value, Tensor) or value.dtype != torch.bool or tuple(value.shape) != (self._batch,):
+            found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.80}"
+            raise InputError(
+                f"{type(self).__name__}.{name} returned {found} for {self._batch} worlds: return a bool for each, "
+                "such as distance < 0.1"
+            )
+        return value
 
     @property
     def graph_key(self) -> GraphKey | None:
@@ -254,13 +291,16 @@ class MujocoTask(TaskEnv):
             self._physics.check()
 
     def render(self, index: int = 0, width: int = 480, height: int = 360) -> NDArray[np.uint8]:
-        """Draw an RGB image of one environment, in its own model, from the model's tracking camera."""
+        """Draw an RGB image of one environment, in its own model, from the model's first camera."""
         state = self.state
-        if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
+        model = self._model_of(self._task[index])
+        # Meshes and textures of a whole model of a task are in a renderer of its own.
+        drawn = model if type(self).task_model is not MujocoTask.task_model else self.model
+        size = None if self._renderer is None else (self._renderer.width, self._renderer.height)
+        if self._renderer is None or size != (width, height) or self._drawn is not drawn:
             if self._renderer is not None:
                 self._renderer.close()
-            self._renderer = renderer.renderer(self.model, width, height)
-        model = self._model_of(self._task[index])
+            self._renderer, self._drawn = renderer.renderer(drawn, width, height), drawn
         data = mujoco.MjData(model)
         data.qpos[:], data.qvel[:] = state.qpos[index].cpu(), state.qvel[index].cpu()
         mujoco.mj_forward(model, data)
