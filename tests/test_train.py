@@ -52,7 +52,8 @@ def test_a_run_folder_has_everything(run: Path, config: Config) -> None:
     names = {path.name for path in run.iterdir() if not path.name.startswith("events.out.tfevents.")}
     expected = {"config.toml", "metrics.jsonl", "checkpoint.pt", "checkpoint_previous.pt", "best.pt", "lock"}
     assert names | {"lock"} == expected
-    assert read_config(run) == config.model_copy(update={"preset": "finn2017"})  # the default, by its name
+    policy = config.policy.model_copy(update={"action_scale": 1.0})  # the defaults, by name and number
+    assert read_config(run) == config.model_copy(update={"preset": "finn2017", "policy": policy})
     last, before = checkpoint.load(run / "checkpoint.pt"), checkpoint.load(run / "checkpoint_previous.pt")
     assert (before.iteration, last.iteration) == (3, 4)
     assert parse_toml(last.config, "checkpoint") == read_config(run)
@@ -205,7 +206,7 @@ def test_resuming_what_is_finished_changes_nothing(run: Path, config: Config) ->
 
 def test_what_a_resumed_run_changed_is_in_its_checkpoint(tmp_path: Path) -> None:
     meta_train(tiny(iterations=1), tmp_path / "run", quiet=True)
-    changed = tiny(iterations=2, evaluation={"tasks": 5})
+    changed = tiny(iterations=2, evaluation={"tasks": 5}, policy={"action_scale": 1.0})
     meta_train(changed, tmp_path / "run", resume=True, quiet=True)
     assert parse_toml(checkpoint.load(tmp_path / "run/checkpoint.pt").config, "checkpoint") == changed.model_copy(
         update={"preset": "finn2017"}

@@ -6,8 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_envs.held_out import HELD_OUT_SEED
-from maml_envs.task_env import Step, TaskEnv, goal_in_words
+from maml_envs.task_env import HELD_OUT_SEED, Step, TaskEnv, goal_in_words
 
 
 class Navigation(TaskEnv):

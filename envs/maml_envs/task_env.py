@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_envs.errors import InputError
-from maml_envs.held_out import HELD_OUT_SEED
+from maml_envs.held_out import HELD_OUT_SEED as HELD_OUT_SEED
 
 SHOWN = 6
 """Numbers of a task that ``describe`` shows where the family has no words for it."""

@@ -72,7 +72,7 @@ class Evaluation:
 
     @property
     def tasks_in_words(self) -> str:
-        """How many tasks, and adaptations to each where they repeat."""
+        """Number of tasks in words, and of adaptations to each where they repeat."""
         return in_words(self.tasks, len(self.per_task), "held-out ")
 
     @property

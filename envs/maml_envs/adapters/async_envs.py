@@ -19,12 +19,12 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from maml_envs.adapters.messages import PROTOCOL, packed, unpacked
 from maml_envs.adapters.named import MakeEnv, Named
 from maml_envs.adapters.processes import GRACE_S, Worker, sources, stop
 from maml_envs.adapters.sync_envs import About, Array, StepRows
 from maml_envs.adapters.worker import FAILED, REFUSED
 from maml_envs.errors import InputError, WorkerError
-from maml_envs.messages import PROTOCOL, packed, unpacked
 
 START_S = 60.0
 """Time to start an interpreter, if the timeout is not longer: on a busy machine that takes longer than a step."""

@@ -14,8 +14,8 @@ import time
 from functools import cache
 from multiprocessing.connection import Connection
 
-from maml_envs import errors, held_out, messages
-from maml_envs.adapters import attribute_tasks, metaworld, named, spaces, sync_envs
+from maml_envs import errors, held_out
+from maml_envs.adapters import attribute_tasks, messages, metaworld, named, spaces, sync_envs
 from maml_envs.adapters import worker as serving
 from maml_envs.physics import warnings
 

@@ -13,10 +13,10 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from maml_envs.adapters.messages import packed, unpacked
 from maml_envs.adapters.named import Named
 from maml_envs.adapters.sync_envs import SyncEnvs
 from maml_envs.errors import InputError
-from maml_envs.messages import packed, unpacked
 
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 

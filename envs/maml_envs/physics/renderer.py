@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from maml_envs.errors import InputError
 
@@ -67,3 +70,50 @@ def renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         images.scene.flags[flag] = False
     return images
+
+
+class Pictures:
+    """Pictures of worlds, drawn by a renderer that is kept while size and meshes stay the same."""
+
+    def __init__(self) -> None:
+        self._renderer: mujoco.Renderer | None = None
+        self._like: mujoco.MjModel | None = None
+
+    def draw(
+        self, model: mujoco.MjModel, qpos: Tensor, qvel: Tensor, size: tuple[int, int], like: mujoco.MjModel
+    ) -> NDArray[np.uint8]:
+        """Draw a world from its model's first camera, or a free one: an RGB image (height, width, 3).
+
+        Args:
+            model: Of the world.
+            qpos: (nq,).
+            qvel: (nv,).
+            size: Width and height in pixels.
+            like: The model whose meshes and textures are drawn.
+
+        Raises:
+            InputError: MuJoCo cannot draw here.
+        """
+        kept = self._renderer
+        if kept is None or (kept.width, kept.height) != size or self._like is not like:
+            self.close()
+            self._renderer, self._like = renderer(like, *size), like
+        assert self._renderer is not None
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = qpos, qvel
+        mujoco.mj_forward(model, data)
+        camera = mujoco.MjvCamera()
+        if model.ncam:
+            camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+        else:
+            mujoco.mjv_defaultFreeCamera(model, camera)
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, everything, self._renderer.scene)
+        image: NDArray[np.uint8] = self._renderer.render()
+        return image
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from maml_envs.errors import InputError
-from maml_envs.held_out import HELD_OUT_SEED
 from maml_envs.robots.locomotion import Locomotion, Motion
-from maml_envs.task_env import goal_in_words
+from maml_envs.task_env import HELD_OUT_SEED, goal_in_words
 
 
 def _unit(angle: Tensor) -> Tensor:

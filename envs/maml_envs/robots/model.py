@@ -155,3 +155,32 @@ def control_range(model: mujoco.MjModel) -> tuple[Tensor, Tensor, Tensor]:
     low, high = torch.from_numpy(model.actuator_ctrlrange.copy()).unbind(-1)
     limit = torch.where(limited, 1.0, torch.inf).double()
     return limit, torch.where(limited, (high + low) / 2, 0.0), torch.where(limited, (high - low) / 2, 1.0)
+
+
+def check_numbers(**numbers: tuple[object, int]) -> None:
+    """Check that each is a whole number, (value, least), and not less.
+
+    Raises:
+        InputError: It is not.
+    """
+    for name, (value, least) in numbers.items():
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{name} = {value!r}: give a whole number of {least} or more")
+
+
+def check_flags(name: str, value: object, count: int) -> Tensor:
+    """Check that what a function returned is a bool for each of so many worlds.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not isinstance(value, Tensor) or value.dtype != torch.bool or tuple(value.shape) != (count,):
+        found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.80}"
+        raise InputError(f"{name} returned {found} for {count} worlds: return a bool for each, such as distance < 0.1")
+    return value
+
+
+def without_reset(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Have a diverged world show as NaN, and not restart from the default state."""
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return model

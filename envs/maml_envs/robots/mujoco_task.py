@@ -16,31 +16,23 @@ from torch import Tensor
 from maml_envs import random
 from maml_envs.cores import cores
 from maml_envs.errors import InputError
-from maml_envs.physics import SIMULATORS, Physics, Settings, Simulator, renderer, simulator_on
+from maml_envs.physics import SIMULATORS, Physics, Settings, Simulator, simulator_on
 from maml_envs.physics.fields import own_sensordata
+from maml_envs.physics.renderer import Pictures
 from maml_envs.robots.model import (
     ResetNoise,
     Source,
     State,
+    check_flags,
+    check_numbers,
     compiled,
     control_range,
     folders_of,
     start_data,
+    without_reset,
 )
 from maml_envs.robots.parameters import check_parameters, check_sizes, write_parameters
 from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
-
-
-def _check_numbers(**numbers: tuple[object, int]) -> None:
-    for name, (value, least) in numbers.items():
-        if not isinstance(value, int) or value < least:
-            raise InputError(f"{name} = {value!r}: give a whole number of {least} or more")
-
-
-def _without_reset(model: mujoco.MjModel) -> mujoco.MjModel:
-    """Have a diverged world show as NaN, and not restart from the default state."""
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    return model
 
 
 class MujocoTask(TaskEnv):
@@ -99,10 +91,10 @@ class MujocoTask(TaskEnv):
                 f"which is not installed: pip install 'maml_rl[{self._simulator.extra}]', or use device = 'cpu'"
             )
         self._noise = noise or ResetNoise()
-        _check_numbers(frame_skip=(frame_skip, 1), horizon=(horizon, 1), threads=(threads, 0))
+        check_numbers(frame_skip=(frame_skip, 1), horizon=(horizon, 1), threads=(threads, 0))
         if any(not 0 <= width < math.inf for width in self._noise[:4]):
             raise InputError(f"{self._noise}: a width is 0 or more")
-        self.model = _without_reset(compiled(model, self.fields, folders_of(type(self))))
+        self.model = without_reset(compiled(model, self.fields, folders_of(type(self))))
         self.frame_skip = frame_skip
         self.horizon = horizon
         self.dt: float = frame_skip * self.model.opt.timestep
@@ -116,8 +108,7 @@ class MujocoTask(TaskEnv):
         self._batch = 0
         self._task = torch.zeros(0)
         self._models: dict[bytes, mujoco.MjModel] = {}  # of the tasks that were last reset to
-        self._renderer: mujoco.Renderer | None = None
-        self._drawn: mujoco.MjModel | None = None
+        self._pictures = Pictures()
         bound = np.where(self.model.actuator_ctrllimited, 1.0, np.inf).astype(np.float32)
         self.action_space = gymnasium.spaces.Box(-bound, bound, dtype=np.float32)
         self._first_fields = {name: self._like(getattr(data, name)) for name in self.fields}
@@ -189,7 +180,7 @@ class MujocoTask(TaskEnv):
         if key not in self._models:
             model = compiled(self.task_model(task), self.fields, folders_of(type(self)))
             check_sizes(self.model, model, self.describe(task))
-            self._models[key] = _without_reset(model)
+            self._models[key] = without_reset(model)
         return self._models[key]
 
     def _set_dynamics(self, physics: Physics, tasks: Tensor, new: bool) -> None:
@@ -238,32 +229,22 @@ class MujocoTask(TaskEnv):
             raise RuntimeError("call reset(tasks, seeds) before step(action)")
         unit = action.double().clamp(-self._limit, self._limit)
         control = self._control_middle + self._control_half * unit
-        before = self.state.clone()
+        before, name = self.state.clone(), type(self).__name__
         self._physics.step(control, self.frame_skip)
         after = self.state
         terms = self.reward_terms(before, control, after, self._task)
         if not isinstance(terms, dict) or SUCCESS in terms:
             found = list(terms) if isinstance(terms, dict) else type(terms).__name__
             raise InputError(
-                f"{type(self).__name__}.reward_terms returned {found}: "
-                f"return a dictionary of terms that sum to the reward; {SUCCESS!r} is the method success(state, task)"
+                f"{name}.reward_terms returned {found}: return a dictionary of terms that sum to the reward; "
+                f"{SUCCESS!r} is the method success(state, task)"
             )
-        ended = self._flag("terminated", self.terminated(after))
+        ended = check_flags(f"{name}.terminated", self.terminated(after), self._batch)
         self._physics.end(ended)
         reward = sum(terms.values(), torch.zeros(())).float()
         solved = self.success(after, self._task)
-        info = terms if solved is None else terms | {SUCCESS: self._flag("success", solved)}
+        info = terms if solved is None else terms | {SUCCESS: check_flags(f"{name}.success", solved, self._batch)}
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), info)
-
-    def _flag(self, name: str, value: Tensor) -> Tensor:
-        """Check that a function of the class returned a bool for each world."""
-        if not isinstance(value, Tensor) or value.dtype != torch.bool or tuple(value.shape) != (self._batch,):
-            found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.80}"
-            raise InputError(
-                f"{type(self).__name__}.{name} returned {found} for {self._batch} worlds: return a bool for each, "
-                "such as distance < 0.1"
-            )
-        return value
 
     @property
     def graph_key(self) -> GraphKey | None:
@@ -292,33 +273,14 @@ class MujocoTask(TaskEnv):
 
     def render(self, index: int = 0, width: int = 480, height: int = 360) -> NDArray[np.uint8]:
         """Draw an RGB image of one environment, in its own model, from the model's first camera."""
-        state = self.state
-        model = self._model_of(self._task[index])
+        model, state = self._model_of(self._task[index]), self.state
         # Meshes and textures of a whole model of a task are in a renderer of its own.
-        drawn = model if type(self).task_model is not MujocoTask.task_model else self.model
-        size = None if self._renderer is None else (self._renderer.width, self._renderer.height)
-        if self._renderer is None or size != (width, height) or self._drawn is not drawn:
-            if self._renderer is not None:
-                self._renderer.close()
-            self._renderer, self._drawn = renderer.renderer(drawn, width, height), drawn
-        data = mujoco.MjData(model)
-        data.qpos[:], data.qvel[:] = state.qpos[index].cpu(), state.qvel[index].cpu()
-        mujoco.mj_forward(model, data)
-        camera = mujoco.MjvCamera()
-        if model.ncam:
-            camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
-        else:
-            mujoco.mjv_defaultFreeCamera(model, camera)
-        everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, everything, self._renderer.scene)
-        image: NDArray[np.uint8] = self._renderer.render()
-        return image
+        like = model if type(self).task_model is not MujocoTask.task_model else self.model
+        return self._pictures.draw(model, state.qpos[index].cpu(), state.qvel[index].cpu(), (width, height), like)
 
     def close(self) -> None:
         """Stop the simulator's threads and free the renderer."""
         if self._physics is not None:
             self._physics.close()
             self._physics = None
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._pictures.close()

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from maml_envs.held_out import HELD_OUT_SEED
 from maml_envs.robots.locomotion import Locomotion, Motion
+from maml_envs.task_env import HELD_OUT_SEED
 
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "dof_damping": 1.3, "geom_friction": 1.5}
 """Parameters of the model, in the order of a task's factors, each with the base of its factors."""
