@@ -13,6 +13,10 @@ FEW_SEEDS = 5
 """With fewer seeds an interval over them is rough (Agarwal et al. 2021)."""
 
 
+UNCHANGED = ", where a policy that does not change would have about half"
+"""New episodes of the same policy are as often worse as better; the same queries of few-shot learning are neither."""
+
+
 def share_worse(values: Floats, higher_is_better: bool = True) -> float:
     """Share of tasks that are worse after one step than before, each the mean of its seeds; (seeds, tasks, k)."""
     before, after = values.mean(0)[:, :2].T
@@ -35,7 +39,7 @@ def _adaptation(row: GroupResult, comparison: Comparison) -> Iterator[str]:
     worse = share_worse(row.values, better)
     yield (
         f"{row.label}: {100 * worse:.0f} % of the tasks have a {'lower' if better else 'higher'} {label} after the "
-        "step than before it."
+        f"step than before it{UNCHANGED if comparison.is_rl else ''}."
     )
     best = max(row.points[1:], key=lambda point: point.mean.value if better else -point.mean.value)
     if best.steps > 1:

@@ -9,7 +9,7 @@ from tiny import evaluation_of, tiny
 
 from maml_rl.results.comparison import comparisons
 from maml_rl.results.runs import Run, grouped
-from maml_rl.results.sentences import sentences, share_worse
+from maml_rl.results.sentences import UNCHANGED, sentences, share_worse
 
 TASKS = 8
 
@@ -31,7 +31,7 @@ def test_a_step_that_helps_everywhere() -> None:
     assert said(run("maml", [-8, -2, -1], 1), run("maml", [-8, -2, -1], 2)) == [
         "MAML: one gradient step on a held-out task raises the return from -8.00 (-8.00 to -8.00) to -2.00 (-2.00 to "
         "-2.00), mean over 8 tasks and 2 seeds.",
-        "MAML: 0 % of the tasks have a lower return after the step than before it.",
+        f"MAML: 0 % of the tasks have a lower return after the step than before it{UNCHANGED}.",
         "MAML: its best return is after 2 steps, -1.00 (-1.00 to -1.00).",
         "With 2 seeds the part of the interval that comes from them is rough.",
     ]
@@ -41,14 +41,14 @@ def test_a_step_that_hurts() -> None:
     lines = said(run("maml", [50, 20]))
     assert lines[0].startswith("MAML: one gradient step on a held-out task lowers the return from 50.0 (50.0 to 50.0)")
     assert lines[0].endswith("mean over 8 tasks and one seed.")
-    assert lines[1] == "MAML: 100 % of the tasks have a lower return after the step than before it."
+    assert lines[1] == f"MAML: 100 % of the tasks have a lower return after the step than before it{UNCHANGED}."
     assert lines[2:] == ["With one seed the interval is over tasks alone: how much seeds differ is not shown."]
 
 
 def test_a_step_that_helps_some_and_hurts_as_many() -> None:
     lines = said(run("maml", [0, [1, -1] * 4]))
     assert "changes the return by no more than chance might, from 0.00 (0.00 to 0.00) to 0.00 (" in lines[0]
-    assert lines[1] == "MAML: 50 % of the tasks have a lower return after the step than before it."
+    assert lines[1] == f"MAML: 50 % of the tasks have a lower return after the step than before it{UNCHANGED}."
 
 
 def test_against_other_methods_and_the_oracle() -> None:
