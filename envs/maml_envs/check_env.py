@@ -118,7 +118,7 @@ def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, actions: Tensor) -> 
             return
         play(fresh, tasks.flip(0), random.fold_in(seeds, 2), actions[:3])
         difference = _first_difference(first, play(fresh, tasks, seeds, actions))
-        fix = "Set everything that an episode changes in reset, and all of the task in set_task"
+        fix = "Set everything that an episode changes, and all of the task, in reset (in a gymnasium.Env: set_task)"
         yield (
             Finding("error", "independence", f"an episode depends on those before it: {difference}", fix)
             if difference
