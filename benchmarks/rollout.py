@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common import Arguments, arguments, episodes_of, learner_for, report, seconds
 from maml_envs.cores import cores
+from maml_envs.physics.model_fields import expand
 from maml_envs.robots.mujoco_task import MujocoTask
 from maml_rl.core.streams import Purpose
 from maml_rl.core.task_axis import TaskAxis
@@ -44,9 +45,7 @@ class OpenLoop:
         env.reset(rows, seeds.flatten())
         self.start = env.state.clone()
         self.batch = Batch(env.model, len(control), cores())
-        for name, values in env.task_parameters(rows).items():
-            self.batch.expand(name)[:] = values.numpy()
-        self.batch.set_const()
+        expand(self.batch, env.task_parameters(rows))
         length = trajectory.mask.sum(-1).flatten().numpy()
         ends = [0, *np.unique(length)]
         self.parts = []  # worlds that live on, and their controls until the next of them ends

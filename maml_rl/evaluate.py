@@ -75,9 +75,7 @@ def evaluate(
     changes: dict[str, object] = {"evaluation": config.evaluation.model_dump()}
     if isinstance(config, FewShotConfig):
         changes["shots"] = config.evaluation.shots or config.shots
-    if worker_python is not None:
-        changes |= elsewhere(config, worker_python)
-    learner, theta, iteration = _load(Path(run), read, which, changes)
+    learner, theta, iteration = _load(Path(run), read, which, changes, worker_python)
     with closing(learner):
         if tune_lr and learner.inner.rates.learned:
             raise InputError(f"{run} has learned its rates: there is none to tune")
@@ -166,7 +164,10 @@ def evaluate_learner(learner: Learner, theta: Params) -> Evaluation:
 
 
 def load_learner(
-    run: Path | str, which: str = "checkpoint", changes: Mapping[str, object] | None = None
+    run: Path | str,
+    which: str = "checkpoint",
+    changes: Mapping[str, object] | None = None,
+    worker_python: str | None = None,
 ) -> tuple[AnyLearner, Params]:
     """Load the learner and parameters of a run folder, or of a checkpoint file alone.
 
@@ -174,12 +175,13 @@ def load_learner(
         run: A run folder, or a checkpoint file.
         which: "checkpoint" for the last, "best" for the best in training, "initial" for those before training.
         changes: Keys of its configuration to replace, such as device.
+        worker_python: The Python that runs the workers here; None for the configuration's.
 
     Raises:
         InputError: There is no such run, it is damaged, or its parameters are not the model's.
     """
     path = Path(run)
-    learner, theta, _ = _load(path, None if path.is_file() else _config_of(path), which, changes or {})
+    learner, theta, _ = _load(path, None if path.is_file() else _config_of(path), which, changes or {}, worker_python)
     return learner, theta
 
 
@@ -190,13 +192,19 @@ def _config_of(path: Path) -> AnyConfig:
 
 
 def _load(
-    path: Path, folder: AnyConfig | None, which: str, changes: Mapping[str, object]
+    path: Path,
+    folder: AnyConfig | None,
+    which: str,
+    changes: Mapping[str, object],
+    worker_python: str | None = None,
 ) -> tuple[AnyLearner, Params, int]:
     """Load learner, parameters, and iterations behind them, from a run folder with its configuration or from a file."""
     which = parameters_of(folder, which) if folder else which
     file = path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path
     saved = checkpoint.load(file)
-    config = parse((folder or parse_toml(saved.config, str(path))).model_dump() | dict(changes), str(path))
+    before = folder or parse_toml(saved.config, str(path))
+    moved = {} if worker_python is None else _elsewhere(before, worker_python)
+    config = parse(before.model_dump() | dict(changes) | moved, str(path))
     warn_foreign_import(config.env if isinstance(config, Config) else config.data, path)
     set_up(config.device, config.threads)
     learner: AnyLearner = build_rl(config) if isinstance(config, Config) else build_few_shot(config)
@@ -207,7 +215,7 @@ def _load(
         raise
 
 
-def elsewhere(config: AnyConfig, worker_python: str) -> dict[str, object]:
+def _elsewhere(config: AnyConfig, worker_python: str) -> dict[str, object]:
     """Return the keys to replace for workers of another Python.
 
     Raises:
@@ -233,10 +241,7 @@ def load(
     Raises:
         InputError: There is no such run, it is damaged, or of few-shot learning.
     """
-    changes: dict[str, object] = {"device": device} if device else {}
-    if worker_python is not None:
-        changes |= elsewhere(_config_of(Path(run)), worker_python)
-    learner, theta = load_learner(run, which, changes)
+    learner, theta = load_learner(run, which, {"device": device} if device else {}, worker_python)
     of_kind(learner.config, Config, str(run))
     assert isinstance(learner, Learner)
     return Agent(learner, theta)

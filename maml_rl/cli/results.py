@@ -143,7 +143,6 @@ class Compare(Command):
     """Print the table alone, in Markdown."""
 
     def run(self) -> None:
-        from maml_rl.core.statistics import in_words
         from maml_rl.results.comparison import comparisons
         from maml_rl.results.runs import grouped, read_runs
         from maml_rl.results.sentences import sentences
@@ -159,7 +158,7 @@ class Compare(Command):
         beyond = " beyond the training distribution" if self.split == "out" else ""
         for comparison in by_measure:
             label = MEASURES[comparison.measure].label
-            tasks = in_words(comparison.task_numbers, comparison.tasks, "held-out ")
+            tasks = comparison.tasks_in_words("held-out ")
             title = f"{comparison.subject}: {label} on {tasks}{beyond}{of}, 95 % intervals"
             long_table(comparison).show(title)
         for sentence in sentences(by_measure[0]):

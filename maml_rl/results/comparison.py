@@ -81,10 +81,9 @@ class Comparison(NamedTuple):
         """Return the stratum of each task, for intervals."""
         return strata(self.task_numbers, self.tasks)
 
-    @property
-    def tasks_in_words(self) -> str:
-        """Return how many tasks there are, and adaptations to each where they repeat."""
-        return in_words(self.task_numbers, self.tasks)
+    def tasks_in_words(self, kind: str = "") -> str:
+        """Return how many tasks of a kind there are, and adaptations to each where they repeat."""
+        return in_words(self.task_numbers, self.tasks, kind)
 
 
 class Evaluated(NamedTuple):

@@ -34,7 +34,7 @@ def _adaptation(row: GroupResult, comparison: Comparison) -> Iterator[str]:
     seeds = f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else "one seed"
     yield (
         f"{row.label}: one gradient step on a held-out task {effect} from {with_interval(before.mean, measure)} to "
-        f"{with_interval(after.mean, measure)}, mean over {comparison.tasks_in_words} and {seeds}."
+        f"{with_interval(after.mean, measure)}, mean over {comparison.tasks_in_words()} and {seeds}."
     )
     worse = share_worse(row.values, better)
     yield (

@@ -118,8 +118,9 @@ def test_a_run_trains_and_evaluates_where_the_python_lies_elsewhere(other: str, 
         code, out, err = command("evaluate", run, "--tasks", "2", "--episodes", "2", "--worker-python", there)
         assert code == 0, err
         assert f"{result.mean[0]:.2f}" in out
-        with load(run, worker_python=there) as agent:
-            assert agent.learner.env.horizon == 4
+        for one in (run, run / "checkpoint.pt"):
+            with load(one, worker_python=there) as agent:
+                assert agent.learner.env.horizon == 4
     finally:
         moved.rename(Path(other).parents[1])
 

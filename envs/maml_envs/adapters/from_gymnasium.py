@@ -29,10 +29,6 @@ that it keeps as self.render_mode, and
 T = TypeVar("T")
 
 
-def _name(make: MakeEnv) -> str:
-    return getattr(make, "__name__", "the environment")
-
-
 def _kind(value: object) -> str:
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
@@ -124,7 +120,7 @@ class GymnasiumTaskEnv(TaskEnv):
         self._batch = self._started()
         try:
             self._about = _with_traceback(self._batch.about)
-            named = where or "the environment" if isinstance(make, Named) else where or _name(make)
+            named = where or getattr(make, "__name__", "the environment")
             steps = horizon or self._about.horizon
             if steps is None:
                 raise InputError(f"{named}: nothing says how long an episode is; give horizon = 200, or another number")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maml_envs.physics.fields import own_sensordata, stage_of
+from maml_envs.physics.model_fields import expand
 from maml_envs.physics.warnings import log_warnings
 from maml_envs.task_env import GraphKey
 
@@ -61,9 +62,7 @@ class CpuPhysics:
 
     def set_parameters(self, parameters: Mapping[str, Tensor]) -> None:
         """Give each world values of its own of the model's fields, (batch, ...) each, and what follows from them."""
-        for name, values in parameters.items():
-            self._batch.expand(name)[:] = values.numpy()
-        self._batch.set_const()
+        expand(self._batch, parameters)
 
     def set_state(self, qpos: Tensor, qvel: Tensor) -> None:
         """Put every world at time 0 into the given positions (batch, nq) and velocities (batch, nv)."""

@@ -10,6 +10,8 @@ from mujoco.batch import MODEL_FIELDS, Batch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_envs.physics.model_fields import expand
+
 Values = dict[str, NDArray[Any]]
 """By name of a model's array, (worlds, ...)."""
 
@@ -43,8 +45,6 @@ def values_of(models: Sequence[mujoco.MjModel], base: mujoco.MjModel, also: set[
 def with_derived(parameters: Mapping[str, Tensor], base: mujoco.MjModel, worlds: int) -> Values:
     """Return these values and those of all that MuJoCo derives from them."""
     batch = Batch(base, worlds)
-    for name, values in parameters.items():
-        batch.expand(name)[:] = values.cpu().numpy()
-    batch.set_const()
+    expand(batch, parameters)
     expanded = {name: batch.expanded(name) for name in MODEL_FIELDS - NOT_SIMULATED}
     return {name: values for name, values in expanded.items() if values is not None}

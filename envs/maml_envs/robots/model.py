@@ -87,33 +87,36 @@ def compiled(source: object, fields: Iterable[str] = (), folders: Sequence[Path]
         return source
     if not isinstance(source, str | Path | mujoco.MjSpec):
         raise InputError(f"the robot's model is {source!r}: give an MJCF file, XML text, an MjSpec or an MjModel")
+    check_names(fields)
+    place = _place(source, folders or [Path()])
     try:
-        spec, place = _spec(source, folders or [Path()])
+        model = add_sensors(_spec(source, place), fields).compile()
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        place = "the XML text" if "<" in str(source) else str(source)
-        raise InputError(f"the robot's model does not compile, {place}: {' '.join(str(error).split())}") from error
-    check_names(fields)
-    try:
-        model = add_sensors(spec, fields).compile()
-    except ValueError as error:
         raise InputError(f"the robot's model does not compile, {place}: {' '.join(str(error).split())}") from error
     check_fields(model, fields)
     return model
 
 
-def _spec(source: str | Path | mujoco.MjSpec, folders: Sequence[Path]) -> tuple[mujoco.MjSpec, str]:
-    """Return a spec of its own, and where it is from."""
+def _place(source: str | Path | mujoco.MjSpec, folders: Sequence[Path]) -> str | Path:
+    """Return the file of a model, or what it is if it is in none."""
     if isinstance(source, mujoco.MjSpec):
-        return source.copy(), "the MjSpec"
+        return "the MjSpec"
     if isinstance(source, str) and "<" in source:
-        return mujoco.MjSpec.from_string(source), "the XML text"
+        return "the XML text"
     files = list(dict.fromkeys(folder / source for folder in folders))
     for file in files:
         if file.is_file():
-            return mujoco.MjSpec.from_file(str(file)), str(file)
+            return file
     raise InputError(f"the robot's model: there is no file {' or '.join(map(str, files))}")
+
+
+def _spec(source: str | Path | mujoco.MjSpec, place: str | Path) -> mujoco.MjSpec:
+    """Return a spec of its own."""
+    if isinstance(source, mujoco.MjSpec):
+        return source.copy()
+    return mujoco.MjSpec.from_file(str(place)) if isinstance(place, Path) else mujoco.MjSpec.from_string(str(source))
 
 
 def start_data(model: mujoco.MjModel, around: tuple[float, ...] | str | None) -> mujoco.MjData:

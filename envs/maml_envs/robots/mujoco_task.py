@@ -1,6 +1,5 @@
 """MujocoTask: a MuJoCo model and a few pure functions make a TaskEnv."""
 
-import copy
 import math
 from abc import abstractmethod
 from functools import cached_property
@@ -10,6 +9,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import torch
+from mujoco.batch import Batch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from maml_envs.cores import cores
 from maml_envs.errors import InputError
 from maml_envs.physics import SIMULATORS, Physics, Settings, Simulator, simulator_on
 from maml_envs.physics.fields import own_sensordata
+from maml_envs.physics.model_fields import expand
 from maml_envs.physics.renderer import Pictures
 from maml_envs.robots.model import (
     ResetNoise,
@@ -31,7 +32,7 @@ from maml_envs.robots.model import (
     start_data,
     without_reset,
 )
-from maml_envs.robots.parameters import check_parameters, check_sizes, write_parameters
+from maml_envs.robots.parameters import check_parameters, check_sizes
 from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
 
 
@@ -170,9 +171,9 @@ class MujocoTask(TaskEnv):
         parameters = check_parameters(self.model, self.task_parameters(task.unsqueeze(0)), 1)
         if not parameters:
             return self.model
-        model = copy.copy(self.model)
-        write_parameters(model, {name: values[0] for name, values in parameters.items()})
-        return model
+        world = Batch(self.model, 1, 1)
+        expand(world, parameters)
+        return world.get_model(0)
 
     def _model_of(self, task: Tensor) -> mujoco.MjModel:
         """Return ``task_model``, made once while the task is played."""

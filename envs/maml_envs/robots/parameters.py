@@ -51,17 +51,6 @@ def _field(model: mujoco.MjModel, name: str) -> object:
     return getattr(owner, name.removeprefix("opt."), None) if name in MODEL_FIELDS else None
 
 
-def write_parameters(model: mujoco.MjModel, parameters: Mapping[str, Tensor]) -> None:
-    """Write one task's values into a model, and what MuJoCo derives from them."""
-    for name, values in parameters.items():
-        field, new = _field(model, name), values.cpu().numpy()
-        if isinstance(field, np.ndarray):
-            field[...] = new
-        else:
-            setattr(model.opt, name.removeprefix("opt."), float(new))
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-
-
 def check_sizes(first: mujoco.MjModel, other: mujoco.MjModel, task: str) -> None:
     """Check that the model of a task has the sizes of the first.
 
