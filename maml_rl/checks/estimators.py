@@ -98,7 +98,7 @@ def sampled_batch(chosen: Problem, params: Params, episodes: int, key: Tensor) -
     tasks = chosen.task.expand(count, *chosen.task.shape)
     sampler = Sampler([env], chosen.policy)
     trajectory = sampler.sample(params, tasks, episodes, key.unsqueeze(0), TaskAxis(count))
-    return to_batch(trajectory, UNTREATED)
+    return to_batch(trajectory, UNTREATED)[0]
 
 
 def inner_loops(chosen: Problem) -> dict[str, InnerLoop[Batch]]:

@@ -51,7 +51,8 @@ class Outer(Section):
     exploration: float = Field(
         0.0,
         ge=0,
-        description="Weight of the E-MAML term, credit for exploration; exact at the number of episodes",
+        description="Weight of the E-MAML term: credit the episodes before adaptation with what came of them; 1 is "
+        "exact, less is biased and less noisy",
     )
     max_kl: float = only("trpo", default=0.01, gt=0, description="largest mean KL(old || new) of the adapted policies")
     cg_iterations: int = only("trpo", default=10, ge=1, description="conjugate-gradient iterations")
@@ -74,7 +75,7 @@ class Baseline(Section):
     """The baseline that advantages are taken against."""
 
     name: Literal["linear", "value_network", "none"] = Field(
-        "linear", description="Fitted to each task and rollout, value_network by up to 200 iterations of L-BFGS"
+        "linear", description="Fitted to each task and rollout, value_network by L-BFGS to other episodes than its own"
     )
 
 
@@ -129,6 +130,12 @@ class Config(Whole):
     gae_lambda: float = Field(1.0, ge=0, le=1, description="Lambda of generalised advantage estimation")
     bootstrap_on_truncation: bool = Field(False, description="Value after a time limit: the baseline's, instead of 0")
     normalise_advantages: bool = Field(True, description="To mean 0 and standard deviation 1 in each task")
+    advantage_floor: float = Field(
+        0.01,
+        ge=0,
+        description="Normalised advantages are divided by no less than this share of the returns' root mean square: "
+        "what a solved task leaves is noise; 0: by their standard deviation, whatever it is",
+    )
     compare_gradients: int = resumable(
         0, ge=0, description="Every n iterations, log the meta-gradient's noise and its cosine with others; 0: never"
     )
@@ -142,6 +149,11 @@ class Config(Whole):
     def trained_steps(self) -> int:
         """Inner steps in training: the baselines take none."""
         return self.inner.steps if METHODS[self.method].adapts else 0
+
+    @property
+    def exploration(self) -> float:
+        """Weight of the E-MAML term in training: the baselines have nothing to explore for."""
+        return self.outer.exploration if self.trained_steps else 0.0
 
     @property
     def trained_episodes(self) -> int:
@@ -162,14 +174,26 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         "there is no evaluation in training to film; give evaluation.every, or use `maml-rl render` on the run",
     )
     yield (
-        outer.exploration > 0 and config.tasks == 1,
-        "outer.exploration with tasks = 1",
-        "the credit compares tasks with each other; give at least 2 tasks, or leave it out",
+        config.exploration > 0 and config.tasks % 2 == 1,
+        f"outer.exploration with tasks = {config.tasks}",
+        "each task is explored twice, and what one reached is compared with the other; give an even number of tasks",
+    )
+    yield (
+        config.exploration > 0 and inner.estimator != "log_prob" and not inner.first_order,
+        f"outer.exploration with inner.estimator = {inner.estimator!r}",
+        "its second derivatives have the effect of theta on the episodes before adaptation already, which would count "
+        "twice; use inner.estimator = 'log_prob', or leave exploration out",
     )
     yield (
         config.bootstrap_on_truncation and config.baseline.name == "none",
         "bootstrap_on_truncation with baseline.name = 'none'",
         "the value after a time limit is the baseline's; use baseline.name = 'linear', or leave it out",
+    )
+    alone = [name for name, n in (("", config.trained_episodes), ("evaluation.", config.evaluation.episodes)) if n < 2]
+    yield (
+        bool(alone) and config.baseline.name == "value_network",
+        f"baseline.name = 'value_network' with {''.join(alone[:1])}episodes = 1",
+        "a task's episodes are predicted from its others; give at least 2, or use baseline.name = 'linear'",
     )
     yield (
         policy.min_std > policy.init_std,

@@ -20,6 +20,9 @@ Kind = TypeVar("Kind", bound=AnyConfig)
 MOVED: dict[str, Any] = {"workers": 0, "worker_timeout": 60.0, "vector_size": 64, "task_ranges": {}}
 """Keys of [vector] that were at the top level once, with the defaults that runs of then were saved with."""
 
+UNNAMED: dict[str, Any] = {"advantage_floor": 0.0}
+"""Keys that runs of meta-reinforcement learning did not have once, with what they were trained with."""
+
 SAID = 200
 """Letters of a wrong value that are shown of it."""
 
@@ -66,7 +69,7 @@ def parse(values: dict[str, Any], source: str) -> AnyConfig:
 
 
 def parse_saved(values: dict[str, Any], source: str) -> AnyConfig:
-    """Validate a table of values that a run was saved with, also one from when [vector] was at the top level.
+    """Validate a table of values that a run was saved with, also one from before a key was there or in its place.
 
     Raises:
         InputError: As for ``parse``.
@@ -74,6 +77,8 @@ def parse_saved(values: dict[str, Any], source: str) -> AnyConfig:
     if "env" in values and "vector" not in values:
         vector = {key: values[key] for key, default in MOVED.items() if values.get(key, default) != default}
         values = {key: value for key, value in values.items() if key not in MOVED} | {"vector": vector}
+    if "env" in values:
+        values = UNNAMED | values
     return parse(values, source)
 
 

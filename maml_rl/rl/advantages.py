@@ -1,5 +1,7 @@
 """From rewards to returns and advantages. Step axis last; a mask marks the steps before each episode's end."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -60,30 +62,45 @@ def gae(
     return torch.where(mask, advantages, 0.0)
 
 
-def normalise(advantages: Tensor, mask: Tensor) -> Tensor:
-    """(A - mean) / (standard deviation + 1e-8) over one task's live steps; population standard deviation.
+class Scale(NamedTuple):
+    """Sizes of a batch, for each of K tasks."""
+
+    returns: Tensor  # (K,) root mean square of live steps' discounted returns; the largest since it began to adapt
+    advantages: Tensor  # (K,) that advantages were divided by; 1 where they are not
+
+
+def normalise(advantages: Tensor, mask: Tensor, least: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """(A - mean) / (max(standard deviation, least) + 1e-8) over one task's live steps; population standard deviation.
 
     Args:
         advantages: (B, T) or (K, B, T); the last two axes are pooled.
         mask: The same shape, bool.
+        least: A number, or one for each task, (K,).
 
     Returns:
-        The same shape, zero where the mask is False.
+        The same shape, zero where the mask is False, and what was divided by, () or (K,).
     """
     count = mask.sum((-2, -1), keepdim=True)
     live = torch.where(mask, advantages, 0.0)
     centred = torch.where(mask, live - live.sum((-2, -1), keepdim=True) / count, 0.0)
     std = (centred.square().sum((-2, -1), keepdim=True) / count).sqrt()
-    return centred / (std + 1e-8)
+    divisor = std[..., 0, 0].clamp(min=torch.as_tensor(least).to(std)) + 1e-8
+    return centred / divisor[..., None, None], divisor
 
 
-def to_batch(trajectory: Trajectory, config: Config, seeds: int = 1) -> Batch:
+def to_batch(
+    trajectory: Trajectory, config: Config, seeds: int = 1, before: Scale | None = None
+) -> tuple[Batch, Scale]:
     """Take advantages against a baseline that is fitted on this very trajectory.
+
+    They are divided by their standard deviation, but by no less than ``advantage_floor`` of the returns' size: where
+    the returns of a task hardly differ, or no longer do as an earlier inner step has solved it, what is left is noise.
 
     Args:
         trajectory: Of K S tasks.
         config: Its baseline, discounts, and what follows a time limit.
         seeds: S, of which there are as many tasks each; nothing of one depends on another.
+        before: Sizes of the same tasks' batch before the last inner step; None where this is the first.
     """
     mask, discount, bootstraps = trajectory.mask, config.discount, config.bootstrap_on_truncation
     observations = torch.where(mask.unsqueeze(-1), trajectory.observations, 0.0)
@@ -101,8 +118,12 @@ def to_batch(trajectory: Trajectory, config: Config, seeds: int = 1) -> Batch:
     if bootstraps:
         bootstrap = torch.where(trajectory.truncated, value(trajectory.final_observations, length), 0.0)
     advantages = gae(rewards, value(observations, times), mask, discount, config.gae_lambda, bootstrap)
+    size = (returns.square().sum((-2, -1)) / mask.sum((-2, -1))).sqrt()
+    size = size if before is None else torch.maximum(size, before.returns)
+    scale = Scale(size, torch.ones_like(size))
     if config.normalise_advantages:
-        advantages = normalise(advantages, mask)
+        advantages, divisor = normalise(advantages, mask, config.advantage_floor * size)
+        scale = scale._replace(advantages=divisor)
     weights = mask.to(rewards.dtype) / mask.sum((-2, -1), keepdim=True)
     behaviour = map_tensors(lambda field: torch.where(mask.unsqueeze(-1), field, 0.0), trajectory.behaviour)
-    return Batch(observations, actions, advantages, weights, behaviour)
+    return Batch(observations, actions, advantages, weights, behaviour), scale

@@ -12,7 +12,7 @@ from maml_envs import random
 from maml_rl.core.adapt import scaled
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, Rate
-from maml_rl.rl.advantages import to_batch
+from maml_rl.rl.advantages import Scale, to_batch
 from maml_rl.rl.baselines import NoFitError
 from maml_rl.rl.data import Batch, Trajectory
 from maml_rl.rl.learner import Learner
@@ -33,6 +33,7 @@ class Outcome(NamedTuple):
     returns: Tensor  # (K S, B) undiscounted
     success: Tensor | None  # (K S, B) bool: solved in some live step; None where the environment reports none
     steps: Tensor  # (K S, B) live steps
+    scale: Scale  # of returns and advantages
 
 
 class Exploration(NamedTuple):
@@ -66,8 +67,9 @@ def explore(learner: Learner, theta: Params, draw: Draw, factors: Sequence[float
             noise, seeds = sampler.draw(params, draw.episodes, keys_at(draw, k), draw.axis)
             trajectory = sampler.rollout(params, draw.tasks, noise, seeds, draw.axis)
             seconds += time.perf_counter() - began
-            batch = _advantages(learner, trajectory, draw.axis)
-        exploration.outcomes.append(Outcome(trajectory.returns(), trajectory.success, trajectory.mask.sum(-1)))
+            before = exploration.outcomes[-1].scale if k else None
+            batch, scale = _advantages(learner, trajectory, draw.axis, before)
+        exploration.outcomes.append(Outcome(trajectory.returns(), trajectory.success, trajectory.mask.sum(-1), scale))
         exploration.batches.append(batch)
         if k < len(factors):
             params = adapt(learner, params, batch, scaled(lr, factors[k]), draw.axis)
@@ -104,9 +106,9 @@ def _in_episodes(k: int, steps: int) -> Iterator[None]:
         raise FloatingPointError(f"{error}; in the episodes {where}") from error
 
 
-def _advantages(learner: Learner, trajectory: Trajectory, axis: TaskAxis) -> Batch:
+def _advantages(learner: Learner, trajectory: Trajectory, axis: TaskAxis, before: Scale | None) -> tuple[Batch, Scale]:
     try:
-        return to_batch(trajectory, learner.config, len(axis.names))
+        return to_batch(trajectory, learner.config, len(axis.names), before)
     except NoFitError as error:
         raise FloatingPointError(error.naming(axis.name)) from error
 

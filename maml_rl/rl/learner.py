@@ -56,9 +56,10 @@ class Learner:
         return {name: value.to(self.device) for name, value in params.items()}
 
     def training_tasks(self, iteration: int) -> Tensor:
-        """Draw the tasks of an iteration."""
-        tasks = self.env.sample_tasks(self.config.tasks, self.generator(Purpose.TASKS, iteration))
-        return tasks.to(self.device)
+        """Draw the tasks of an iteration; where exploration is credited, each twice, one after the other."""
+        twice = 2 if self.config.exploration else 1
+        drawn = self.env.sample_tasks(self.config.tasks // twice, self.generator(Purpose.TASKS, iteration))
+        return drawn.repeat_interleave(twice, 0).to(self.device)
 
     def with_seed(self, seed: int) -> Self:
         """Return the same with another seed; both share the environments."""

@@ -99,11 +99,11 @@ def drift(policy: Policy, params: Params, batch: Batch) -> tuple[Tensor, Tensor]
     """Measure how far a policy is from the one that sampled a task's pre-adaptation batch.
 
     Returns:
-        mean(exp(log pi - log pi_old)), whose gradient at the old policy is that of log p(data) / steps, and mean
+        sum(exp(log pi - log pi_old) - 1), 0 at the old policy where its gradient is that of log p(data), and mean
         KL(old || new), both over live steps.
     """
     ratio, kl = _against_behaviour(policy, params, batch)
-    return (ratio * batch.weights).sum(), kl
+    return (ratio - 1).sum(), kl
 
 
 def surrogate(policy: Policy, params: Params, batch: Batch, clip: float | None = None) -> tuple[Tensor, Tensor]:

@@ -101,21 +101,27 @@ def meta_objective(learner: Learner, data: Exploration) -> MetaObjective:
         data.batches,
         data.params_by_step,
         couples_steps=ESTIMATORS[config.inner.estimator].couples_steps,
-        credit=exploration_credit(data, config.outer.exploration, config.tasks),
+        credit=exploration_credit(data, config.exploration, config.tasks),
     )
 
 
 def exploration_credit(data: Exploration, weight: float, tasks: int) -> Tensor | None:
-    """Credit each task's exploration, (K S,), with its return after adaptation, standardised over a seed's tasks.
+    """Credit for each task's exploration, (K S,): weight (R - R') / (T s), in units of the surrogate.
+
+    R is the mean return after adaptation and R' that of the same task explored and adapted to again, which has its
+    difficulty and nothing of the episodes that are credited; T is the mean length of an episode and s what advantages
+    were divided by. Times the gradient of log p(episodes before adaptation), with weight 1, that is the part of the
+    gradient of E R / (T s) that differentiating through the inner step leaves out (Stadie et al. 2018, equation 4).
 
     Args:
-        data: What was sampled.
-        weight: What one standard deviation is worth; 0 for no credit.
-        tasks: Of each seed, on all ranks.
+        data: What was sampled; two rows of each task, one after the other.
+        weight: 0 for no credit.
+        tasks: Rows of each seed, on all ranks.
     """
     if not weight:
         return None
-    returns = data.outcomes[-1].returns.mean(-1)
-    everywhere = data.axis.gather(returns, tasks)
-    mean, std = everywhere.mean(-1, keepdim=True), everywhere.std(-1, correction=0, keepdim=True)
-    return (weight * (data.axis.by_seed(returns) - mean) / (std + 1e-8)).flatten()
+    after, own = data.outcomes[-1], data.axis.own
+    returns: Tensor = after.returns.mean(-1)
+    others: Tensor = data.axis.gather(returns, tasks).unflatten(-1, (-1, 2)).flip(-1).flatten(-2)[:, own].flatten()
+    length = after.steps.to(returns).mean(-1)
+    return weight * (returns - others) / (length * after.scale.advantages)

@@ -46,7 +46,7 @@ class MetaObjective:
         clip: Clip the ratio of the surrogate to 1 +- this (ProMP, section 6); None for no clipping.
         inner_kl: Coefficient (S,) of the penalty on the KL of the policies before each inner step (ProMP, section 6);
             None computes none.
-        credit: (K S,) times mean(exp(log pi - log pi_old)) over the live steps of each inner step is added for each
+        credit: (K S,) times sum(exp(log pi - log pi_old) - 1) over the live steps of each inner step is added for each
             task: the E-MAML term, which credits exploration with what adaptation made of it (Stadie et al. 2018).
     """
 
@@ -67,8 +67,8 @@ class MetaObjective:
         kl = explored = post.weights.new_zeros(())
         for batch in pre:
             if self.inner_kl is not None or self.credit is not None:
-                ratio, step_kl = drift(self.policy, params, batch)
-                kl, explored = kl + step_kl / len(pre), explored + weights.credit * ratio
+                moved, step_kl = drift(self.policy, params, batch)
+                kl, explored = kl + step_kl / len(pre), explored + weights.credit * moved
             params = self.inner.step(params, batch, lr)
         gain, post_kl = surrogate(self.policy, params, post, self.clip)
         return Terms(gain + explored - weights.penalty * kl, post_kl, kl)

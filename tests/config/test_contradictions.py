@@ -52,7 +52,30 @@ SETTINGS = [
     (
         {"tasks": 1, "outer": {"exploration": 0.1}},
         "outer.exploration with tasks = 1",
-        "give at least 2 tasks",
+        "give an even number of tasks",
+    ),
+    (
+        {"tasks": 7, "outer": {"exploration": 0.1}},
+        "outer.exploration with tasks = 7",
+        "give an even number of tasks",
+    ),
+    *(
+        (
+            {"outer": {"exploration": 0.1}, "inner": {"estimator": estimator}},
+            f"outer.exploration with inner.estimator = '{estimator}'",
+            "use inner.estimator = 'log_prob'",
+        )
+        for estimator in ("lvc", "dice")
+    ),
+    (
+        {"baseline": {"name": "value_network"}, "episodes": 1},
+        "baseline.name = 'value_network' with episodes = 1",
+        "use baseline.name = 'linear'",
+    ),
+    (
+        {"baseline": {"name": "value_network"}, "evaluation": {"episodes": 1}},
+        "baseline.name = 'value_network' with evaluation.episodes = 1",
+        "use baseline.name = 'linear'",
     ),
     (
         {"baseline": {"name": "none"}, "bootstrap_on_truncation": True},
@@ -159,7 +182,6 @@ def test_every_problem_is_listed_at_once() -> None:
         [
             "inner.steps",
             "inner.adapt",  # a context that would never change
-            "outer.exploration",  # with one task
             "outer.clip",
             "outer.max_kl",
         ]

@@ -42,7 +42,7 @@ def random_batch(
     behaviour = torch.func.vmap(policy)(params, observations)
     actions = behaviour.sample(torch.randn(*shape, policy.actions, generator=generator, dtype=torch.float64))
     actions = torch.where(mask.unsqueeze(-1), actions, 0.0)
-    advantages = normalise(torch.randn(shape, generator=generator, dtype=torch.float64), mask)
+    advantages, _ = normalise(torch.randn(shape, generator=generator, dtype=torch.float64), mask)
     weights = mask.double() / mask.sum((-2, -1), keepdim=True)
     return Batch(observations, actions, advantages, weights, Normal(*(field.detach() for field in behaviour)))
 

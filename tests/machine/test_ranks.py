@@ -44,7 +44,7 @@ TASKS = 5
 OUTER_STEPS: dict[str, dict[str, Any]] = {
     "trpo": {"outer": {"name": "trpo", "damping": 0.1, "fisher_subsample": 1}, "inner": {"learn_lr": True}},
     "promp": {"outer": {"name": "promp", "epochs": 3}},
-    "adam": {"outer": {"name": "adam", "exploration": 0.5}, "inner": {"estimator": "dice"}},
+    "adam": {"outer": {"name": "adam"}, "inner": {"estimator": "dice"}},
 }
 FEW_SHOT: dict[str, dict[str, Any]] = {
     "sinusoid": {},

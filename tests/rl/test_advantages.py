@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from maml_rl.config.rl import Config
+from maml_rl.config.rl import Baseline, Config
 from maml_rl.rl.advantages import discounted_returns, gae, normalise, to_batch
 from maml_rl.rl.data import Trajectory
 from maml_rl.rl.distributions import Normal
@@ -74,24 +74,34 @@ def test_gae_is_its_recursion(horizon: int, bootstraps: bool) -> None:
 
 
 def test_normalise_pools_the_live_steps_of_a_task() -> None:
-    normal = normalise(REWARDS, LIVE)
+    normal, divisor = normalise(REWARDS, LIVE)
     live = normal[LIVE]
     assert live.mean() == pytest.approx(0, abs=1e-12)
     assert live.square().mean() == pytest.approx(1)
     assert normal[1, 2] == 0
     mean, std = 2.0, (2 * 1 + 0 + 0 + 4) ** 0.5 / 5**0.5
     assert normal[0, 2] == pytest.approx((4 - mean) / std)
+    assert divisor == pytest.approx(std)
 
 
 def test_normalise_divides_by_the_standard_deviation_and_keeps_tasks_apart() -> None:
-    scaled = normalise(torch.stack([REWARDS, 10 * REWARDS + 3]), torch.stack([LIVE, LIVE]))
+    scaled, divisor = normalise(torch.stack([REWARDS, 10 * REWARDS + 3]), torch.stack([LIVE, LIVE]))
     torch.testing.assert_close(scaled[0], scaled[1])
+    assert float(divisor[1] / divisor[0]) == pytest.approx(10)
+
+
+def test_normalise_divides_by_no_less_than_it_is_told() -> None:
+    tasks, live = torch.stack([REWARDS, REWARDS]), torch.stack([LIVE, LIVE])
+    free, std = normalise(tasks, live)
+    held, divisor = normalise(tasks, live, torch.tensor([0.5, 2.0]) * std)
+    torch.testing.assert_close(held, free * torch.tensor([1.0, 0.5]).double()[:, None, None])
+    torch.testing.assert_close(divisor, std * torch.tensor([1.0, 2.0]).double())
 
 
 def test_ended_garbage_is_ignored() -> None:
     for garbage in (1e30, float("nan"), float("inf")):
         dirty = torch.where(LIVE, REWARDS, garbage)
-        torch.testing.assert_close(normalise(dirty, LIVE), normalise(REWARDS, LIVE))
+        torch.testing.assert_close(normalise(dirty, LIVE)[0], normalise(REWARDS, LIVE)[0])
         torch.testing.assert_close(discounted_returns(dirty, LIVE, 0.9), discounted_returns(REWARDS, LIVE, 0.9))
 
 
@@ -142,10 +152,43 @@ def test_what_follows_a_time_limit_step_by_step(decay: float) -> None:
     config = Config(
         env="navigation", discount=discount, gae_lambda=decay, bootstrap_on_truncation=True, normalise_advantages=False
     )
-    np.testing.assert_allclose(to_batch(data, config).advantages[0], expected, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(to_batch(data, config)[0].advantages[0], expected, rtol=1e-6, atol=1e-8)
 
 
 def test_every_live_step_of_a_task_weighs_the_same() -> None:
     """Episodes of 1 and 3 steps: each step a quarter, and not each episode a half."""
-    batch = to_batch(made([1, 3], [False, False]), Config(env="navigation"))
+    batch, _ = to_batch(made([1, 3], [False, False]), Config(env="navigation"))
     assert batch.weights.tolist() == [[[0.25, 0.0, 0.0], [0.25, 0.25, 0.25]]]
+
+
+def nearly_constant(reward: float, noise: float, seed: int = 0) -> Trajectory:
+    """One task, 4 episodes of 5 steps, whose rewards hardly differ."""
+    data = made([5, 5, 5, 5], [False] * 4, seed)
+    return data._replace(rewards=reward + noise * data.rewards)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_advantages_are_divided_by_a_share_of_the_returns_at_least(share: float) -> None:
+    config = Config(env="navigation", discount=1.0, advantage_floor=share, baseline=Baseline(name="none"))
+    quiet, loud = (to_batch(nearly_constant(10.0, noise), config) for noise in (1e-3, 10.0))
+    ramp = torch.arange(50.0, 0, -10).double()
+    size = float(ramp.square().mean().sqrt())  # returns 50, 40, .. 10, all but exactly
+    assert float(quiet[1].returns) == pytest.approx(size, rel=1e-3)
+    std = float(ramp.std(correction=0))
+    assert float(quiet[1].advantages) == pytest.approx(max(std, share * size), rel=1e-3)
+    assert float(loud[0].advantages.square().mean()) == pytest.approx(1, rel=1e-6)
+
+
+def test_what_a_solved_task_leaves_is_not_blown_up() -> None:
+    """Episodes that cost 20 at first and next to nothing after an inner step: a further step has noise to follow."""
+    config = Config(env="navigation", advantage_floor=0.01)
+    _, first = to_batch(nearly_constant(-4.0, 1.0), config)
+    solved = nearly_constant(-1e-3, 1e-3, seed=1)
+    alone, own = to_batch(solved, config)
+    after, carried = to_batch(solved, config, before=first)
+    assert float(alone.advantages.square().mean()) == pytest.approx(1, rel=1e-3)
+    assert float(after.advantages.square().mean()) < 0.01
+    assert torch.equal(carried.returns, first.returns)
+    assert first.returns > 100 * own.returns
+    free, _ = to_batch(solved, config.model_copy(update={"advantage_floor": 0.0}), before=first)
+    assert torch.equal(free.advantages, alone.advantages)

@@ -89,12 +89,21 @@ def test_devices() -> None:
             choose_device(name)
 
 
-def test_the_e_maml_credit_is_the_standardised_return_after_adaptation() -> None:
-    learner = build(tiny(tasks=4, episodes=3, outer={"exploration": 0.7}))
+def test_the_e_maml_credit_is_what_the_same_task_reached_less_when_explored_again() -> None:
+    learner = build(tiny(tasks=6, episodes=3, outer={"exploration": 0.7}))
+    tasks = learner.training_tasks(0)
+    assert torch.equal(tasks[::2], tasks[1::2])
+    assert len(tasks.unique(dim=0)) == 3
     exploration = explore_training(learner, learner.initial_params(), 0)
-    reached = exploration.outcomes[-1].returns.mean(-1).double()
-    expected = 0.7 * (reached - reached.mean()) / reached.std(correction=0)
+    after = exploration.outcomes[-1]
+    reached, divisor = after.returns.mean(-1).tolist(), after.scale.advantages.tolist()
+    expected = [0.7 * (reached[k] - reached[k ^ 1]) / (5 * divisor[k]) for k in range(6)]  # episodes of 5 steps
     credit = meta_objective(learner, exploration).credit
-    torch.testing.assert_close(credit.double(), expected, rtol=1e-4, atol=1e-5)
-    before = exploration.outcomes[0].returns.mean(-1)
-    assert not torch.allclose(before, exploration.outcomes[-1].returns.mean(-1))
+    torch.testing.assert_close(credit, torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    assert abs(reached[0] - reached[1]) > 0
+
+
+def test_without_exploration_every_task_is_another() -> None:
+    assert len(build(tiny(tasks=6)).training_tasks(0).unique(dim=0)) == 6
+    baseline = tiny(tasks=6, method="pretrained", outer={"exploration": 1.0})
+    assert len(build(baseline).training_tasks(0).unique(dim=0)) == 6

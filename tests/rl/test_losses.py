@@ -188,11 +188,13 @@ def test_a_clipped_surrogate_takes_the_lower_gain(
     assert gradient.tolist() == pytest.approx([slope / 2, -slope / 2])
 
 
-def test_drift_has_the_mean_ratio_and_the_mean_score_of_the_data() -> None:
-    ratio, kl = drift(COIN, coin(0.75), tosses((0.0, 0.0)))
-    assert float(ratio) == pytest.approx((1.5 + 0.5) / 2)
+def test_drift_has_the_score_of_the_data() -> None:
+    moved, kl = drift(COIN, coin(0.25), tosses((0.0, 0.0)))
+    assert float(moved) == pytest.approx(0.5 + 1.5 - 2)
+    moved, kl = drift(COIN, coin(0.75), tosses((0.0, 0.0)))
+    assert float(moved) == pytest.approx(0.0)
     assert float(kl) == pytest.approx(math.log(4 / 3) / 2)  # of (1/2, 1/2) to (3/4, 1/4)
-    ratio, kl = drift(POLICY, PARAMS, BATCH)
-    assert (float(ratio), float(kl)) == pytest.approx((1, 0), abs=1e-12)
+    moved, kl = drift(POLICY, PARAMS, BATCH)
+    assert (float(moved), float(kl)) == pytest.approx((0, 0), abs=1e-12)
     gradient = torch.func.grad(lambda params: drift(POLICY, params, BATCH)[0])(PARAMS)
-    torch.testing.assert_close(flatten(gradient), score()[BATCH.weights > 0].mean(0))
+    torch.testing.assert_close(flatten(gradient), score()[BATCH.weights > 0].sum(0))

@@ -181,12 +181,12 @@ def test_every_term_by_hand() -> None:
     kl = math.log(4 / 3) / 2  # of (1/2, 1/2) to (3/4, 1/4)
     before = (kl + math.log(3) / 2) / 2  # and of (1/4, 3/4), mean of the two steps
     # ratios 3/2 and 1/2: (3 - 2) / 2 and (6 + 2) / 2; clipped to 0.8 ... 1.2: (2.4 - 3.2) / 2 and (4.8 + 2) / 2
-    # the E-MAML term: the mean of ratios is (3/2 + 1/2) / 2 in the first step and (3 + 1/3) / 2 in the second
+    # the E-MAML term: the ratios less 1 add up to 1/2 - 1/2 in the first step and to 2 - 2/3 in the second
     cases = [
         ({}, (0.5 + 4) / 2, 0),
         ({"clip": 0.2}, (-0.4 + 3.4) / 2, 0),
         ({"inner_kl": torch.tensor([2.0])}, (0.5 + 4) / 2 - 2 * before, before),
-        ({"credit": torch.tensor([3.0, -6.0]).double()}, (0.5 + 4) / 2 + (3 - 6) / 2 * (1 + 5 / 3), before),
+        ({"credit": torch.tensor([3.0, -6.0]).double()}, (0.5 + 4) / 2 + (3 - 6) / 2 * 4 / 3, before),
     ]
     for changes, value, inner_kl in cases:
         objective = dataclasses.replace(plain, **changes)
@@ -259,7 +259,7 @@ def test_with_the_e_maml_term_the_gradient_is_that_of_the_return_after_adaptatio
     post = batch(every_arm, logits[-1], scale, logits[-1].softmax(-1).unsqueeze(-1))
     inner = InnerLoop(inner_loss(policy, "log_prob"), Rates(lr))
     without = MetaObjective(policy, inner, TaskAxis(count), [*pre, post], [])
-    whole = dataclasses.replace(without, credit=episodes * count * chance * reached)
+    whole = dataclasses.replace(without, credit=count * chance * reached)
 
     expected = torch.autograd.functional.jacobian(
         lambda vector: (walk(vector)[0] * walk(vector)[1]).sum(), flatten(theta)
@@ -336,7 +336,7 @@ def trajectory(mask: Tensor, garbage: float) -> Trajectory:
 def test_what_comes_after_an_end_changes_nothing(garbage: float, bootstrap: bool) -> None:
     mask = random_mask(2, 6, 9, seed=3)
     assert not mask.all()
-    clean, dirty = (to_batch(trajectory(mask, g), config("linear", 0.99, 0.95, bootstrap)) for g in (0.0, garbage))
+    clean, dirty = (to_batch(trajectory(mask, g), config("linear", 0.99, 0.95, bootstrap))[0] for g in (0.0, garbage))
     for one, two in zip([*clean[:4], *clean.behaviour], [*dirty[:4], *dirty.behaviour], strict=True):
         assert torch.equal(one, two)
     torch.testing.assert_close(clean.weights.sum((1, 2)), torch.ones(2, dtype=torch.float64))
@@ -345,10 +345,10 @@ def test_what_comes_after_an_end_changes_nothing(garbage: float, bootstrap: bool
 def test_bootstrap_reaches_truncated_episodes_only() -> None:
     mask = torch.ones(1, 4, 3, dtype=torch.bool)
     one = trajectory(mask, 0.0)._replace(truncated=torch.tensor([[True, False, False, False]]))
-    plain = to_batch(one, config("none", 1.0, 1.0, False))
-    same = to_batch(one, config("none", 1.0, 1.0, True))
+    plain, _ = to_batch(one, config("none", 1.0, 1.0, False))
+    same, _ = to_batch(one, config("none", 1.0, 1.0, True))
     assert torch.equal(plain.advantages, same.advantages)  # without a baseline the value ahead is 0
-    fitted = to_batch(one, config("linear", 1.0, 1.0, False)).advantages
-    ahead = to_batch(one, config("linear", 1.0, 1.0, True)).advantages
+    fitted = to_batch(one, config("linear", 1.0, 1.0, False))[0].advantages
+    ahead = to_batch(one, config("linear", 1.0, 1.0, True))[0].advantages
     moved = (ahead - fitted)[0].diff(dim=0).abs().sum(-1)
     assert moved[0] > 1e-6

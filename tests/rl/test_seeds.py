@@ -128,8 +128,9 @@ OUTER_STEPS: dict[str, dict[str, Any]] = {
     "trpo that backtracks": {"outer": {"damping": 0.1, "max_kl": 30.0}, "inner": {"lr": 1.0, "steps": 2}},
     "trpo of the last layer": {"outer": {"damping": 0.1}, "inner": {"adapt": "last", "estimator": "dice"}},
     "trpo at first order": {"outer": {"damping": 0.1}, "inner": {"first_order": True, "learn_lr": True}},
-    "promp": {"outer": {"name": "promp", "inner_kl_target": 1e-3, "exploration": 0.5}},
-    "adam": {"outer": {"name": "adam", "exploration": 0.5}, "inner": {"estimator": "lvc"}},
+    "promp": {"outer": {"name": "promp", "inner_kl_target": 1e-3}},
+    "adam": {"outer": {"name": "adam"}, "inner": {"estimator": "lvc"}},
+    "the E-MAML term": {"tasks": 4, "outer": {"name": "promp", "exploration": 0.5}},
     "pretrained": {"method": "pretrained"},
     "a value network": {"outer": {"name": "adam"}, "baseline": {"name": "value_network"}},
 }
@@ -142,7 +143,7 @@ def test_the_outer_steps_of_all_are_those_of_each(
 ) -> None:
     """Twice in turn, so that the optimiser's state is carried; in float64."""
     monkeypatch.setattr(sliced, "CPU_STEPS", steps_in_a_part)
-    built = build(tiny(tasks=3, episodes=4, horizon=5, compare_gradients=1, **OUTER_STEPS[name]))
+    built = build(tiny(**{"tasks": 3, "episodes": 4, "horizon": 5, "compare_gradients": 1} | OUTER_STEPS[name]))
     learners = [built.with_seed(seed) for seed in SEEDS]
     starts = [({key: x.double() for key, x in each.initial_params().items()}, {}) for each in learners]
     alone = [[start] for start in starts]

@@ -35,25 +35,59 @@ def error(found: Tensor, expected: Tensor) -> Tensor:
     return ((found - expected).square().mean((1, 2)) / expected.var((1, 2))).sqrt()
 
 
+def explained(found: Tensor, expected: Tensor) -> Tensor:
+    """R^2 of each task."""
+    return 1 - error(found, expected).square()
+
+
+def test_noise_is_not_remembered() -> None:
+    """A network that is fitted to the returns it is subtracted from explains over half of these."""
+    generator = torch.Generator().manual_seed(0)
+    seen = uniform(4, width=5)
+    noise = torch.randn(4, 10, 20, generator=generator, dtype=torch.float64)
+    assert explained(fit(seen, noise), noise).max() < 0.02
+    assert explained(linear(Samples(seen, noise, live(4), seen[:, :, -1]))(seen, TIMES), noise).min() > 0.03
+
+
+def test_its_own_episodes_are_predicted_as_well_as_fresh_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    seen, fresh = uniform(4, width=5), uniform(4, width=5, seed=1)
+
+    def returns(observations: Tensor) -> Tensor:
+        noise = torch.randn(4, 10, 20, generator=generator, dtype=torch.float64)
+        return torch.sin(3 * observations[..., 0]) + 0.5 * noise
+
+    own, other = returns(seen), returns(fresh)
+    value = value_network(Samples(seen, own, live(4), seen[:, :, -1]))
+    here, there = explained(value(seen, TIMES), own), explained(value(fresh, TIMES), other)
+    assert there.min() > 0.3
+    assert (here.mean() - there.mean()).abs() < 0.06
+
+
+def test_one_episode_leaves_none_to_fit_to() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        value_network(Samples(uniform(1)[:, :1], uniform(1)[:, :1, :, 0], live(1)[:, :1], uniform(1)[:, :1, 0]))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("tasks", [1, 40])
+@pytest.mark.parametrize("tasks", [1, 10])
 def test_what_is_not_linear_is_fitted(shape: str, tasks: int) -> None:
     function, share = SHAPES[shape]
     seen = uniform(tasks)
     returns = function(seen[..., 0])
     straight = linear(Samples(seen, returns, live(tasks), seen[:, :, -1]))(seen, TIMES)
     found = error(fit(seen, returns), returns)
-    assert found.max() < 0.2
+    assert found.max() < 0.3
     # The linear baseline has the square of the observation, which serves for |x| but not for the others.
     assert (found < 2 * share * error(straight, returns)).all()
 
 
 def test_hundreds_of_tasks_are_fitted_as_well_as_one() -> None:
     """A loss summed over tasks outgrows the optimiser's tolerances, which then stop it at its start."""
-    seen = uniform(1)[:, :3].expand(400, -1, -1, -1)
+    seen = uniform(1)[:, :3].expand(100, -1, -1, -1)
     returns = torch.sin(5 * seen[..., 0])
-    found = value_network(Samples(seen, returns, live(400)[:, :3], seen[:, :, -1]))(seen, TIMES)
-    assert error(found, returns).max() < 0.1
+    found = value_network(Samples(seen, returns, live(100)[:, :3], seen[:, :, -1]))(seen, TIMES)
+    assert error(found, returns).max() < 0.2
 
 
 def test_the_value_ahead_is_what_the_network_says_of_the_final_observation() -> None:
@@ -157,7 +191,7 @@ def test_a_value_ahead_is_carried() -> None:
         return error(torch.where(mask, solved, returns), returns)
 
     assert wrong(carry).max() < 0.1
-    assert wrong(None).min() > 0.15
+    assert (wrong(None) > 1.5 * wrong(carry)).all()
 
 
 def test_no_carry_is_a_carry_of_zero() -> None:
