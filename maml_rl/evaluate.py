@@ -52,7 +52,8 @@ def evaluate(
         tasks: Held-out tasks; None for the configuration's number, as for the next two and shots.
         steps: Gradient steps; None is 0 for the oracle, which needs none.
         episodes: Meta-RL: episodes for each task and step.
-        split: "in" for held-out tasks of the training distribution; meta-RL: "out" for tasks beyond it.
+        split: "in" for held-out tasks of the training distribution; meta-RL: "out" for tasks beyond it,
+            "validation" for others of it to choose settings by.
         which: "checkpoint" for the last parameters, "best" for those with the best training return or the lowest
             training loss, "initial" for those before training: with these, learning each task from scratch.
         tune_lr: Adapt at the rate that serves other tasks best, those of training or, in few-shot learning, of

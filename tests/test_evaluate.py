@@ -137,6 +137,16 @@ def test_tasks_beyond_the_distribution(run: Path) -> None:
     assert np.abs(outside.tasks).max(1).min() > 0.5
 
 
+def test_validation_tasks_are_others_of_the_same_distribution(run: Path, tmp_path: Path) -> None:
+    other = meta_train(tiny(seed=2), tmp_path / "other", quiet=True)
+    chosen, again = (maml_rl.evaluate(each, tasks=20, split="validation") for each in (run, other))
+    reported = maml_rl.evaluate(run, tasks=20)
+    assert chosen.split == "validation"
+    np.testing.assert_array_equal(chosen.tasks, again.tasks)
+    assert np.abs(chosen.tasks).max() <= 0.5
+    assert not set(map(tuple, chosen.tasks.tolist())) & set(map(tuple, reported.tasks.tolist()))
+
+
 def test_the_best_parameters_can_be_evaluated(run: Path) -> None:
     state = checkpoint.load(run / "best.pt")
     checkpoint.save(run / "best.pt", state._replace(theta={name: value + 1 for name, value in state.theta.items()}))

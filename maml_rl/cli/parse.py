@@ -35,7 +35,10 @@ Which = Annotated[
         "or those before training."
     ),
 ]
-Split = Annotated[Literal["in", "out"], arg(help="Held-out tasks of the training distribution, or beyond it.")]
+Split = Annotated[
+    Literal["in", "out", "validation"],
+    arg(help="Held-out tasks of the training distribution, or beyond it, or others of it to choose settings by."),
+]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))

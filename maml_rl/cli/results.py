@@ -158,7 +158,7 @@ class Compare(Command):
         beyond = " beyond the training distribution" if self.split == "out" else ""
         for comparison in by_measure:
             label = MEASURES[comparison.measure].label
-            tasks = comparison.tasks_in_words("held-out ")
+            tasks = comparison.tasks_in_words("validation " if self.split == "validation" else "held-out ")
             title = f"{comparison.subject}: {label} on {tasks}{beyond}{of}, 95 % intervals"
             long_table(comparison).show(title)
         for sentence in sentences(by_measure[0]):

@@ -131,7 +131,7 @@ class Config(Whole):
     bootstrap_on_truncation: bool = Field(False, description="Value after a time limit: the baseline's, instead of 0")
     normalise_advantages: bool = Field(True, description="To mean 0 and standard deviation 1 in each task")
     advantage_floor: float = Field(
-        0.01,
+        0.001,
         ge=0,
         description="Normalised advantages are divided by no less than this share of the returns' root mean square: "
         "what a solved task leaves is noise; 0: by their standard deviation, whatever it is",

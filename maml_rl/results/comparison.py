@@ -236,7 +236,7 @@ def compare(runs: Sequence[Path | str], which: str = "checkpoint", split: str = 
     Args:
         runs: Run folders. The newest evaluation of each counts; runs without one are left out.
         which: Of which parameters: "checkpoint" for the last, "best" for the best in training.
-        split: On which held-out tasks: "in" or "out" of the training distribution.
+        split: On which tasks: "in" or "out" of the training distribution, or "validation".
 
     Raises:
         InputError: Runs of different environments or data, evaluations of different tasks, a seed twice, or nothing

@@ -40,7 +40,7 @@ def render(
         steps: Gradient steps; None for the configuration's number.
         tasks: Held-out tasks, from the first.
         episodes: Episodes to adapt with, for each task and step; None for the configuration's number.
-        split: "in" for held-out tasks of the training distribution, "out" for tasks beyond it.
+        split: "in" for held-out tasks of the training distribution, "out" for tasks beyond it, "validation".
         which: "checkpoint" for the last parameters, "best" for those with the best training return, "initial" for those
             before training.
         out: Folder; None for videos/ in the run folder or beside the file.

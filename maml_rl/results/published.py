@@ -21,6 +21,7 @@ class Published(NamedTuple):
     pretrained: Values = ()
     random: Values = ()
     oracle: Values = ()  # without a step
+    others: tuple[tuple[str, float], ...] = ()  # methods that are not here, after they have adapted
 
     def of(self, method: str) -> Values:
         """Return the values of a method."""
@@ -62,7 +63,8 @@ def entries() -> tuple[Entry, ...]:
     results = []
     for table in tables:
         values = {key: tuple(table.pop(key)) for key in METHODS if key in table}
-        result = Published(table.pop("source"), **values)
+        others = tuple(table.pop("others", {}).items())
+        result = Published(table.pop("source"), others=others, **values)
         results.append(Entry(table, result))
     return tuple(results)
 

@@ -49,6 +49,7 @@ PARTS = {"sampling": "sampling", "inner": "inner step", "outer": "outer step"}
 OTHER_EVALUATIONS = {
     "Parameters that were best in training": ("best", "in"),
     "Tasks beyond the training distribution": ("checkpoint", "out"),
+    "Validation tasks": ("checkpoint", "validation"),
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from maml_rl.config.base import METHODS
-from maml_rl.core.statistics import Floats, Interval, interval, mean, overall, resample
+from maml_rl.core.statistics import Floats, Interval, improvement, interval, mean, overall, resample
 from maml_rl.results.comparison import Comparison, GroupResult
 from maml_rl.runs.measures import MEASURES, shown, with_interval
 
@@ -59,12 +59,16 @@ def _against(row: GroupResult, other: GroupResult, steps: int, comparison: Compa
     resamples = resample([ours, theirs], mean, of=comparison.strata)
     difference = interval(float(overall(ours, mean) - overall(theirs, mean)), resamples[0] - resamples[1])
     against = "the oracle" if told else other.label
+    sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
+    better = improvement(sign * ours, sign * theirs, comparison.strata)
+    odds = f"better on a task with probability {with_interval(better)}"
     if difference.low <= 0 <= difference.high:
-        yield f"{when} {row.label} cannot be told from {against}: difference {with_interval(difference, measure)}."
+        apart = with_interval(difference, measure)
+        yield f"{when} {row.label} cannot be told from {against}: difference {apart}; {odds}."
         return
     size = Interval(abs(difference.value), *sorted((abs(difference.low), abs(difference.high))))
     side = "above" if difference.low > 0 else "below"
-    yield f"{when} {row.label} is {side} {against} by {with_interval(size, measure)}."
+    yield f"{when} {row.label} is {side} {against} by {with_interval(size, measure)}; {odds}."
 
 
 def _gap(row: GroupResult, comparison: Comparison) -> Iterator[str]:

@@ -125,4 +125,7 @@ def wide_table(comparison: Comparison) -> Table:
             scores = (published.normalised(1), published.gap_closed(1)) if METHODS[method].adapts else (None, None)
             cells += ["" if score is None else number(score) for score in scores] if worth else []
             rows.append((*cells, *[""] * (len(header) - len(cells))))
+    for name, value in published.others if published else ():
+        cells = [name, "", *(shown(value, measure) if k == 1 else "" for k in steps)]
+        rows.append((*cells, *[""] * (len(header) - len(cells))))
     return Table(tuple(header), tuple(rows))

@@ -17,7 +17,7 @@ from maml_rl.core.tree import Params
 from maml_rl.machine.progress import ProgressLine
 from maml_rl.rl.episodes import Carry, Transition, begin, control_step
 from maml_rl.rl.explore import keys_at
-from maml_rl.rl.held_out import explore_held_out
+from maml_rl.rl.held_out import explore_held_out, tasks_of
 from maml_rl.rl.learner import Learner, environments
 from maml_rl.rl.policies import Policy
 
@@ -106,14 +106,14 @@ def check(env: TaskEnv, chosen: Evaluation, split: str) -> None:
             f"{chosen.tasks} tasks after 0 to {chosen.steps} steps are {panels} environments, more than the "
             f"{env.max_batch} that step at once: draw fewer tasks or steps"
         )
-    env.reset(env.held_out_tasks(1, split).to(env.device), torch.zeros(1, dtype=torch.int64, device=env.device))
+    env.reset(tasks_of(env, 1, split).to(env.device), torch.zeros(1, dtype=torch.int64, device=env.device))
     places = env.positions()
     name = type(env).__name__
     if places is not None and (places.ndim != 2 or len(places) != 1 or places.shape[1] not in (1, 2)):
         raise InputError(
             f"{name}.positions() returned {tuple(places.shape)} for one environment: return (1, 1) or (1, 2)"
         )
-    goals = env.goal_positions(env.held_out_tasks(2, split))
+    goals = env.goal_positions(tasks_of(env, 2, split))
     if places is not None and goals is not None and tuple(goals.shape) != (2, places.shape[1]):
         raise InputError(
             f"{name}.goal_positions(tasks) returned {tuple(goals.shape)} for two tasks: return (2, {places.shape[1]}), "

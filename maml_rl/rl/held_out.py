@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from maml_envs import TaskEnv
 from maml_rl.config.rl import Config
 from maml_rl.core.adapt import PREFIX
 from maml_rl.core.streams import Purpose
@@ -12,6 +13,9 @@ from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, of_one_seed
 from maml_rl.rl.explore import Draw, Exploration, explore
 from maml_rl.rl.learner import Learner
+
+VALIDATION_SEED = 20170311
+"""Tasks of the split "validation" are drawn from this seed, whatever the seed of training."""
 
 RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Factors on the configuration's inner rate that ``tune`` tries."""
@@ -37,9 +41,23 @@ def draw_for(learner: Learner, tasks: Tensor, episodes: int, purpose: Purpose, n
     return Draw(TaskAxis(len(tasks)), tasks.to(learner.device), key, episodes)
 
 
+def tasks_of(env: TaskEnv, count: int, split: str) -> Tensor:
+    """Return the fixed tasks of a split that training does not draw.
+
+    Args:
+        env: Whose tasks.
+        count: How many.
+        split: "validation", of the training distribution, to choose settings by; "in", of it too, to report; "out",
+            beyond it.
+    """
+    if split == "validation":
+        return env.sample_tasks(count, torch.Generator().manual_seed(VALIDATION_SEED))
+    return env.held_out_tasks(count, split)
+
+
 def explore_held_out(learner: Learner, theta: Params, tasks: int, episodes: int, steps: int, split: str) -> HeldOut:
     """Adapt the parameters of one run to the fixed held-out tasks of a split."""
-    draw = draw_for(learner, learner.env.held_out_tasks(tasks, split), episodes, Purpose.EVALUATION)
+    draw = draw_for(learner, tasks_of(learner.env, tasks, split), episodes, Purpose.EVALUATION)
     factors = rate_factors(learner.config, steps)
     exploration = explore(learner, of_one_seed(theta), draw, factors)
     learned = [value.flatten() for name, value in theta.items() if name.startswith(PREFIX)]

@@ -7,6 +7,9 @@ The inner estimators have the same first gradient, -mean(grad log pi * A), and d
 | "log_prob" | lacks grad log pi grad log pi' A: biased, the MAML paper's code             |
 | "lvc"      | exact for one-step episodes, biased for longer, little or much (ProMP)      |
 | "dice"     | unbiased, larger variance (Foerster et al. 2018; Farquhar et al. 2019)      |
+
+Unbiased with discount 1: with less, the usual first gradient, of advantages that are not weighed by discount^t, is that
+of no value (see maml_rl/checks/exact.py).
 """
 
 import math

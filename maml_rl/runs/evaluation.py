@@ -32,7 +32,7 @@ class Evaluation:
     values: dict[str, Floats]  # (tasks, k) of each measure, the leading one first; of "return" (tasks, k, episodes)
     which: str  # parameters: "checkpoint", "best" or "initial"
     iteration: int | None  # of training that they had; None in a file that does not say
-    split: str  # "in" or "out" of the training distribution
+    split: str  # "in" or "out" of the training distribution, or "validation"
     lr: Floats  # (steps,) inner rate; where it is learned, the mean over the numbers that adapt, or where they start
     tuned: bool = False  # whether the rate was chosen on other tasks
     tasks: Floats | None = None  # (tasks, numbers of a task), where a task is numbers

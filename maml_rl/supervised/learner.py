@@ -82,7 +82,7 @@ class FewShotLearner:
         return theta | {name: new[name] for name in models.head(self.module)}
 
     def training_tasks(self, iteration: int) -> TaskBatch:
-        """This rank's tasks of an iteration; to pretrain a classifier, as many examples of all classes at once."""
+        """This rank's tasks of an iteration; to pretrain, all their examples, or as many of all classes at once."""
         config, generator = self.config, self._generator(Purpose.TASKS, iteration)
         if self.trained is not self.module:
             size = config.ways * (config.shots + config.queries)
@@ -90,6 +90,8 @@ class FewShotLearner:
             drawn = TaskBatch(examples, examples)
         else:
             drawn = self.data.sample_tasks(config.tasks, generator)
+            if not config.trained_steps:
+                drawn = TaskBatch(drawn.support, drawn.joined())
         own = TaskAxis.of_this_rank(config.tasks).own
         batch: TaskBatch = map_tensors(lambda x: x[own].to(self.device), drawn)
         return batch

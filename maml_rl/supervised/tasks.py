@@ -25,6 +25,10 @@ class TaskBatch(NamedTuple):
     support: Examples
     query: Examples
 
+    def joined(self) -> Examples:
+        """All examples of each task, (K, n, ...)."""
+        return Examples(*(torch.cat(pair, 1) for pair in zip(self.support, self.query, strict=True)))
+
 
 class FewShotTasks(ABC):
     """A distribution of few-shot tasks; a user's own class has to define the first two methods.

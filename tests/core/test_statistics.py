@@ -8,6 +8,7 @@ from maml_rl.core.statistics import (
     bootstrap,
     bootstrap_difference,
     half_width,
+    improvement,
     in_words,
     interquartile_mean,
     interval,
@@ -191,3 +192,26 @@ def test_how_many_of_each_task_is_no_chance() -> None:
     assert half == pytest.approx(by_hand)
     one = np.zeros(40, np.int64)
     assert half_width(values[0], one) == pytest.approx(1.96 * values[0].std(ddof=1) / 40**0.5)
+
+
+def test_the_probability_of_improvement_by_hand() -> None:
+    ours, theirs = np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([[2.0, 5.0]])
+    found = improvement(ours, theirs)
+    assert found.value == pytest.approx((0 + 1 + 0.5 + 0.5) / 4)
+    assert improvement(theirs, ours).value == pytest.approx(1 - found.value)
+    assert improvement(ours + 10, theirs) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_the_probability_of_improvement_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Of two normal samples that differ by 0.5 standard deviations it is 0.638."""
+    random = np.random.default_rng(0)
+    found = [improvement(random.normal(0.5, 1, (5, 40)), random.normal(0, 1, (5, 40)), seed=k) for k in range(60)]
+    covered = sum(one.low <= 0.638 <= one.high for one in found)
+    assert covered >= 52
+    assert np.mean([one.value for one in found]) == pytest.approx(0.638, abs=0.02)
+
+
+def test_a_run_that_is_better_everywhere_by_luck_of_its_seed_leaves_doubt() -> None:
+    shift = np.array([[1.0], [-1.0], [1.0]])
+    found = improvement(shift + np.zeros((3, 40)), np.zeros((3, 40)))
+    assert found == pytest.approx((2 / 3, 0.0, 1.0), abs=1e-12)

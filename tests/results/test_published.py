@@ -28,11 +28,19 @@ NOW = {
 """MAML, pretrained, random and the oracle: what the file has of meta-RL."""
 
 
+OTHERS = {("half-cheetah-vel", "gymnasium"): [-34.6, -32.4], ("half-cheetah-dir", "gymnasium"): [980.0, 1899.0]}
+"""RL2 and PEARL."""
+
+
 def test_the_file_has_the_numbers_of_the_papers() -> None:
     for (env, preset), (maml, pretrained, random, oracle) in NOW.items():
-        source = "Finn et al. 2017" if preset == "finn2017" else "PEARL's MAML runs, training, action_scale 1"
+        finn = "Finn et al. 2017, in MuJoCo 1.3" if env.startswith("ant") else "Finn et al. 2017"
+        source = finn if preset == "finn2017" else "PEARL's MAML runs, training, action_scale 1"
         level = () if oracle is None else (oracle,)
-        assert published.find(env=env, preset=preset, horizon=None) == (source, maml, pretrained, random, level)
+        found = published.find(env=env, preset=preset, horizon=None)
+        assert found is not None
+        assert found[:-1] == (source, maml, pretrained, random, level)
+        assert [value for _, value in found.others] == OTHERS.get((env, preset), [])
     assert len(published.entries()) == len(NOW) + 1
     few = published.find(data="sinusoid", shots=5, measure="error")
     assert few is not None

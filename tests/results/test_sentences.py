@@ -51,13 +51,17 @@ def test_a_step_that_helps_some_and_hurts_as_many() -> None:
     assert lines[1] == f"MAML: 50 % of the tasks have a lower return after the step than before it{UNCHANGED}."
 
 
+def odds(share: str) -> str:
+    return f"; better on a task with probability {share} ({share} to {share})."
+
+
 def test_against_other_methods_and_the_oracle() -> None:
     others = [run("oracle", [0]), run("pretrained", [-8, -5]), run("random", [-9, -9])]
     lines = said(run("maml", [-8, -2]), *others)
     assert lines[2:] == [
-        "After one step MAML is below the oracle by 2.00 (2.00 to 2.00).",
-        "After one step MAML is above pretrained by 3.00 (3.00 to 3.00).",
-        "After one step MAML is above random by 7.00 (7.00 to 7.00).",
+        "After one step MAML is below the oracle by 2.00 (2.00 to 2.00)" + odds("0.00"),
+        "After one step MAML is above pretrained by 3.00 (3.00 to 3.00)" + odds("1.00"),
+        "After one step MAML is above random by 7.00 (7.00 to 7.00)" + odds("1.00"),
         "MAML closes 0.75 (0.75 to 0.75) of the way to the oracle in one step.",  # (8 - 2) / 8
         "With one seed the interval is over tasks alone: how much seeds differ is not shown.",
     ]
@@ -65,13 +69,14 @@ def test_against_other_methods_and_the_oracle() -> None:
 
 def test_the_oracle_counts_before_any_step() -> None:
     lines = said(run("maml", [-8, -2]), run("oracle", [0, -7]))
-    assert "After one step MAML is below the oracle by 2.00 (2.00 to 2.00)." in lines
+    assert "After one step MAML is below the oracle by 2.00 (2.00 to 2.00)" + odds("0.00") in lines
 
 
 def test_a_difference_that_may_be_chance() -> None:
     lines = said(run("maml", [-8, -2]), run("pretrained", [-8, [-1, -3] * 4]))
     (against,) = [line for line in lines if "pretrained" in line]
     assert against.startswith("After one step MAML cannot be told from pretrained: difference 0.00 (-0.")
+    assert "; better on a task with probability 0.50 (0." in against
 
 
 def test_the_gap_of_a_paper_stands_beside_ours() -> None:
@@ -111,7 +116,7 @@ def test_a_lower_error_is_better() -> None:
     assert "the mean squared error" in lines[0]
     assert lines[1] == "MAML: 50 % of the tasks have a higher mean squared error after the step than before it."
     assert lines[2] == "MAML: its best mean squared error is after 2 steps, 1.000 (1.000 to 1.000)."
-    assert "After 2 steps MAML is below random by 3.000 (3.000 to 3.000)." in lines
+    assert "After 2 steps MAML is below random by 3.000 (3.000 to 3.000)" + odds("1.00") in lines
     assert share_worse(np.array([[[0.0, 1.0], [1.0, 0.5]]]), higher_is_better=False) == 0.5
 
 

@@ -97,12 +97,16 @@ def test_nothing_is_new_where_the_last_layer_was_trained_for_tasks(method: str) 
     assert theta["4.weight"].shape == (3, 8)
 
 
-def test_values_have_no_classes_and_train_on_the_queries_of_the_same_tasks() -> None:
+def test_values_have_no_classes_and_train_on_all_examples_of_the_same_tasks() -> None:
     learner, maml = learner_of(method="pretrained"), learner_of()
     assert learner.trained is learner.module
     theta, batch = learner.initial_params(), learner.training_tasks(2)
     assert learner.start(theta) is theta
-    torch.testing.assert_close(batch, maml.training_tasks(2), rtol=0, atol=0)
+    theirs = maml.training_tasks(2)
+    torch.testing.assert_close(batch.support, theirs.support, rtol=0, atol=0)
+    torch.testing.assert_close(batch.query, theirs.joined(), rtol=0, atol=0)
+    assert torch.equal(batch.query.inputs, torch.cat([theirs.support.inputs, theirs.query.inputs], 1))
+    assert torch.equal(batch.query.targets, torch.cat([theirs.support.targets, theirs.query.targets], 1))
     task = map_tensors(lambda x: x[1], batch)
     assert torch.equal(query_loss(learner, theta, task), learner.inner.loss(theta, task.query))
     assert not torch.equal(query_loss(maml, theta, task), query_loss(learner, theta, task))
