@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from maml_envs import InputError
 from maml_envs.user_code import warn_foreign_import
 from maml_rl.config.base import METHODS
+from maml_rl.config.elsewhere import Elsewhere, moved
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 from maml_rl.config.rl import Evaluation as EvaluationSettings
@@ -43,7 +45,7 @@ def evaluate(
     which: str = "checkpoint",
     tune_lr: bool | None = None,
     shots: int | None = None,
-    worker_python: str | None = None,
+    **elsewhere: Unpack[Elsewhere],
 ) -> Evaluation:
     """Evaluate a run and write evaluation.json into its folder; a second evaluation gets a number.
 
@@ -59,7 +61,7 @@ def evaluate(
         tune_lr: Adapt at the rate that serves other tasks best, those of training or, in few-shot learning, of
             validation; None for where method = "pretrained".
         shots: Few-shot learning: support examples (of each class).
-        worker_python: Meta-RL: the Python that runs the workers here; None for the configuration's.
+        **elsewhere: Keys that are others here than where it was trained, such as device; see ``Elsewhere``.
 
     Returns:
         The evaluation, with the file it is in.
@@ -67,16 +69,17 @@ def evaluate(
     Raises:
         InputError: The run cannot be read, a number is out of range or does nothing, or there is no such split.
     """
-    if Path(run).is_file():
+    run = Path(run).expanduser()
+    if run.is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
-    config = read = _config_of(Path(run))
+    config = read = _config_of(run)
     _refuse_idle(config, split, episodes, shots)
     which = parameters_of(config, which)
     config = with_evaluation(config, f"evaluate {run}", tasks=tasks, steps=steps, episodes=episodes, shots=shots)
     changes: dict[str, object] = {"evaluation": config.evaluation.model_dump()}
     if isinstance(config, FewShotConfig):
         changes["shots"] = config.evaluation.shots or config.shots
-    learner, theta, iteration = _load(Path(run), read, which, changes, worker_python)
+    learner, theta, iteration = _load(run, read, which, changes, elsewhere)
     with closing(learner):
         if tune_lr and learner.inner.rates.learned:
             raise InputError(f"{run} has learned its rates: there is none to tune")
@@ -85,7 +88,7 @@ def evaluate(
             evaluation = _of_episodes(learner, theta, learner.config.evaluation, split, tuned)
         else:
             evaluation = _of_examples(learner, theta, tuned, shots)
-    return _written(replace(evaluation, which=which, iteration=iteration, tuned=tuned), Path(run))
+    return _written(replace(evaluation, which=which, iteration=iteration, tuned=tuned), run)
 
 
 def _written(evaluation: Evaluation, run: Path) -> Evaluation:
@@ -168,21 +171,21 @@ def load_learner(
     run: Path | str,
     which: str = "checkpoint",
     changes: Mapping[str, object] | None = None,
-    worker_python: str | None = None,
+    **elsewhere: Unpack[Elsewhere],
 ) -> tuple[AnyLearner, Params]:
     """Load the learner and parameters of a run folder, or of a checkpoint file alone.
 
     Args:
         run: A run folder, or a checkpoint file.
         which: "checkpoint" for the last, "best" for the best in training, "initial" for those before training.
-        changes: Keys of its configuration to replace, such as device.
-        worker_python: The Python that runs the workers here; None for the configuration's.
+        changes: Keys of its configuration to replace.
+        **elsewhere: Those that are others here than where it was trained.
 
     Raises:
         InputError: There is no such run, it is damaged, or its parameters are not the model's.
     """
-    path = Path(run)
-    learner, theta, _ = _load(path, None if path.is_file() else _config_of(path), which, changes or {}, worker_python)
+    path = Path(run).expanduser()
+    learner, theta, _ = _load(path, None if path.is_file() else _config_of(path), which, changes or {}, elsewhere)
     return learner, theta
 
 
@@ -197,15 +200,14 @@ def _load(
     folder: AnyConfig | None,
     which: str,
     changes: Mapping[str, object],
-    worker_python: str | None = None,
+    elsewhere: Elsewhere,
 ) -> tuple[AnyLearner, Params, int]:
     """Load learner, parameters, and iterations behind them, from a run folder with its configuration or from a file."""
     which = parameters_of(folder, which) if folder else which
     file = path / f"{'checkpoint' if which == 'initial' else which}.pt" if folder else path
     saved = checkpoint.load(file)
     before = folder or parse_toml(saved.config, str(path))
-    moved = {} if worker_python is None else _elsewhere(before, worker_python)
-    config = parse(before.model_dump() | dict(changes) | moved, str(path))
+    config = parse(before.model_dump() | dict(changes) | moved(before, elsewhere), str(path))
     warn_foreign_import(config.env if isinstance(config, Config) else config.data, path)
     set_up(config.device, config.threads)
     learner: AnyLearner = build_rl(config) if isinstance(config, Config) else build_few_shot(config)
@@ -216,33 +218,18 @@ def _load(
         raise
 
 
-def _elsewhere(config: AnyConfig, worker_python: str) -> dict[str, object]:
-    """Return the keys to replace for workers of another Python.
-
-    Raises:
-        InputError: It is few-shot learning, which has no workers.
-    """
-    if not isinstance(config, Config):
-        raise InputError(f"--worker-python {worker_python} has no effect on few-shot learning: leave it out")
-    vector = config.vector.model_dump() | {"worker_python": worker_python, "workers": config.vector.workers or None}
-    return {"vector": vector}
-
-
-def load(
-    run: Path | str, which: str = "checkpoint", device: str | None = None, worker_python: str | None = None
-) -> Agent:
+def load(run: Path | str, which: str = "checkpoint", **elsewhere: Unpack[Elsewhere]) -> Agent:
     """Load the agent of a run folder, or of a checkpoint file alone.
 
     Args:
         run: A run folder of meta-RL, or a checkpoint file.
         which: "checkpoint" for the last parameters, "best" for those with the best training return.
-        device: Where to compute; None for the configuration's own device.
-        worker_python: The Python that runs the workers here; None for the configuration's.
+        **elsewhere: Keys that are others here than where it was trained, such as device; see ``Elsewhere``.
 
     Raises:
         InputError: There is no such run, it is damaged, or of few-shot learning.
     """
-    learner, theta = load_learner(run, which, {"device": device} if device else {}, worker_python)
+    learner, theta = load_learner(run, which, **elsewhere)
     of_kind(learner.config, Config, str(run))
     assert isinstance(learner, Learner)
     return Agent(learner, theta)

@@ -1,5 +1,6 @@
 """Meta-training of a configuration, of either kind of learning."""
 
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,8 @@ from maml_rl.supervised.method import FewShot
 
 def meta_train(config: AnyConfig, out: Path | str, resume: bool = False, quiet: bool = False) -> Path:
     """Train, and write the run folder; see ``meta_train_seeds``."""
-    return train(_training(config), {config.seed: out}, resume, quiet, f"--resume --out {out}")[0]
+    out = Path(out).expanduser()
+    return train(_training(config), {config.seed: out}, resume, quiet, f"--resume --out {shlex.quote(str(out))}")[0]
 
 
 def meta_train_seeds(
@@ -47,6 +49,7 @@ def meta_train_seeds(
         WorkerError: A worker raised, died or stalled; the iterations before are saved.
         Stopped: By SIGINT or SIGTERM; everything is saved.
     """
+    outs = {seed: Path(out).expanduser() for seed, out in outs.items()}
     return train(_training(config), outs, resume, quiet, "--resume")
 
 

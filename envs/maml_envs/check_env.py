@@ -20,6 +20,9 @@ COMPARED = 10
 """Steps within which batches of different sizes differ by rounding alone; later, chaos amplifies it."""
 
 
+WIDE = 1000
+"""Numbers of an observation from which on the linear baseline's system of equations is large."""
+
 LARGE = 30.0
 """Root mean square of a number of the observation from which on a network learns badly."""
 
@@ -170,6 +173,7 @@ def _actions(env: TaskEnv, tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
     else:
         yield Finding("ok", "actions", "they change what is seen or earned")
     yield from (Finding("ok", "note", note) for note in env.notes())
+    yield from (Finding("warning", "asked for", said, "Look whether that is meant") for said in env.warnings())
 
 
 def _numbers(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
@@ -186,7 +190,11 @@ def _numbers(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
         fix = "Divide them in the observation by their usual size: a network learns badly from large numbers"
         said = f"numbers {large} of the observation are as large as {float(size[large].max()):.3g}"
         yield Finding("warning", "observation scale", said, fix)
-    space = env.observation_space
+    space, width = env.observation_space, env.observation_space.shape[0]
+    if width > WIDE:
+        system = 8 * (2 * width + 4) ** 2 / 1e9
+        said = f"{width:,} numbers, for which the linear baseline solves a system of {system:.1f} GB for each task"
+        yield Finding("warning", "baseline", said, "Use baseline.name = 'none', or fewer numbers")
     low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
     outside = ((observations < low) | (observations > high)).any(0).nonzero().flatten().tolist()
     if outside:
@@ -245,5 +253,11 @@ def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
         yield Finding("ok", "speed", f"{1e6 * seconds:.0f} microseconds a step, {1 / seconds:,.0f} steps a second")
     except WorkerError as error:
         yield Finding("error", "episodes", str(error))
+    except InputError:
+        raise
+    except Exception:
+        yield Finding(
+            "error", "episodes", f"the environment raised an error. Its own traceback:\n{traceback.format_exc()}"
+        )
     finally:
         env.close()

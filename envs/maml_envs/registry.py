@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import torch
 
+from maml_envs.adapters.attribute_tasks import Options, refuse_options
 from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.adapters.metaworld import BY_METAWORLD
 from maml_envs.adapters.named import BY_ID
@@ -83,6 +84,12 @@ def _preset_options(name: str, kind: type[TaskEnv], preset: str | None) -> dict[
     return {"preset": preset}
 
 
+def _refuse_reserved(name: str, options: Options) -> None:
+    for key in ("preset", "device", "threads"):
+        if key in options:
+            raise InputError(f"env_options.{key} with env = {name!r}: it is a key of its own, {key} = {options[key]!r}")
+
+
 def _takes(kind: type[TaskEnv], option: str) -> bool:
     parameters = inspect.signature(kind).parameters
     return option in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
@@ -96,6 +103,7 @@ def make(
     render_mode: str | None = None,
     device: torch.device | None = None,
     threads: int | None = None,
+    env_options: Options | None = None,
 ) -> TaskEnv:
     """Make an environment.
 
@@ -108,6 +116,7 @@ def make(
         device: Where it has its tensors and simulates; None for the CPU. Passed to a class of your own if its
             ``__init__`` takes ``device``, or any option; other environments are on the CPU.
         threads: Threads that it simulates on; None for its own number. Passed on likewise.
+        env_options: Arguments of its constructor.
 
     Raises:
         InputError: Unknown name or preset, an option that does nothing, a class that breaks the TaskEnv contract, or
@@ -117,9 +126,12 @@ def make(
     options, vector = _preset_options(name, kind, preset), vector or VectorOptions()
     env: TaskEnv
     if kind is GymnasiumTaskEnv:
-        env = gymnasium_batch(name, vector, horizon, render_mode)
+        env = gymnasium_batch(name, vector, horizon, render_mode, env_options)
     else:
         vector.refuse(name)
+        _refuse_reserved(name, env_options or {})
+        refuse_options(kind, env_options or {})
+        options |= env_options or {}
         given = {"device": device, "threads": threads}
         options |= {key: value for key, value in given.items() if value is not None and _takes(kind, key)}
         env = kind(**options)

@@ -9,15 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_envs.conventions import HELD_OUT_SEED as HELD_OUT_SEED
+from maml_envs.conventions import SUCCESS as SUCCESS
 from maml_envs.errors import InputError
-from maml_envs.held_out import HELD_OUT_SEED as HELD_OUT_SEED
 
 SHOWN = 6
 """Numbers of a task that ``describe`` shows where the family has no words for it."""
-
-
-SUCCESS = "success"
-"""The name in ``Step.info`` of what is counted beside the return: above 0 where the task is solved in this step."""
 
 
 def goal_in_words(goal: Tensor) -> str:
@@ -64,6 +61,7 @@ class TaskEnv(ABC):
             there, and no pictures.
         action_scale: The unit of a Gaussian policy by default, which is no part of the task: its actions are divided by
             this before ``step`` gets them.
+        reports_success: Whether ``SUCCESS`` in an info says something; False while no info has had it.
         task_name: What the numbers of a task are, with their unit, for the axes of pictures: "goal velocity (m/s)".
         device: Where the tensors live.
         presets: Definitions of the family that a configuration chooses from, the first by default; () for none.
@@ -76,6 +74,7 @@ class TaskEnv(ABC):
     copies: int = 1
     map_only: bool = False
     action_scale: float = 1.0
+    reports_success: bool = True
     device: torch.device = torch.device("cpu")
     presets: tuple[str, ...] = ()
     task_name: str = "task"
@@ -154,6 +153,10 @@ class TaskEnv(ABC):
 
     def notes(self) -> list[str]:
         """Return what a user of the environment should know of it and may not expect, for ``maml-rl check-env``."""
+        return []
+
+    def warnings(self) -> list[str]:
+        """Return what is odd about how the environment was asked for, for ``maml-rl check-env``."""
         return []
 
     def describe(self, task: Tensor) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 
-from maml_envs.adapters.attribute_tasks import by_class
+from maml_envs.adapters.attribute_tasks import Options, by_class
 from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.adapters.metaworld import BY_METAWORLD
 from maml_envs.adapters.named import BY_ID, MakeEnv, Named, current_folder_first, import_own
@@ -22,9 +22,9 @@ def warn_foreign_import(name: str, source: Path) -> None:
 
     A configuration is a user's own; a run folder may be anybody's.
     """
-    module, colon, _ = name.partition(":")
+    module, colon, _ = name.removeprefix(BY_ID).partition(":")
     package = module.partition(".")[0]
-    if not colon or name.startswith((BY_ID, BY_METAWORLD)) or not package.isidentifier() or module in sys.modules:
+    if not colon or name.startswith(BY_METAWORLD) or not package.isidentifier() or module in sys.modules:
         return
     current_folder_first()
     spec = importlib.util.find_spec(package)
@@ -66,17 +66,22 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
 
 
 def gymnasium_batch(
-    name: str, vector: VectorOptions, horizon: int | None, render_mode: str | None = None
+    name: str,
+    vector: VectorOptions,
+    horizon: int | None,
+    render_mode: str | None = None,
+    options: Options | None = None,
 ) -> GymnasiumTaskEnv:
     """Make the environments of "gymnasium:ID", "metaworld:NAME", or a gymnasium.Env class by "module:Class".
 
     Raises:
         InputError: There is no such environment, or it cannot be used.
     """
-    make: MakeEnv | Named = Named(name, horizon, vector.task_ranges, render_mode)
+    make: MakeEnv | Named = Named(name, horizon, vector.task_ranges, render_mode, options)
     if name.startswith("__main__:"):  # a script's or notebook's, which a worker cannot import
         kind = own_class(name)
         assert issubclass(kind, gymnasium.Env)
         ranges = vector.task_ranges or {}
-        make = partial(by_class, kind, ranges, render_mode) if ranges or render_mode else kind
+        given = ranges or render_mode or options
+        make = partial(by_class, kind, ranges, render_mode, options) if given else kind
     return GymnasiumTaskEnv(make, vector, horizon, where=f"env = {name!r}")

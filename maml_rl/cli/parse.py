@@ -35,6 +35,8 @@ Which = Annotated[
         "or those before training."
     ),
 ]
+Env = Annotated[str | None, arg(help="The same environment where its module has moved; None: the run's.")]
+WorkerPython = Annotated[str | None, arg(help="The Python that runs the workers here; None: the run's.")]
 Split = Annotated[
     Literal["in", "out", "validation"],
     arg(help="Held-out tasks of the training distribution, or beyond it, or others of it to choose settings by."),

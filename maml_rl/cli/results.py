@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maml_envs import InputError
-from maml_rl.cli.parse import Command, RunOrCheckpoint, Runs, Split, Which, name_of, parse
+from maml_rl.cli.parse import Command, Env, RunOrCheckpoint, Runs, Split, Which, WorkerPython, name_of, parse
 from maml_rl.config.few_shot import FewShotConfig
 
 
@@ -40,6 +40,8 @@ class Evaluate(Command):
     tune_lr: bool | None = None
     """Adapt at the step size that serves training tasks best (few-shot learning: validation tasks), true or false;
     None: where method = "pretrained"."""
+    device: str | None = None
+    """auto, cpu or cuda; None: the run's, or the CPU where there is no GPU."""
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> "Evaluate":
@@ -60,8 +62,8 @@ class EvaluateRL(Evaluate):
     episodes: int | None = None
     """Episodes for each task and step; None: the configuration's number."""
     split: Split = "in"
-    worker_python: str | None = None
-    """The Python that runs the workers here; None: the configuration's."""
+    env: Env = None
+    worker_python: WorkerPython = None
 
 
 class EvaluateFewShot(Evaluate):
@@ -69,6 +71,10 @@ class EvaluateFewShot(Evaluate):
 
     shots: int | None = None
     """Support examples, of each class where there are classes; None: the configuration's number."""
+    data: str | None = None
+    """The same data where its module has moved; None: the run's."""
+    root: str | None = None
+    """Folder of Omniglot's zips here; None: the variable OMNIGLOT_ROOT, or the run's."""
 
 
 def _show_returns(run: Path, flags: dict[str, Any]) -> None:
@@ -197,8 +203,10 @@ class Render(Command):
     """Folder for the video; None: videos/ in the run folder."""
     fps: int = 20
     """Frames a second, one for each control step."""
-    worker_python: str | None = None
-    """The Python that runs the workers here; None: the configuration's."""
+    device: str | None = None
+    """auto, cpu or cuda; None: the run's, or the CPU where there is no GPU."""
+    env: Env = None
+    worker_python: WorkerPython = None
 
     def run(self) -> None:
         from maml_rl.results.film import render
@@ -207,6 +215,39 @@ class Render(Command):
             raise InputError(f"{self.folder} is few-shot learning, which has no episodes to film: use maml-rl plot")
         flags = {key: value for key, value in vars(self).items() if key != "folder"}
         print(*render(self.folder, **flags), sep="\n")
+
+
+class Export(Command):
+    """Adapt to a task, and write the policy to a file: for torch.export (.pt2) or as ONNX (.onnx).
+
+    It takes flattened observations, any number of rows, and gives the most probable actions in the environment's units.
+    """
+
+    folder: RunOrCheckpoint
+    task: tuple[float, ...]
+    """The numbers of the task, such as --task 0.3 -0.2."""
+    out: Path
+    """The file, .pt2 or .onnx."""
+    steps: int = 1
+    """Gradient steps; 0: the policy before adaptation."""
+    episodes: int | None = None
+    """Episodes to adapt with, for each step; None: the configuration's number."""
+    seed: int = 0
+    """Of the episodes."""
+    which: Which = "checkpoint"
+    device: str | None = None
+    """auto, cpu or cuda; None: the run's, or the CPU where there is no GPU."""
+    env: Env = None
+    worker_python: WorkerPython = None
+
+    def run(self) -> None:
+        from maml_rl.evaluate import load
+        from maml_rl.rl.adapted import refuse_file
+
+        refuse_file(self.out)
+        here = {"device": self.device, "env": self.env, "worker_python": self.worker_python}
+        with load(self.folder, self.which, **here) as agent:
+            print(agent.adapt(self.task, self.steps, self.episodes, self.seed).save(self.out))
 
 
 class Report(Command):

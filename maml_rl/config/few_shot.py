@@ -1,11 +1,17 @@
 """The configuration of few-shot regression and classification. A hyper-parameter is one line, as in maml_rl.config."""
 
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from maml_rl.config.base import METHODS, NO_STEPS, Section, Whole, resumable
+
+
+def _absolute(path: str | None) -> str | None:
+    """Return where a path is, wherever it is read from."""
+    return None if path is None else str(Path(path).expanduser().absolute())
 
 
 class Model(Section):
@@ -62,7 +68,9 @@ class FewShotConfig(Whole):
         "classes at once; random, one that is not trained",
     )
     data: str = Field(description="Task distribution: sinusoid, omniglot, or module:Class for your own FewShotTasks")
-    root: str | None = resumable(None, description="omniglot: folder of its zips; None: the variable OMNIGLOT_ROOT")
+    root: Annotated[str | None, AfterValidator(_absolute)] = resumable(
+        None, description="omniglot: folder of its zips; None: the variable OMNIGLOT_ROOT"
+    )
     ways: int = Field(5, ge=2, description="Classes in a task, where there are classes")
     shots: int = Field(10, ge=1, description="Support examples of a task, of each class where there are classes")
     queries: int = Field(10, ge=1, description="Query examples of a task, of each class where there are classes")

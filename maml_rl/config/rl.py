@@ -4,7 +4,7 @@ A hyper-parameter is one line: its key in a TOML file, flag, help and log entry.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, Strict
 
@@ -117,6 +117,7 @@ class Config(Whole):
         "oracle, one that observes the task; random, one that is not trained",
     )
     env: str = Field(description="Environment: a name, module:Class for your own, gymnasium:ID or metaworld:NAME")
+    env_options: dict[str, Any] = Field({}, description="Arguments of the environment's constructor")
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
     vector: Vector = Field(Vector(), description="gymnasium environments: how they are stepped, and tasks for them")

@@ -2,8 +2,10 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Unpack
 
 from maml_envs import InputError
+from maml_rl.config.elsewhere import Elsewhere
 from maml_rl.config.toml import with_evaluation
 from maml_rl.evaluate import load
 from maml_rl.machine.files import free_name
@@ -28,7 +30,7 @@ def render(
     which: str = "checkpoint",
     out: Path | str | None = None,
     fps: int = FPS,
-    worker_python: str | None = None,
+    **elsewhere: Unpack[Elsewhere],
 ) -> list[Path]:
     """Film how a run adapts: a row for each held-out task, in it the task before adaptation and after each step.
 
@@ -45,7 +47,7 @@ def render(
             before training.
         out: Folder; None for videos/ in the run folder or beside the file.
         fps: Frames a second, one for each control step.
-        worker_python: The Python that runs the workers here; None for the configuration's.
+        **elsewhere: Keys that are others here than where it was trained, such as device; see ``Elsewhere``.
 
     Returns:
         adaptation.mp4, adaptation.gif and the last frame as adaptation.png, numbered where there are some already; for
@@ -56,11 +58,12 @@ def render(
     """
     if not 1 <= fps <= MAX_FPS:
         raise InputError(f"fps = {fps}: give 1 to {MAX_FPS} frames a second")
+    run = Path(run).expanduser()
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     target = Path(out) if out else folder / "videos"
     if target.exists() and not target.is_dir():
         raise InputError(f"out = {target} is a file: give the name of a folder")
-    with load(run, which, worker_python=worker_python) as agent:
+    with load(run, which, **elsewhere) as agent:
         learner = agent.learner
         chosen = with_evaluation(
             learner.config, f"render {run}", tasks=tasks, episodes=episodes, steps=steps

@@ -1,22 +1,27 @@
 """A trained agent: adapt it to a task, and act."""
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from maml_envs import InputError
+from maml_envs import InputError, VectorOptions
+from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv
+from maml_envs.adapters.spaces import passed_on
+from maml_envs.adapters.to_gymnasium import SingleEnv
 from maml_rl.core.streams import Purpose
 from maml_rl.core.tree import Params, of_one_seed
-from maml_rl.rl.episodes import with_task
+from maml_rl.rl.adapted import AdaptedPolicy
 from maml_rl.rl.explore import explore
 from maml_rl.rl.held_out import draw_for, rate_factors
 from maml_rl.rl.learner import Learner
+from maml_rl.rl.rollout import Sampler
 
 
 class Agent:
@@ -27,49 +32,55 @@ class Agent:
         self.theta = theta
 
     def adapt(
-        self, task: ArrayLike | Tensor, steps: int = 1, episodes: int | None = None, seed: int = 0
-    ) -> Callable[[ArrayLike], NDArray[Any]]:
+        self,
+        task: ArrayLike | Tensor | gymnasium.Env[Any, Any],
+        steps: int = 1,
+        episodes: int | None = None,
+        seed: int = 0,
+    ) -> AdaptedPolicy:
         """Take gradient steps on episodes of one task.
 
         Args:
-            task: One row of tasks, such as a goal.
+            task: One row of tasks, such as a goal; or a gymnasium environment, in which the episodes are sampled, its
+                task being whatever it is.
             steps: Gradient steps; 0 gives the policy before adaptation.
             episodes: Episodes for each step; None for the configuration's number.
-            seed: For the episodes' noise and start states.
-
-        Returns:
-            The adapted policy: the most probable action for an observation (obs,), as the environment takes it (act,),
-            or the index of a discrete one.
+            seed: For the episodes' noise and start states, and for the policy's own noise.
 
         Raises:
-            InputError: The task does not have the shape of one task, or a number is out of range.
+            InputError: The task does not have the shape of one task, the environment other spaces than the agent was
+                trained with, or a number is out of range.
         """
-        learner = self.learner
-        row, shape = torch.as_tensor(task, dtype=torch.float32), self.task_shape
-        if row.numel() != math.prod(shape):
-            raise InputError(f"a task of {learner.config.env} has shape {shape}, not {tuple(row.shape)}")
         if steps < 0 or (episodes is not None and episodes < 1):
             raise InputError(f"steps = {steps}, episodes = {episodes}: give at least 0 steps and 1 episode")
-        draw = draw_for(
-            learner, row.reshape(1, *shape), episodes or learner.config.episodes, Purpose.EVALUATION, seed + 1
-        )
+        if isinstance(task, gymnasium.Env):
+            learner, row = _within(self.learner, task), torch.zeros(1, 1)
+        else:
+            learner, row = self.learner, self._row(task)
+        draw = draw_for(learner, row, episodes or learner.config.episodes, Purpose.EVALUATION, seed + 1)
         exploration = explore(learner, of_one_seed(self.theta), draw, rate_factors(learner.config, steps))
         params = {name: value[0] for name, value in exploration.params_by_step[-1].items()}
-        discrete, observed = learner.env.discrete, draw.tasks.flatten() if learner.sampler.observe_task else None
+        observed, env = draw.tasks.flatten() if learner.sampler.observe_task else None, learner.env
+        if isinstance(env, GymnasiumTaskEnv):
+            return AdaptedPolicy(learner.policy, params, env.own_space, env.own_actions, observed, seed)
+        space, actions = env.observation_space, passed_on(env.action_space)
+        return AdaptedPolicy(learner.policy, params, space, actions, observed, seed)
 
-        @torch.no_grad()
-        def policy(observation: ArrayLike) -> NDArray[Any]:
-            seen = torch.as_tensor(observation, dtype=torch.float32, device=learner.device)
-            task = None if observed is None else observed.expand(*seen.shape[:-1], -1)
-            action = learner.policy.control(learner.policy(params, with_task(seen, task)).mode()).cpu().numpy()
-            return np.asarray(action.argmax(-1)) if discrete else action
+    def _row(self, task: ArrayLike | Tensor) -> Tensor:
+        shape, dtype = self._tasks.shape[1:], self._tasks.dtype
+        row = torch.as_tensor(task, dtype=dtype)
+        if row.numel() != math.prod(shape):
+            raise InputError(f"a task of {self.learner.config.env} has shape {tuple(shape)}, not {tuple(row.shape)}")
+        return row.reshape(1, *shape)
 
-        return policy
+    @property
+    def _tasks(self) -> Tensor:
+        return self.learner.env.sample_tasks(1, torch.Generator().manual_seed(0))
 
     @property
     def task_shape(self) -> tuple[int, ...]:
         """Shape of one task."""
-        return tuple(self.learner.env.sample_tasks(1, torch.Generator().manual_seed(0)).shape[1:])
+        return tuple(self._tasks.shape[1:])
 
     def close(self) -> None:
         """Release the environments."""
@@ -84,3 +95,39 @@ class Agent:
     ) -> None:
         """Release the environments."""
         self.close()
+
+
+class _Borrowed(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A user's environment, whose task is set already and which is not ours to close."""
+
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        return np.zeros((count, 1))
+
+    def set_task(self, task: NDArray[Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _within(learner: Learner, env: gymnasium.Env[Any, Any]) -> Learner:
+    """Return a learner that samples its episodes in one environment of a user.
+
+    Raises:
+        InputError: It has other spaces, or a new task at every reset; or the policy is told the task.
+    """
+    named = type(env.unwrapped).__name__
+    if learner.sampler.observe_task:
+        raise InputError(f"adapt({named}): this policy was trained to observe the task, which no environment shows")
+    if isinstance(env.unwrapped, SingleEnv):
+        raise InputError(f"adapt({named}): it draws a new task at every reset; give adapt the task and not it")
+    spec = env.spec
+    steps = (spec.max_episode_steps if spec else None) or learner.env.horizon
+    wrapped = GymnasiumTaskEnv(lambda: _Borrowed(env), VectorOptions(vector_size=1), steps, f"adapt({named})")
+    for name, found, expected in (
+        ("observations", wrapped.observation_space.shape, learner.env.observation_space.shape),
+        ("actions", (wrapped.discrete, wrapped.action_width), (learner.env.discrete, learner.env.action_width)),
+    ):
+        if found != expected:
+            raise InputError(f"adapt({named}): its {name} have shape {found}, and those of training {expected}")
+    return replace(learner, sampler=Sampler([wrapped], learner.policy))

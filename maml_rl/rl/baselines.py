@@ -1,11 +1,13 @@
 """Baselines: predict the return of a step, fitted for each task on the batch they are used on."""
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from maml_envs import InputError
 from maml_rl.core.mlp import Perceptron
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.machine.threads import spans
@@ -86,6 +88,22 @@ def ridge_regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         ridge = torch.where(failed[:, None, None], 10 * ridge, ridge)
     why = "look for huge or constant observations, and for huge rewards"
     raise NoFitError("the linear baseline has no solution", failed, why)
+
+
+def refuse_wide(width: int, tasks: int) -> None:
+    """Refuse observations of so many numbers that the systems of equations of the linear part do not fit the memory.
+
+    Raises:
+        InputError: The message says how much it would be.
+    """
+    needed = 3 * 8 * (2 * width + 4) ** 2 * tasks  # the matrix, with the ridge, and its factor, in float64
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there / 2:
+        raise InputError(
+            f"baseline.name = 'linear' or 'value_network' with observations of {width:,} numbers and tasks = {tasks}: "
+            f"its systems of equations take {needed / 1e9:.0f} GB, of {there / 1e9:.0f} GB that there are; use "
+            "baseline.name = 'none', fewer tasks, or observations of fewer numbers"
+        )
 
 
 class Samples(NamedTuple):

@@ -75,6 +75,8 @@ def explore(learner: Learner, theta: Params, draw: Draw, factors: Sequence[float
             params = adapt(learner, params, batch, scaled(lr, factors[k]), draw.axis)
             _refuse_diverged(params, k, draw.axis)
             exploration.params_by_step.append(params)
+    if not any(env.reports_success for env in sampler.envs):
+        exploration.outcomes[:] = [outcome._replace(success=None) for outcome in exploration.outcomes]
     return exploration._replace(sampling_seconds=seconds)
 
 

@@ -16,6 +16,7 @@ from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.streams import Purpose, key
 from maml_rl.core.tree import Params
 from maml_rl.machine.device import choose_device
+from maml_rl.rl.baselines import refuse_wide
 from maml_rl.rl.data import Batch
 from maml_rl.rl.losses import inner_loss
 from maml_rl.rl.outer import OUTER
@@ -105,7 +106,17 @@ def environments(
     if drawn:
         workers = None if vector.worker_python is None else 1
         vector, mode = vector._replace(workers=workers, worker_timeout=None), "rgb_array"
-    make = partial(maml_envs.make, config.env, config.preset, config.horizon, vector, mode, device, config.threads)
+    make = partial(
+        maml_envs.make,
+        config.env,
+        config.preset,
+        config.horizon,
+        vector,
+        mode,
+        device,
+        config.threads,
+        config.env_options,
+    )
     return maml_envs.make_copies(make, copies)
 
 
@@ -129,6 +140,8 @@ def build(config: Config) -> Learner:
         config = config.model_copy(update={"policy": settings})
     observe_task = METHODS[config.method].told
     task_width = envs[0].held_out_tasks(1)[0].numel() if observe_task else 0
+    if config.baseline.name != "none":
+        refuse_wide(envs[0].observation_space.shape[0] + task_width, config.tasks)
     policy = _policy(config, envs[0], envs[0].observation_space.shape[0] + task_width)
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)

@@ -18,6 +18,9 @@ PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
 def _git_commit() -> str:
     here = Path(__file__).parent
     try:
+        # Of a file that git has: in a virtual environment in somebody's own project, it has none of ours.
+        ours = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(ours, capture_output=True, check=True, timeout=10)
         found = subprocess.run(
             ["git", "-C", str(here), "rev-parse", "HEAD"],
             capture_output=True,

@@ -15,7 +15,7 @@ from maml_rl.cli.parse import Command
 from maml_rl.config.toml import to_toml
 
 NAMES = [
-    "train", "download-omniglot", "evaluate", "compare", "plot", "render", "report",
+    "train", "download-omniglot", "evaluate", "compare", "plot", "render", "export", "report",
     "envs", "check-env", "check-gradients", "check-estimators",
 ]  # fmt: skip
 CLASSES = [
@@ -50,6 +50,7 @@ def test_the_list_has_a_line_for_every_command(command: Run, folder: Path) -> No
         "compare": "RUN [RUN ...]",
         "plot": "RUN [RUN ...]",
         "render": "RUN",
+        "export": "RUN",
         "report": "RUN [RUN ...]",
         "check-env": "ENV",
         "check-gradients": "CONFIG",

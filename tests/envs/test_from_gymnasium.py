@@ -132,7 +132,7 @@ def test_tasks_that_are_numbers_dict_observations_and_discrete_actions() -> None
     assert env.observation_space.shape == (4,)  # place (2), side (2, one-hot)
     assert (env.discrete, env.action_width) == (True, 2)
     first = env.reset(tasks, torch.arange(3))
-    torch.testing.assert_close(first, torch.cat((tasks, torch.zeros(3, 1), torch.tensor([[1.0, 0.0]] * 3)), 1))
+    torch.testing.assert_close(first, torch.cat((tasks.float(), torch.zeros(3, 1), torch.tensor([[1.0, 0.0]] * 3)), 1))
     step = env.step(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
     torch.testing.assert_close(step.observation[:, 1:], torch.tensor([[5.0, 0, 1], [6.0, 0, 1], [5.0, 0, 1]]))
     assert env.held_out_tasks(2).tolist() == [[3.0]] * 2
@@ -190,7 +190,7 @@ def test_what_cannot_be_a_batch() -> None:
     [
         (lambda o, r: (o[:3], r), "is not of observation_space Box"),
         (lambda o, r: (o[0], r), "is not of observation_space Box"),  # it would fill the row
-        (lambda o, r: (o, np.array([r])), "is an array: return one number"),
+        (lambda o, r: (o, np.array([r, r])), "reward is array.*: return one number"),
     ],
 )
 def test_what_a_step_returns_is_checked_and_located(change, said: str) -> None:

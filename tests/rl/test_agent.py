@@ -1,6 +1,7 @@
 """A trained agent adapts and acts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import probes
@@ -11,10 +12,16 @@ from tiny import tiny
 import maml_rl
 from maml_envs import InputError
 from maml_rl import meta_train
+from maml_rl.rl.adapted import AdaptedPolicy
 from maml_rl.runs import checkpoint
 
 GOAL = [0.3, -0.2]
 SOMEWHERE = np.array([0.1, 0.4], np.float32)
+
+
+def act(policy: AdaptedPolicy) -> Any:
+    """The most probable action there."""
+    return policy.act(SOMEWHERE, deterministic=True)
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +37,13 @@ def agent(run: Path) -> maml_rl.Agent:
 @pytest.mark.parametrize("task", [GOAL, tuple(GOAL), np.array(GOAL), torch.tensor(GOAL), [GOAL]])
 def test_a_policy_acts(task: object, agent: maml_rl.Agent) -> None:
     policy = agent.adapt(task)
-    action = policy(SOMEWHERE)
+    action = act(policy)
     assert isinstance(action, np.ndarray)
     assert action.shape == (2,)
     assert action.dtype == np.float32
     assert np.isfinite(action).all()
-    assert (action == agent.adapt(GOAL)(SOMEWHERE)).all()
-    many = policy(np.stack([SOMEWHERE, 0 * SOMEWHERE, SOMEWHERE]))
+    assert (action == act(agent.adapt(GOAL))).all()
+    many = policy.act(np.stack([SOMEWHERE, 0 * SOMEWHERE, SOMEWHERE]), deterministic=True)
     assert many.shape == (3, 2)
     assert many[0] == pytest.approx(action, rel=1e-5)
     assert (many[1] != many[0]).all()
@@ -44,34 +51,34 @@ def test_a_policy_acts(task: object, agent: maml_rl.Agent) -> None:
 
 def test_no_steps_is_the_policy_before_adaptation(agent: maml_rl.Agent) -> None:
     before = agent.learner.policy(agent.theta, torch.from_numpy(SOMEWHERE)).mean.numpy()
-    assert agent.adapt(GOAL, steps=0)(SOMEWHERE) == pytest.approx(before, rel=1e-5)
-    assert (agent.adapt(GOAL, steps=1)(SOMEWHERE) != before).all()
+    assert act(agent.adapt(GOAL, steps=0)) == pytest.approx(before, rel=1e-5)
+    assert (act(agent.adapt(GOAL, steps=1)) != before).all()
 
 
 def test_adapting_leaves_the_agent_as_it_was(agent: maml_rl.Agent) -> None:
     theta = {name: value.clone() for name, value in agent.theta.items()}
-    first = agent.adapt(GOAL, steps=3)(SOMEWHERE)
+    first = act(agent.adapt(GOAL, steps=3))
     assert all(torch.equal(agent.theta[name], theta[name]) for name in theta)
-    assert (agent.adapt(GOAL, steps=3)(SOMEWHERE) == first).all()
+    assert (act(agent.adapt(GOAL, steps=3)) == first).all()
 
 
 def test_the_seed_the_task_and_the_counts_matter(agent: maml_rl.Agent) -> None:
     actions = [
-        agent.adapt(GOAL)(SOMEWHERE),
-        agent.adapt(GOAL, seed=1)(SOMEWHERE),
-        agent.adapt(GOAL, episodes=9)(SOMEWHERE),
-        agent.adapt(GOAL, steps=2)(SOMEWHERE),
-        agent.adapt([-0.3, 0.2])(SOMEWHERE),
+        act(agent.adapt(GOAL)),
+        act(agent.adapt(GOAL, seed=1)),
+        act(agent.adapt(GOAL, episodes=9)),
+        act(agent.adapt(GOAL, steps=2)),
+        act(agent.adapt([-0.3, 0.2])),
     ]
     assert len({tuple(action) for action in actions}) == 5
-    assert (agent.adapt(GOAL, episodes=2)(SOMEWHERE) == actions[0]).all()  # the configuration's number
+    assert (act(agent.adapt(GOAL, episodes=2)) == actions[0]).all()  # the configuration's number
 
 
 def test_a_checkpoint_alone_is_enough(run: Path, agent: maml_rl.Agent, tmp_path: Path) -> None:
     alone = tmp_path / "policy.pt"
     alone.write_bytes((run / "checkpoint.pt").read_bytes())
     with maml_rl.load(alone) as copy:
-        assert (copy.adapt(GOAL)(SOMEWHERE) == agent.adapt(GOAL)(SOMEWHERE)).all()
+        assert (act(copy.adapt(GOAL)) == act(agent.adapt(GOAL))).all()
 
 
 def test_the_best_can_be_loaded(run: Path) -> None:
@@ -107,6 +114,6 @@ def test_leaving_it_closes_the_environments(tmp_path: Path, monkeypatch: pytest.
     closed: list[object] = []
     monkeypatch.setattr(probes.Probe, "close", lambda env: closed.append(env))
     with maml_rl.load(run) as agent:
-        assert np.isfinite(agent.adapt([0.5])([1.0])).all()
+        assert np.isfinite(agent.adapt([0.5]).act([1.0])).all()
         assert closed == []
     assert closed == list(agent.learner.sampler.envs)

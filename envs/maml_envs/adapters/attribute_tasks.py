@@ -4,18 +4,21 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any
+from functools import partial, reduce
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import NDArray
 
+from maml_envs.conventions import HELD_OUT_SEED
 from maml_envs.errors import InputError
-from maml_envs.held_out import HELD_OUT_SEED
 
 Ranges = Mapping[str, tuple[float, float]]
+Options = Mapping[str, Any]
+"""Arguments of an environment's constructor."""
+
 _KINDS = ("body", "geom", "jnt", "dof", "actuator", "site", "tendon")
 
 
@@ -36,21 +39,39 @@ def mujoco_model(env: gymnasium.Env[Any, Any]) -> Any:  # noqa: ANN401  MuJoCo i
     return model if type(model).__module__.startswith("mujoco") else None
 
 
-def _element(key: str, array: NDArray[Any], index: str | None) -> Callable[[float], None]:
+class Attribute(NamedTuple):
+    """A number of an environment."""
+
+    get: Callable[[], Any]
+    set: Callable[[float], None]
+
+
+def _element(key: str, array_of: Callable[[], NDArray[Any]], index: str | None) -> Attribute:
+    """Return an element of an array, which may be made anew."""
+    array = array_of()
     if index is None and array.size != 1:
         raise InputError(f"vector.task_ranges: {key!r} has {array.size} numbers: name one, such as '{key}.0'")
     number = int(index or 0) if (index or "0").isdigit() else array.size
     if number >= array.size:
         raise InputError(f"vector.task_ranges: {key!r} has no number {index!r}: give 0 to {array.size - 1}")
-    return partial(array.reshape(-1).__setitem__, number)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(
+            f"vector.task_ranges: {key!r} is in an array of {array.dtype}, which cannot hold fractions: make it an "
+            "array of floats, or write a class with sample_tasks and set_task"
+        )
+
+    def put(value: float) -> None:
+        array_of().flat[number] = value
+
+    return Attribute(lambda: float(array_of().flat[number]), put)
 
 
-def _of_model(key: str, model: Any) -> Callable[[float], None] | None:  # noqa: ANN401
-    """Return the setter of a key such as ``body_mass.torso``; None for keys of another form."""
+def _of_model(key: str, model: Any) -> Attribute | None:  # noqa: ANN401
+    """Return the number of a key such as ``body_mass.torso``; None for keys of another form."""
     field, *rest = key.split(".")
     kind, _, quantity = field.partition("_")
     if key == "gravity":
-        return _element(key, model.opt.gravity, "2")
+        return _element(key, lambda: model.opt.gravity, "2")
     if kind not in _KINDS or len(rest) not in (1, 2):
         return None
     fields = [name for name in dir(model) if name.partition("_")[0] in _KINDS]
@@ -63,26 +84,29 @@ def _of_model(key: str, model: Any) -> Callable[[float], None] | None:  # noqa: 
         raise InputError(
             f"vector.task_ranges: {key!r}: no {kind} of the model is named {rest[0]!r}; {_near(rest[0], names)}"
         )
-    return _element(key, getattr(named(names.index(rest[0])), quantity), rest[1] if len(rest) == 2 else None)
+    part = named(names.index(rest[0]))
+    return _element(key, lambda: getattr(part, quantity), rest[1] if len(rest) == 2 else None)
 
 
-def _of_attributes(key: str, root: Any) -> Callable[[float], None]:  # noqa: ANN401
-    """Return the setter of a dotted path of attributes; a last part of digits is an element of an array."""
+def _of_attributes(key: str, root: Any) -> Attribute:  # noqa: ANN401
+    """Return the number of a dotted path of attributes; a last part of digits is an element of an array."""
     *path, last = key.split(".")
     if last.isdigit() and path:
         last = f"{path.pop()}.{last}"
-    owner = root
-    for part in path:
-        owner = getattr(owner, part, None)
+
+    def owner_of() -> Any:  # noqa: ANN401
+        return reduce(lambda owner, part: getattr(owner, part, None), path, root)
+
+    owner = owner_of()
     name, _, index = last.partition(".")
     value = getattr(owner, name, None)
     if isinstance(value, np.ndarray):
-        return _element(key, value, index or None)
+        return _element(key, lambda: getattr(owner_of(), name), index or None)
     if not _is_number(value) or index:
         known = [other for other in dir(owner) if not other.startswith("_") and _is_number(getattr(owner, other, None))]
         what = f"is a {type(value).__name__} and not a number" if value is not None else "is not an attribute"
         raise InputError(f"vector.task_ranges: {key!r} {what} of {type(root).__name__}; {_near(name, known)}")
-    return partial(setattr, owner, name)
+    return Attribute(lambda: getattr(owner_of(), name), lambda value: setattr(owner_of(), name, value))
 
 
 def _check(ranges: Ranges) -> None:
@@ -120,10 +144,12 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._keys = sorted(ranges)
         self._low, self._high = np.array([ranges[key] for key in self._keys], np.float64).T
         model = mujoco_model(env)
-        self._set = [
+        self._attributes = [
             (_of_model(key, model) if model is not None else None) or _of_attributes(key, env.unwrapped)
             for key in self._keys
         ]
+        self._owned = [attribute.get() for attribute in self._attributes]
+        self._task: NDArray[Any] = np.array(self._owned, np.float64)
         self._derive: Callable[[], None] | None = None
         if model is not None:
             import mujoco
@@ -155,36 +181,92 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def set_task(self, task: NDArray[Any]) -> None:
         """Set every attribute to its value."""
-        for key, setter, value in zip(self._keys, self._set, task, strict=True):
+        self._task = task
+        for key, attribute, value in zip(self._keys, self._attributes, task, strict=True):
             try:
-                setter(float(value))
+                attribute.set(float(value))
             except (AttributeError, TypeError, ValueError) as error:
                 raise InputError(f"vector.task_ranges: {key} = {float(value):g} cannot be set: {error}") from error
+        self._refuse_lost("it was set")
         if self._derive is not None:
             self._derive()
 
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+        """Reset the environment, which has to leave the task as it is."""
+        first = super().reset(**options)
+        self._refuse_lost("a reset, which sets it itself")
+        return first
 
-def by_class(
-    kind: type[gymnasium.Env[Any, Any]], ranges: Ranges, render_mode: str | None = None
-) -> gymnasium.Env[Any, Any]:
-    """Make an environment of a class, with a render mode if one is given and the class takes it.
+    def _refuse_lost(self, after: str) -> None:
+        for key, attribute, value in zip(self._keys, self._attributes, self._task, strict=True):
+            found = float(attribute.get())
+            if not math.isclose(found, float(value), rel_tol=1e-6, abs_tol=1e-12):
+                raise InputError(
+                    f"vector.task_ranges: {key} was set to {float(value):g} and is {found:g} after {after}: write a "
+                    "class with sample_tasks and set_task, or leave it out"
+                )
 
-    Without ranges, it has tasks of its own.
+    def warnings(self) -> list[str]:
+        """Say what is odd about the ranges."""
+        found = []
+        for key, low, high, own in zip(self._keys, self._low, self._high, self._owned, strict=True):
+            given = float(own)
+            if given and (max(low, high) * given < 0 or (low * given < 0 and min(low, high) == 0)):
+                found.append(f"vector.task_ranges: {key} = [{low:g}, {high:g}] has another sign than its own {given:g}")
+            if isinstance(own, int):
+                found.append(f"vector.task_ranges: {key} is a whole number of its own, {given:g}, and gets fractions")
+        return found
+
+
+def refuse_options(kind: Callable[..., Any], options: Options) -> None:
+    """Refuse arguments that a class or function does not take.
+
+    Raises:
+        InputError: The message names those that it takes.
     """
-    options: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
-    env = kind(**options) if options.keys() <= inspect.signature(kind).parameters.keys() else kind()
-    return RangedEnv(env, ranges) if ranges else env
-
-
-def by_spec(
-    spec: EnvSpec, horizon: int | None, ranges: Ranges, render_mode: str | None = None
-) -> gymnasium.Env[Any, Any]:
-    """Make an environment registered with gymnasium; a horizon replaces its time limit."""
-    make = partial(gymnasium.make, spec, max_episode_steps=horizon, disable_env_checker=True)
     try:
-        env = make(render_mode=render_mode)
+        signature = inspect.signature(kind)
+        signature.bind_partial(**options)
+    except TypeError:
+        takes = {name for name, each in signature.parameters.items() if each.kind not in (each.VAR_POSITIONAL,)}
+        other = next((name for name in options if name not in takes), "")
+        called = getattr(kind, "__name__", kind)
+        raise InputError(f"env_options: {called} takes no {other!r}; {_near(other, takes)}") from None
+    except ValueError:  # it is not written in Python
+        return
+
+
+def _made(
+    make: Callable[..., gymnasium.Env[Any, Any]], options: Options, ranges: Ranges, render_mode: str | None
+) -> gymnasium.Env[Any, Any]:
+    """Make an environment, with a render mode if one is given and it takes it; without ranges, it has its own tasks."""
+    try:
+        env = make(**options, **({"render_mode": render_mode} if render_mode else {}))
     except TypeError:
         if render_mode is None:
             raise
-        env = make()  # its class takes no render mode
+        env = make(**options)  # its class takes no render mode
     return RangedEnv(env, ranges) if ranges else env
+
+
+def by_class(
+    kind: type[gymnasium.Env[Any, Any]], ranges: Ranges, render_mode: str | None = None, options: Options | None = None
+) -> gymnasium.Env[Any, Any]:
+    """Make an environment of a class, with arguments for its constructor."""
+    refuse_options(kind, options or {})
+    return _made(kind, options or {}, ranges, render_mode)
+
+
+def by_spec(
+    spec: EnvSpec,
+    horizon: int | None,
+    ranges: Ranges,
+    render_mode: str | None = None,
+    options: Options | None = None,
+) -> gymnasium.Env[Any, Any]:
+    """Make an environment registered with gymnasium; a horizon replaces its time limit."""
+    entry = spec.entry_point
+    if options and entry is not None:
+        refuse_options(load_env_creator(entry) if isinstance(entry, str) else entry, options)
+    make = partial(gymnasium.make, spec, max_episode_steps=horizon, disable_env_checker=True)
+    return _made(make, options or {}, ranges, render_mode)

@@ -14,10 +14,10 @@ from torch import Tensor
 from maml_envs.adapters.async_envs import AsyncEnvs
 from maml_envs.adapters.attribute_tasks import Ranges
 from maml_envs.adapters.named import MakeEnv, Named
-from maml_envs.adapters.spaces import Actions
+from maml_envs.adapters.spaces import Actions, space_of
 from maml_envs.adapters.sync_envs import SyncEnvs
 from maml_envs.errors import InputError, WorkerError
-from maml_envs.task_env import Step, TaskEnv
+from maml_envs.task_env import SUCCESS, Step, TaskEnv
 
 PICTURE = """\
 an environment that can be drawn has metadata = {"render_modes": ["rgb_array"]}, an argument render_mode of __init__
@@ -83,7 +83,13 @@ class GymnasiumTaskEnv(TaskEnv):
     again, and nothing resets by itself.
 
     Observations are flattened to rows of float32 (``gymnasium.spaces.flatten``); actions are those of ``Actions``.
-    Numbers and flags in the info of a first step are in ``Step.info`` by their names, NaN where a later one lacks them.
+    Tasks are float64, and go back to ``set_task`` as the type that was drawn. ``success`` or ``is_success`` in an info,
+    of whichever steps, is counted; other numbers and flags in the info of a first step are in ``Step.info`` by their
+    names, NaN where a later one lacks them.
+
+    Attributes:
+        own_space: The environment's space of observations.
+        own_actions: From the policy's actions to the environment's.
 
     Args:
         make: Makes one environment.
@@ -116,7 +122,7 @@ class GymnasiumTaskEnv(TaskEnv):
                 f"vector.vector_size = {self.max_batch} with vector.workers = {self._workers}: some workers would have "
                 "no environment; use a multiple of the workers"
             )
-        self._began = False
+        self._began = self.reports_success = False
         self._batch = self._started()
         try:
             self._about = _with_traceback(self._batch.about)
@@ -130,8 +136,9 @@ class GymnasiumTaskEnv(TaskEnv):
             self._batch.close()
             raise
         self.observation_space = spaces.Box(self._about.low, self._about.high, dtype=np.float32)
-        self._actions = Actions(*self._about.actions)
-        self.action_space = self._actions.policy_space()
+        self.own_actions = Actions(*self._about.actions)
+        self.own_space = self.observation_space if self._about.space is None else space_of(self._about.space)
+        self.action_space = self.own_actions.policy_space()
 
     def _started(self) -> SyncEnvs | AsyncEnvs:
         if not self._workers:
@@ -159,7 +166,7 @@ class GymnasiumTaskEnv(TaskEnv):
     def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
         """Set the tasks and reset from the seeds' lower 31 bits, all that the narrowest generators take."""
         starts = (seeds & 0x7FFFFFFF).tolist()
-        batch, rows = self._running(), tasks.to(torch.float32).numpy()
+        batch, rows = self._running(), tasks.to(torch.float64).numpy()
         self._began = True
         return torch.from_numpy(_with_traceback(lambda: batch.reset(rows, starts)))
 
@@ -167,15 +174,18 @@ class GymnasiumTaskEnv(TaskEnv):
         """Step the environments whose episode goes on."""
         if not self._began:
             raise RuntimeError("call reset(tasks, seeds) before step(action)")
-        batch, actions = self._batch, self._actions(action.numpy())
+        batch, actions = self._batch, self.own_actions(action.numpy())
         rows = _with_traceback(lambda: batch.step(actions))
         observation, reward, terminated, truncated, info = (torch.from_numpy(part) for part in rows)
-        names = self._about.names
-        return Step(observation, reward, terminated, truncated, dict(zip(names, info.unbind(-1), strict=True)))
+        named = dict(zip(self._about.names, info.unbind(-1), strict=True))
+        solved = named[SUCCESS]
+        self.reports_success = self.reports_success or not bool(solved.isnan().all())
+        named[SUCCESS] = solved.nan_to_num(0.0)  # not said is not solved: some say it in the last step alone
+        return Step(observation, reward, terminated, truncated, named)
 
     def describe(self, task: Tensor) -> str:
         """Return the environment's own ``describe(task)`` if it has one, else its numbers."""
-        own = self._running().describe(task.to(torch.float32).numpy())
+        own = self._running().describe(task.to(torch.float64).numpy())
         return super().describe(task) if own is None else own
 
     def notes(self) -> list[str]:
@@ -183,6 +193,10 @@ class GymnasiumTaskEnv(TaskEnv):
         python, versions = self._vector.worker_python, self._about.versions
         found = ", ".join(f"{name} {version}" for name, version in versions.items())
         return [f"workers run {python}: {found}"] if python else []
+
+    def warnings(self) -> list[str]:
+        """Return what is odd about the ranges of its attributes."""
+        return list(self._about.warnings)
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
         """Return the environment's own picture; needs render_mode "rgb_array".

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
-from maml_envs.adapters.attribute_tasks import Ranges, by_class, by_spec
+from maml_envs.adapters.attribute_tasks import Options, Ranges, by_class, by_spec
 from maml_envs.adapters.metaworld import BY_METAWORLD, metaworld_maker
 from maml_envs.errors import InputError
 
@@ -53,6 +53,7 @@ class Named(NamedTuple):
     horizon: int | None = None  # replaces the time limit of one that is registered
     ranges: Ranges | None = None  # of attributes that make the task; none: it draws its own
     render_mode: str | None = None
+    options: Options | None = None  # arguments of its constructor
 
     def maker(self) -> MakeEnv:
         """Import what it needs, and return what makes it.
@@ -72,22 +73,24 @@ class Named(NamedTuple):
     def _maker(self) -> MakeEnv:
         name, ranges = self.name, self.ranges or {}
         if name.startswith(BY_METAWORLD):
-            if ranges:
-                raise InputError(
-                    f"vector.task_ranges does nothing for env = {name!r}, which has tasks of its own: leave it out"
-                )
+            for key, given in (("vector.task_ranges", ranges), ("env_options", self.options)):
+                if given:
+                    raise InputError(f"{key} does nothing for env = {name!r}, which has tasks of its own: leave it out")
             return metaworld_maker(name[len(BY_METAWORLD) :])
         if not name.startswith(BY_ID):
             module, _, kind = name.partition(":")
             found = getattr(import_own(module, f"env = {name!r}"), kind, None)
             if not (isinstance(found, type) and issubclass(found, gymnasium.Env)):
                 raise InputError(f"env = {name!r}: {module} has no gymnasium.Env {kind!r}")
-            return partial(by_class, found, ranges, self.render_mode)
+            return partial(by_class, found, ranges, self.render_mode, self.options)
         current_folder_first()
+        module, colon, identifier = name[len(BY_ID) :].rpartition(":")
+        if colon:  # whose import registers it
+            import_own(module, f"env = {name!r}")
         try:
-            spec = gymnasium.spec(name[len(BY_ID) :])
+            spec = gymnasium.spec(identifier)
         except (gymnasium.error.Error, ModuleNotFoundError) as error:
             raise InputError(f"env = {name!r}: {error}") from error
         if isinstance(spec.entry_point, str):  # with what it imports, MuJoCo too, before one is made
             importlib.import_module(spec.entry_point.partition(":")[0])
-        return partial(by_spec, spec, self.horizon, ranges, self.render_mode)
+        return partial(by_spec, spec, self.horizon, ranges, self.render_mode, self.options)

@@ -1,5 +1,6 @@
 """Spaces of a gymnasium environment as a policy sees them: flat rows of numbers."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -20,7 +21,15 @@ def observation_box(space: gymnasium.Space[Any], where: str) -> spaces.Box:
     Raises:
         InputError: It does not flatten to a row of numbers.
     """
-    flat = spaces.flatten_space(space) if space.is_np_flattenable else None
+    if not isinstance(space, gymnasium.Space):
+        raise InputError(
+            f"{where}: observation_space is {space!r:.100}: give a space, such as "
+            "gymnasium.spaces.Box(-numpy.inf, numpy.inf, (3,), numpy.float32)"
+        )
+    try:
+        flat = spaces.flatten_space(space) if space.is_np_flattenable else None
+    except NotImplementedError:  # of a space class of the user's own
+        flat = None
     if not isinstance(flat, spaces.Box):
         raise InputError(
             f"{where}: observation_space is {space}, which does not flatten to a row of numbers: "
@@ -29,6 +38,140 @@ def observation_box(space: gymnasium.Space[Any], where: str) -> spaces.Box:
     with np.errstate(over="ignore"):  # a float64 bound that float32 cannot hold is infinite
         low, high = np.asarray(flat.low, np.float32), np.asarray(flat.high, np.float32)
     return spaces.Box(low, high, dtype=np.float32)
+
+
+def _leaves(space: gymnasium.Space[Any]) -> Iterator[gymnasium.Space[Any]]:
+    if isinstance(space, spaces.Dict):
+        for part in space.spaces.values():
+            yield from _leaves(part)
+    elif isinstance(space, spaces.Tuple):
+        for part in space.spaces:
+            yield from _leaves(part)
+    else:
+        yield space
+
+
+def _takes_any_number(space: gymnasium.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype or np.float32, np.floating)
+
+
+def checked_leaves(space: gymnasium.Space[Any]) -> bool:
+    """Return whether an observation may be cut to what its space holds, so that it has to be looked at."""
+    return not all(_takes_any_number(leaf) for leaf in _leaves(space))
+
+
+def refuse_misfit(space: gymnasium.Space[Any], observation: Any) -> None:  # noqa: ANN401
+    """Refuse an observation that its space would change: fractions in whole numbers, a choice that there is not.
+
+    Raises:
+        ValueError: It would be something else; the message says what it is.
+    """
+    if isinstance(space, spaces.Dict) and isinstance(observation, Mapping):
+        for name, part in space.spaces.items():
+            if name in observation:
+                refuse_misfit(part, observation[name])
+    elif isinstance(space, spaces.Tuple) and isinstance(observation, tuple | list):
+        for part, value in zip(space.spaces, observation, strict=False):
+            refuse_misfit(part, value)
+    elif isinstance(space, spaces.Box) and not _takes_any_number(space):
+        given = np.asarray(observation)
+        with np.errstate(invalid="ignore"):
+            kept = given.astype(space.dtype) if given.dtype.kind in "biuf" else given
+        if kept.dtype != space.dtype or not np.array_equal(kept, given):
+            wrong = given.ravel()[(kept != given).ravel()][:1].tolist() if kept.dtype == space.dtype else given.dtype
+            raise ValueError(
+                f"the observation holds {wrong}, which observation_space {space} cannot hold: declare it with a dtype "
+                "that can, such as numpy.float32"
+            )
+    elif isinstance(space, spaces.Discrete) and not space.contains(observation):
+        said = f"the observation {observation!r:.200} is not of observation_space {space}"
+        raise ValueError(f"{said}: return one that is")
+
+
+UNBOUNDED = 1e18
+"""A bound of an action this large or larger is none."""
+
+
+def described(space: gymnasium.Space[Any]) -> tuple[Any, ...] | None:
+    """Return a space as plain data, which another process can send; None for one of another kind."""
+    if isinstance(space, spaces.Box):
+        return "Box", space.low, space.high, str(space.dtype)
+    if isinstance(space, spaces.Discrete):
+        return "Discrete", int(space.n), int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return "MultiDiscrete", space.nvec
+    if isinstance(space, spaces.MultiBinary):
+        return "MultiBinary", tuple(space.shape)
+    if isinstance(space, spaces.Dict):
+        parts = [described(part) for part in space.spaces.values()]
+        return None if any(part is None for part in parts) else ("Dict", list(space.spaces), parts)
+    if isinstance(space, spaces.Tuple):
+        parts = [described(part) for part in space.spaces]
+        return None if any(part is None for part in parts) else ("Tuple", parts)
+    return None
+
+
+def space_of(description: tuple[Any, ...]) -> gymnasium.Space[Any]:
+    """Return the space of a description."""
+    kind, *values = description
+    if kind == "Box":
+        low, high, dtype = values
+        return spaces.Box(low, high, dtype=np.dtype(dtype).type)
+    if kind == "Discrete":
+        return spaces.Discrete(values[0], start=values[1])
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(values[0])
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(list(values[0]))
+    if kind == "Dict":
+        return spaces.Dict([(name, space_of(part)) for name, part in zip(*values, strict=True)])
+    return spaces.Tuple([space_of(part) for part in values[0]])
+
+
+def _first(space: gymnasium.Space[Any], value: Any) -> tuple[gymnasium.Space[Any], Any]:  # noqa: ANN401
+    if isinstance(space, spaces.Dict):
+        name, part = next(iter(space.spaces.items()))
+        return _first(part, value[name])
+    return _first(space[0], value[0]) if isinstance(space, spaces.Tuple) else (space, value)
+
+
+def _row(space: gymnasium.Space[Any], value: Any, i: int) -> Any:  # noqa: ANN401  one of a batch of the space
+    if isinstance(space, spaces.Dict):
+        return {name: _row(part, value[name], i) for name, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_row(part, each, i) for part, each in zip(space.spaces, value, strict=True))
+    return value[i]
+
+
+def rows_of(space: gymnasium.Space[Any], observation: Any) -> tuple[NDArray[np.float32], bool]:  # noqa: ANN401
+    """Flatten an observation, or a batch of them, to rows (n, obs), float32; and return whether it was one alone.
+
+    Raises:
+        InputError: It is neither of the space nor a batch of it.
+    """
+    try:
+        leaf, value = _first(space, observation)
+        single = np.ndim(value) == len(leaf.shape or ())
+        count = 1 if single else len(value)
+        each = [observation] if single else [_row(space, observation, i) for i in range(count)]
+        for one in each:
+            refuse_misfit(space, one)
+        rows = np.stack([np.asarray(spaces.flatten(space, one), np.float32) for one in each])
+        if rows.shape == (count, spaces.flatdim(space)):
+            return rows, single
+        found = f"it has {rows.shape[-1]} numbers"
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        found = str(error)
+    raise InputError(f"the observation {observation!r:.200} is not of {space}, nor a batch of it: {found}")
+
+
+class Affine(NamedTuple):
+    """A map of rows: middle + reach clip(row, least, most)."""
+
+    least: NDArray[np.float64]  # (act,)
+    most: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    reach: NDArray[np.float64]
 
 
 class Actions(NamedTuple):
@@ -43,6 +186,7 @@ class Actions(NamedTuple):
     dtype: str  # of a Box
     low: NDArray[Any]  # the Box, in its shape
     high: NDArray[Any]
+    spans: bool = True  # -1 ... 1 spans the bounds; otherwise actions are passed on, clipped
 
     @classmethod
     def of(cls, space: gymnasium.Space[Any], where: str) -> "Actions":
@@ -61,7 +205,25 @@ class Actions(NamedTuple):
         return cls(0, 0, str(space.dtype), space.low, space.high)
 
     def _bounded(self) -> NDArray[np.bool_]:
-        return np.asarray(np.isfinite(self.low) & np.isfinite(self.high)).ravel()
+        return np.asarray(self.spans & (self.low > -UNBOUNDED) & (self.high < UNBOUNDED)).ravel()
+
+    def space(self) -> spaces.Box | spaces.Discrete:
+        """Return the environment's own action space."""
+        if self.choices:
+            return spaces.Discrete(self.choices, start=self.start)
+        return spaces.Box(self.low, self.high, dtype=np.dtype(self.dtype).type)
+
+    def affine(self) -> Affine:
+        """Return the map from a policy's rows to a Box."""
+        low, high, bounded = self.low.astype(np.float64).ravel(), self.high.astype(np.float64).ravel(), self._bounded()
+        middle, reach = np.zeros_like(low), np.ones_like(low)
+        middle[bounded] = (high[bounded] + low[bounded]) / 2
+        reach[bounded] = (high[bounded] - low[bounded]) / 2
+        return Affine(np.where(bounded, -1.0, low), np.where(bounded, 1.0, high), middle, reach)
+
+    def exact(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Return actions (n, *shape) as the space has them: of its type, and within bounds that rounding may leave."""
+        return actions if self.choices else np.asarray(np.clip(actions.astype(self.dtype), self.low, self.high))
 
     def policy_space(self) -> spaces.Box | spaces.Discrete:
         """Return the space of the policy's actions."""
@@ -74,11 +236,11 @@ class Actions(NamedTuple):
         """Return the environment's actions, (batch, *shape), for rows (batch, act)."""
         if self.choices:
             return np.asarray(rows.argmax(-1) + self.start)
-        low, high = self.low.astype(np.float64).ravel(), self.high.astype(np.float64).ravel()
-        bounded, given = self._bounded(), rows.astype(np.float64)
-        middle, half = np.zeros_like(low), np.ones_like(low)
-        middle[bounded] = (high[bounded] + low[bounded]) / 2
-        half[bounded] = (high[bounded] - low[bounded]) / 2
-        unit = np.clip(given, np.where(bounded, -1.0, low), np.where(bounded, 1.0, high))
-        shaped = (middle + half * unit).reshape(len(rows), *self.low.shape).astype(self.dtype)
-        return np.asarray(np.clip(shaped, self.low, self.high))  # rounding may have left the bounds
+        least, most, middle, reach = self.affine()
+        unit = np.clip(rows.astype(np.float64), least, most)
+        return self.exact((middle + reach * unit).reshape(len(rows), *self.low.shape))
+
+
+def passed_on(space: gymnasium.Space[Any]) -> Actions:
+    """Return the map of a space that a policy's actions are in as they are, but for its bounds: a TaskEnv's."""
+    return Actions.of(space, "a TaskEnv")._replace(spans=False)

@@ -4,9 +4,11 @@ Nothing here imports torch, as a worker loads this file: it then starts in half 
 quarter of the memory, and in another Python, which may have another gymnasium and MuJoCo.
 """
 
+import inspect
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -15,9 +17,10 @@ import numpy as np
 from gymnasium.spaces import flatten
 from numpy.typing import ArrayLike, NDArray
 
-from maml_envs.adapters.attribute_tasks import mujoco_model
+from maml_envs.adapters.attribute_tasks import RangedEnv, mujoco_model
 from maml_envs.adapters.named import MakeEnv, Named
-from maml_envs.adapters.spaces import Actions, observation_box
+from maml_envs.adapters.spaces import Actions, checked_leaves, described, observation_box, refuse_misfit
+from maml_envs.conventions import SUCCESS
 from maml_envs.errors import InputError
 from maml_envs.physics.warnings import log_warnings
 
@@ -32,12 +35,49 @@ METHODS = """\
 """The two methods, as an example for those who have to write them."""
 
 
+SUCCESS_NAMES = (SUCCESS, "is_success")
+"""What infos call that the task is solved: gymnasium-robotics and stable-baselines3 have the second."""
+
+WHOLE = 2**53
+"""Whole numbers up to here are exact as 64-bit floating-point numbers."""
+
+SIGNATURES = {
+    "sample_tasks": ("sample_tasks(self, count, rng)", (1, None), {}),
+    "set_task": ("set_task(self, task)", (None,), {}),
+    "reset": ("reset(self, *, seed=None, options=None)", (), {"seed": 0}),
+    "step": ("step(self, action)", (None,), {}),
+}
+"""How a method is written, and what it is called with."""
+
+
 def as_number(value: object) -> float:
-    """Return a number or flag of an environment's info as a float; NaN for anything else."""
-    return float(value) if isinstance(value, int | float | np.number | np.bool_) else np.nan
+    """Return a number or flag of an environment's info, also an array of one, as a float; NaN for anything else."""
+    if isinstance(value, int | float | np.number | np.bool_):
+        return float(value)
+    if getattr(value, "shape", None) in ((), (1,)) and hasattr(value, "item"):  # numpy's, torch's or jax's
+        return as_number(value.item())
+    return np.nan
 
 
-def checked_step(step: object) -> tuple[Any, Any, Any, Any, Any]:
+def one_number(name: str, value: object) -> float:
+    """Return a number or flag that a step gave.
+
+    Raises:
+        TypeError: It is anything else.
+    """
+    number = as_number(value)
+    if number != number and not isinstance(value, float | np.floating):
+        what = "one number" if name == "reward" else "True or False"
+        raise TypeError(f"{name} is {value!r:.200}: return {what}")
+    return number
+
+
+def success_of(info: Mapping[str, Any]) -> float:
+    """Return whether an info says that the task is solved; NaN where it does not say."""
+    return next((as_number(info[name]) for name in SUCCESS_NAMES if name in info), np.nan)
+
+
+def checked_step(step: object) -> tuple[Any, Any, Any, Any, Mapping[str, Any]]:
     """Return the five values of an environment's step.
 
     Raises:
@@ -46,7 +86,23 @@ def checked_step(step: object) -> tuple[Any, Any, Any, Any, Any]:
     if not isinstance(step, tuple) or len(step) != 5:
         what = f"{len(step)} values" if isinstance(step, tuple) else f"a {type(step).__name__}"
         raise TypeError(f"step returned {what}: return (observation, reward, terminated, truncated, info)")
+    if not isinstance(step[4], Mapping):
+        raise TypeError(f"step returned an info that is {step[4]!r:.100}: return a dict, which may be empty")
     return step
+
+
+def checked_reset(reset: object) -> Any:  # noqa: ANN401  an observation of the environment's
+    """Return the observation of what an environment's reset returned.
+
+    Raises:
+        TypeError: It returned anything but (observation, info).
+    """
+    if not isinstance(reset, tuple) or len(reset) != 2 or not isinstance(reset[1], Mapping):
+        what = f"a {type(reset).__name__}"
+        if isinstance(reset, tuple):
+            what = f"({', '.join(type(part).__name__ for part in reset)})"
+        raise TypeError(f"reset returned {what}: return (observation, info), info a dict, which may be empty")
+    return reset[0]
 
 
 class StepRows(NamedTuple):
@@ -65,11 +121,18 @@ class About(NamedTuple):
     low: Array  # bounds of a flattened observation
     high: Array
     actions: tuple[Any, ...]  # the fields of ``Actions``
+    space: tuple[Any, ...] | None  # ``described`` of observations
     horizon: int | None  # its own, or its time limit; None where nothing says
-    names: tuple[str, ...]  # of numbers in its info
+    names: tuple[str, ...]  # of numbers in its info; the first is success
     flat: bool  # a task is one number, and not a row
+    whole: str  # the type of whole numbers or flags that a task is made of; empty for others
     draws: bool  # it was made to draw RGB arrays
+    warnings: tuple[str, ...]  # what is odd about how it was asked for
     versions: dict[str, str]  # of Python, gymnasium, and MuJoCo where it is loaded
+
+
+def _note(error: BaseException, note: str) -> None:
+    error.__notes__ = [*getattr(error, "__notes__", []), note]  # add_note, which Python 3.10 has not
 
 
 class SyncEnvs:
@@ -86,8 +149,9 @@ class SyncEnvs:
     def __init__(self, make: MakeEnv | Named, where: str | None = None) -> None:
         self._make = make.maker() if isinstance(make, Named) else make
         self._where = where or ""
-        self._width, self._flat = 0, True
+        self._width, self._flat, self._whole = 0, True, ""
         self._names: Sequence[str] = ()
+        self._leaves = False
         self._envs: list[gymnasium.Env[Any, Any]] = []
         self._space: gymnasium.Space[Any] = gymnasium.spaces.Discrete(1)
         self._tasks: Array = np.zeros(0)
@@ -100,7 +164,8 @@ class SyncEnvs:
         if i == len(self._envs):
             if "mujoco" in sys.modules:
                 log_warnings()
-            self._envs.append(self._make())
+            with self._noting("while it was made"):
+                self._envs.append(self._make())
             if mujoco_model(self._envs[0]) is not None:
                 log_warnings()
             self._where = self._where or type(self._envs[0].unwrapped).__name__
@@ -124,25 +189,44 @@ class SyncEnvs:
                 f"{self._where}: the environment has no {' and no '.join(missing)}. Give ranges of its attributes in "
                 f"[vector.task_ranges], or write methods like\n{METHODS}"
             )
+        for name, (signature, values, named) in SIGNATURES.items():
+            self._refuse_signature(name, signature, values, named)
         seen, actions = observation_box(env.observation_space, self._where), Actions.of(env.action_space, self._where)
+        self._leaves = checked_leaves(env.observation_space)
         own, limit = self._reach("horizon"), env.spec.max_episode_steps if env.spec is not None else None
-        task = self.sample_tasks(1, 0)[0]
-        self._reach("set_task")(task[0] if self._flat else task)
-        env.reset(seed=0)
-        width = actions.choices or actions.low.size
-        info = checked_step(env.step(actions(np.zeros((1, width)))[0]))[4]
-        names = tuple(name for name, value in info.items() if not np.isnan(as_number(value)))
+        task = self._own(self.sample_tasks(1, 0)[0])
+        with self._noting(f"with task {task.tolist()}, in the first set_task, reset or step"):
+            self._reach("set_task")(task)
+            checked_reset(env.reset(seed=0))
+            width = actions.choices or actions.low.size
+            info = checked_step(env.step(actions(np.zeros((1, width)))[0]))[4]
+        others = (name for name, value in info.items() if name not in SUCCESS_NAMES and not np.isnan(as_number(value)))
+        names = (SUCCESS, *others)
         versions = {"Python": platform.python_version(), "gymnasium": gymnasium.__version__}
         if "mujoco" in sys.modules:
             versions["mujoco"] = sys.modules["mujoco"].__version__
         steps = int(own) if isinstance(own, Integral) else limit
         draws = env.render_mode == "rgb_array"
-        return About(seen.low, seen.high, tuple(actions), steps, names, self._flat, draws, versions)
+        odd = tuple(env.warnings()) if isinstance(env, RangedEnv) else ()
+        return About(
+            seen.low,
+            seen.high,
+            tuple(actions),
+            described(env.observation_space),
+            steps,
+            names,
+            self._flat,
+            self._whole,
+            draws,
+            odd,
+            versions,
+        )
 
     def prepare(self, about: About) -> None:
         """Take what ``about`` returned, here or in another process, as the form of tasks, observations and info."""
         about = About(*about)
-        self._width, self._names, self._flat = len(about.low), about.names, about.flat
+        self._width, self._names, self._flat, self._whole = len(about.low), about.names, about.flat, about.whole
+        self._leaves = checked_leaves(self._env().observation_space)
 
     def sample_tasks(self, count: int, seed: int) -> Array:
         """Draw the environment's own tasks, with a generator of numpy."""
@@ -155,9 +239,21 @@ class SyncEnvs:
 
     def _task_rows(self, tasks: ArrayLike, count: int) -> Array:
         try:
-            rows = np.asarray(tasks, np.float32)
+            drawn = np.asarray(tasks)
+            rows = drawn.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(f"{self._where}: the tasks are not numbers, a row for each: {error}") from None
+        if drawn.dtype.kind not in "biuf":
+            raise InputError(
+                f"{self._where}: the tasks are {drawn.dtype}, {drawn.ravel()[:1].tolist()} ...: give numbers, a row "
+                "for each task"
+            )
+        if drawn.dtype.kind in "iu" and rows.size and abs(rows).max() > WHOLE:
+            raise InputError(
+                f"{self._where}: a task holds {int(drawn.ravel()[abs(rows).argmax()])}, which is no number that can be "
+                "kept exactly: draw whole numbers of up to 2**53, such as rng.integers(2**53)"
+            )
+        self._whole = drawn.dtype.str if drawn.dtype.kind in "biu" else ""
         if rows.ndim == 0 or len(rows) != count:
             raise InputError(
                 f"{self._where}: asked for {count} tasks, got an array of shape {rows.shape}: one row each"
@@ -168,7 +264,13 @@ class SyncEnvs:
     def describe(self, task: Array) -> str | None:
         """Return the environment's own words for a task (numbers,); None where it has none."""
         own = self._reach("describe")
-        return None if own is None else str(own(task[0] if self._flat else task))
+        return None if own is None else str(own(self._own(task)))
+
+    def _own(self, task: Array) -> Any:  # noqa: ANN401  a number or a row
+        """Return a task (numbers,) as the environment drew it: a number or a row, of its own type."""
+        whole = self._whole and bool((task == np.round(task)).all())
+        row = task.astype(self._whole) if whole else task.copy()
+        return row[0] if self._flat else row
 
     def _blank(self, batch: int) -> StepRows:
         terminated, truncated = np.zeros((2, batch), np.bool_)
@@ -179,6 +281,8 @@ class SyncEnvs:
 
     def _observe(self, i: int, observation: Any) -> None:  # noqa: ANN401  whatever the environment returns
         cause, flat = None, None
+        if self._leaves:
+            refuse_misfit(self._space, observation)
         try:
             flat = flatten(self._space, observation)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -190,10 +294,31 @@ class SyncEnvs:
         self._rows.observation[i] = flat
 
     def _locate(self, error: BaseException, i: int) -> None:
-        task = self._tasks[i, 0] if self._flat else self._tasks[i]
-        note = f"in environment {self._first + i} of the batch, with task {task.tolist()}, "
+        note = f"in environment {self._first + i} of the batch, with task {self._own(self._tasks[i]).tolist()}, "
         note += f"step {self._step - 1} (counted from 0)" if self._step else "at its reset"
-        error.__notes__ = [*getattr(error, "__notes__", []), note]  # add_note, which Python 3.10 has not
+        _note(error, note)
+
+    @contextmanager
+    def _noting(self, when: str) -> Iterator[None]:
+        """Add to an error of the environment's own code when it came."""
+        try:
+            yield
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
+            _note(error, f"in {self._where or 'the environment'}, {when}")
+            raise
+
+    def _refuse_signature(self, name: str, wanted: str, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        method: Callable[..., Any] = self._reach(name)
+        try:
+            inspect.signature(method).bind(*values, **named)
+        except TypeError as error:
+            raise InputError(
+                f"{self._where}: {name} cannot be called as it has to be ({error}): write def {wanted}"
+            ) from None
+        except ValueError:  # it is not written in Python
+            return
 
     def reset(self, tasks: Array, seeds: Sequence[int], first: int = 0) -> Array:
         """Set each environment's task, then reset it from its seed: first observations (batch, obs).
@@ -208,8 +333,8 @@ class SyncEnvs:
         for i in self._live:
             try:
                 env = self._env(i)
-                env.get_wrapper_attr("set_task")(tasks[i, 0] if self._flat else tasks[i].copy())
-                self._observe(i, env.reset(seed=seeds[i])[0])
+                env.get_wrapper_attr("set_task")(self._own(tasks[i]))
+                self._observe(i, checked_reset(env.reset(seed=seeds[i])))
             except (Exception, SystemExit) as error:
                 self._locate(error, i)
                 raise
@@ -224,10 +349,11 @@ class SyncEnvs:
             try:
                 observation, reward, terminated, truncated, info = checked_step(self._envs[i].step(actions[i]))
                 self._observe(i, observation)
-                if isinstance(reward, np.ndarray) and reward.ndim:
-                    raise TypeError(f"the reward {reward!r:.200} is an array: return one number")
-                rows.reward[i], rows.terminated[i], rows.truncated[i] = reward, bool(terminated), bool(truncated)
-                for column, name in enumerate(self._names):
+                rows.reward[i] = one_number("reward", reward)
+                rows.terminated[i] = one_number("terminated", terminated) != 0
+                rows.truncated[i] = one_number("truncated", truncated) != 0
+                rows.info[i, 0] = success_of(info)
+                for column, name in enumerate(self._names[1:], 1):
                     rows.info[i, column] = as_number(info.get(name))
                 if terminated or truncated:
                     self._live.remove(i)

@@ -14,8 +14,7 @@ from maml_envs.task_env import TaskEnv
 class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
     """A single environment of a TaskEnv.
 
-    Actions are in [-1, 1], spanning the robot's own bounds whatever the scale of the policy's action, or the index of
-    a discrete action.
+    Its spaces are the TaskEnv's: actions within its bounds, or a choice of a discrete action.
     ``reset`` draws a new task from its seed unless ``options={"task": row}`` gives one; its ``info`` holds
     the task. The ``info`` of ``step`` holds the reward terms by name.
 
@@ -29,11 +28,7 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
         self.render_mode = render_mode
         self.observation_space = env.observation_space
-        space = env.action_space
-        self.action_space: gymnasium.spaces.Space[Any] = space
-        if isinstance(space, gymnasium.spaces.Box):
-            self.action_space = gymnasium.spaces.Box(-1.0, 1.0, space.shape, np.float32)
-            self._middle, self._half = (space.high + space.low) / 2, (space.high - space.low) / 2
+        self.action_space: gymnasium.spaces.Space[Any] = env.action_space
         self._steps = 0
         self._task: torch.Tensor | None = None
 
@@ -52,12 +47,13 @@ class SingleEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         return observation[0].numpy().astype(np.float32), {"task": self._task[0].numpy()}
 
     def _policy_action(self, action: NDArray[Any]) -> NDArray[np.float32]:
-        if self.env.discrete:
-            row = np.asarray(np.arange(self.env.action_width) == action, np.float32)
-            if row.ndim != 1 or row.sum() != 1:
-                raise InputError(f"action = {action!r} is not one of the {self.env.action_width} actions, from 0 on")
-            return row
-        return np.asarray(self._middle + self._half * np.asarray(action, np.float32), np.float32)
+        space = self.env.action_space
+        if not isinstance(space, gymnasium.spaces.Discrete):
+            return np.asarray(action, np.float32)
+        row = np.asarray(space.start + np.arange(space.n) == action, np.float32)
+        if row.ndim != 1 or row.sum() != 1:
+            raise InputError(f"action = {action!r} is not one of the {space.n} actions, from {space.start} on")
+        return row
 
     def step(self, action: NDArray[Any]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Take one control step; truncated at the environment's horizon."""

@@ -1,0 +1,252 @@
+"""Environments as people bring them: small ones with something that goes wrong, or that should be right."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+
+class Point(gymnasium.Env[Any, Any]):
+    """Go to a place in the plane; nothing is wrong with it."""
+
+    horizon = 10
+    observation_space: Any = spaces.Box(-10, 10, (2,), np.float32)
+    action_space: Any = spaces.Box(-1, 1, (2,), np.float32)
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012  gymnasium's own
+
+    def __init__(self, gain: float = 1.0, render_mode: str | None = None) -> None:
+        self.gain, self.render_mode = gain, render_mode
+
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Any:
+        return rng.uniform(-1, 1, (count, 2))
+
+    def set_task(self, task: Any) -> None:
+        self.goal = np.asarray(task)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.t, self.x = 0, self.np_random.normal(0, 0.1, 2)
+        return self.seen(), {}
+
+    def seen(self) -> Any:
+        return self.x.astype(np.float32)
+
+    def moved(self, action: Any) -> NDArray[np.float64]:
+        return np.asarray(action, np.float64)
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        self.x = np.clip(self.x + 0.1 * self.gain * self.moved(action), -9, 9)
+        return self.seen(), -float(np.abs(self.x - self.goal).sum()), False, False, self.info()
+
+    def info(self) -> Any:
+        return {}
+
+    def render(self) -> Any:
+        return np.zeros((8, 8, 3), np.uint8)
+
+
+class InitRaises(Point):
+    def __init__(self) -> None:
+        Path("/nonexistent/mesh.stl").read_bytes()
+
+
+class SetTaskRaises(Point):
+    def set_task(self, task: Any) -> None:
+        raise KeyError("goal")
+
+
+class ResetRaises(Point):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return (options or {})["level"]
+
+
+class StepRaises(Point):
+    def step(self, action: Any) -> Any:
+        raise RuntimeError("boom")
+
+
+class SampleTakesNoGenerator(Point):
+    def sample_tasks(self, count: int) -> Any:  # type: ignore[override]
+        return np.zeros((count, 2))
+
+
+class SetTaskTakesNothing(Point):
+    def set_task(self) -> None:  # type: ignore[override]
+        pass
+
+
+class ResetTakesNoSeed(Point):
+    def reset(self) -> Any:  # type: ignore[override]
+        return np.zeros(2, np.float32), {}
+
+
+class ResetGivesNoInfo(Point):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return super().reset(seed=seed)[0]
+
+
+class ResetInfoIsNone(Point):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return super().reset(seed=seed)[0], None
+
+
+class InfoIsNone(Point):
+    def info(self) -> Any:
+        return None
+
+
+class NoObservationSpace(Point):
+    observation_space = None
+
+
+class NoActionSpace(Point):
+    action_space = None
+
+
+class _Own(gymnasium.Space[Any]):
+    pass
+
+
+class OwnSpace(Point):
+    observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (2,)), "b": _Own()})
+
+
+class WordsForTasks(Point):
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Any:
+        return ["left"] * count
+
+
+class RewardIsText(Point):
+    def step(self, action: Any) -> Any:
+        return self.seen(), "1.5", False, False, {}
+
+
+class EndsTwice(Point):
+    def step(self, action: Any) -> Any:
+        return self.seen(), 0.0, np.array([False, True]), False, {}
+
+
+class SeedsForTasks(Point):
+    """Tasks are whole numbers that float32 does not have; what was set is kept."""
+
+    drawn: set[int] = set()  # noqa: RUF012
+    was_set: list[Any] = []  # noqa: RUF012
+
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Any:
+        tasks = rng.integers(2**31, size=count)
+        self.drawn.update(tasks.tolist())
+        return tasks
+
+    def set_task(self, task: Any) -> None:
+        self.was_set.append(task)
+        self.goal = np.ones(2) * (task % 7) / 7
+
+
+class TasksTooLarge(Point):
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Any:
+        return rng.integers(2**60, 2**61, size=count)
+
+
+class FractionsInBytes(Point):
+    observation_space = spaces.Box(0, 1, (2,), np.uint8)
+
+    def seen(self) -> Any:
+        return np.array([0.3, 0.7])
+
+
+class TooLargeForBytes(Point):
+    observation_space = spaces.Dict({"n": spaces.Box(0, 255, (2,), np.uint8)})
+
+    def seen(self) -> Any:
+        return {"n": np.array([300, 2])}
+
+
+class NoSuchChoice(Point):
+    observation_space = spaces.Discrete(5)
+
+    def seen(self) -> Any:
+        return -1
+
+
+class Bytes(Point):
+    observation_space = spaces.Box(0, 255, (2,), np.uint8)
+
+    def seen(self) -> Any:
+        return np.clip(100 + 10 * self.x, 0, 255).astype(np.uint8)
+
+
+class UnboundedActions(Point):
+    action_space = spaces.Box(-np.finfo(np.float32).max, np.finfo(np.float32).max, (2,), np.float32)
+
+
+class IsSuccess(Point):
+    def info(self) -> Any:
+        return {"is_success": np.array(self.t > 5)}
+
+
+class TensorSuccess(Point):
+    def info(self) -> Any:
+        return {"success": torch.tensor(1.0)}
+
+
+class SuccessAtTheEnd(Point):
+    """Says it in the last step alone, and that where it is solved."""
+
+    def info(self) -> Any:
+        return {"success": True} if self.t == 10 and self.goal[0] > 0 else {}
+
+
+class Wide(Point):
+    action_space = spaces.Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32))
+
+    def moved(self, action: Any) -> NDArray[np.float64]:
+        return np.asarray(action, np.float64) / [2, 5] - [0, 1]
+
+
+class Choices(Point):
+    """Right, up, left, down, from 5 on."""
+
+    action_space = spaces.Discrete(4, start=5)
+
+    def moved(self, action: Any) -> NDArray[np.float64]:
+        assert self.action_space.contains(action)
+        return np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])[action - 5]
+
+
+class Named(Point):
+    observation_space = spaces.Dict(
+        {"place": spaces.Box(-10, 10, (2,), np.float64), "late": spaces.Discrete(2), "grid": spaces.Box(0, 1, (2, 2))}
+    )
+
+    def seen(self) -> Any:
+        grid = np.array([[self.x[0] > 0, 0], [0, self.x[1] > 0]], np.float32)
+        return {"place": self.x.copy(), "late": int(self.t > 5), "grid": grid}
+
+
+class WholeArray(gymnasium.Env[Any, Any]):
+    """Attributes of kinds that a range may not fit."""
+
+    horizon = 5
+    observation_space = spaces.Box(-10, 10, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self) -> None:
+        self.whole, self.count, self.anew, self.copied = np.array([1, 2]), 2, np.array([1.0]), np.array([1.0])
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.anew, self.copied = np.array([1.0]), self.copied.copy()
+        self.x = 0.0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.x += 0.1 * float(action[0]) * self.count * self.anew[0] * self.copied[0]
+        return np.array([self.x], np.float32), -abs(self.x), False, False, {}
+
+
+gymnasium.register("BroughtPoint-v0", entry_point="brought:Point", max_episode_steps=10)
