@@ -12,7 +12,7 @@ BIN = .venv/bin
 DEMO = runs/demo
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test full lint bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,10 @@ demo: .venv/installed  ## train on navigation, adapt to new tasks, report: see r
 # One thread for each worker: the workers share the cores.
 test: lint  ## format, lint, types and tests: what CI runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+full: test  ## and what is longer or needs more: run before a release
+	$(BIN)/python -m pip install -q --no-deps --target build/triton triton
+	PYTHONPATH=build/triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/envs/test_drawing.py
 
 lint: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

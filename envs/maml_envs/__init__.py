@@ -1,5 +1,6 @@
 """Task distributions for meta-reinforcement learning: batches of environments, by name or of a user's class."""
 
+from maml_envs import drawing_later as drawing_later  # isort: skip  before anything imports MuJoCo
 from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.contract import check_contract
 from maml_envs.errors import InputError, WorkerError

@@ -104,7 +104,8 @@ def check(env: TaskEnv, chosen: Evaluation, split: str) -> None:
     if env.max_batch is not None and panels > env.max_batch:
         raise InputError(
             f"{chosen.tasks} tasks after 0 to {chosen.steps} steps are {panels} environments, more than the "
-            f"{env.max_batch} that step at once: draw fewer tasks or steps"
+            f"{env.max_batch} that step at once: draw fewer tasks or steps (in training, evaluation.tasks and "
+            f"evaluation.steps), or raise vector.vector_size"
         )
     env.reset(tasks_of(env, 1, split).to(env.device), torch.zeros(1, dtype=torch.int64, device=env.device))
     places = env.positions()

@@ -214,6 +214,10 @@ class GymnasiumTaskEnv(TaskEnv):
             image = self._running().render(index)
         except gymnasium.error.DependencyNotInstalled as error:
             raise InputError(f"{self._where} cannot draw itself here: {error}") from error
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in ("mujoco", "glfw", "OpenGL", "pyglet"):
+                raise
+            raise InputError(f"{self._where} cannot draw itself here: {error}; unset DISPLAY and MUJOCO_GL") from error
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
             raise InputError(f"{self._where}: render() returned {_kind(image)}, not an image: {PICTURE}")
         return image

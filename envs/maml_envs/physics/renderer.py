@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -35,12 +36,21 @@ def choose_backend() -> None:
     """Set ``MUJOCO_GL`` to the first of EGL and OSMesa that works, on Linux without a display where it is not set.
 
     MuJoCo reads the variable where it is imported; its choice is made anew here, so that this need not come first.
+    Triton, which torch brings on Linux, is imported before: where software draws, in Mesa, each has an LLVM of its own,
+    and Python ends where Mesa's was loaded first.
 
     Raises:
-        InputError: Neither works.
+        InputError: Neither works, or what ``MUJOCO_GL`` names does not.
     """
-    given = [name for name in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY") if os.environ.get(name)]
-    if sys.platform != "linux" or given:
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton")
+    if os.environ.get("MUJOCO_GL"):
+        try:
+            _reload()
+        except Exception as error:
+            raise _cannot_draw(error) from error
+        return
+    if sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
         return
     working = next((backend for backend in ("egl", "osmesa") if _works(backend)), None)
     if working is None:
@@ -49,7 +59,19 @@ def choose_backend() -> None:
             "Debian package libegl1 or libosmesa6"
         )
     os.environ["MUJOCO_GL"] = working
+    _reload()
+
+
+def _reload() -> None:
     importlib.reload(sys.modules[mujoco.Renderer.__module__].gl_context)
+
+
+def _cannot_draw(error: Exception) -> InputError:
+    backend = os.environ.get("MUJOCO_GL")
+    return InputError(
+        f"MuJoCo cannot draw here with {f'MUJOCO_GL={backend}' if backend else 'the display'}: unset the environment "
+        f"variable MUJOCO_GL, or set it to {PACKAGES}; its own words: {error}"
+    )
 
 
 def renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
@@ -62,11 +84,7 @@ def renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     try:
         images = mujoco.Renderer(model, height, width)
     except Exception as error:
-        backend = os.environ.get("MUJOCO_GL")
-        raise InputError(
-            f"MuJoCo cannot draw here with {f'MUJOCO_GL={backend}' if backend else 'the display'}: set the environment "
-            f"variable MUJOCO_GL to {PACKAGES} before Python starts; its own words: {error}"
-        ) from error
+        raise _cannot_draw(error) from error
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         images.scene.flags[flag] = False
     return images
