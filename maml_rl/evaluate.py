@@ -209,6 +209,8 @@ def _load(
     before = folder or parse_toml(saved.config, str(path))
     config = parse(before.model_dump() | dict(changes) | moved(before, elsewhere), str(path))
     warn_foreign_import(config.env if isinstance(config, Config) else config.data, path)
+    if isinstance(config, Config) and config.policy.network:
+        warn_foreign_import(config.policy.network, path)
     set_up(config.device, config.threads)
     learner: AnyLearner = build_rl(config) if isinstance(config, Config) else build_few_shot(config)
     try:

@@ -194,7 +194,7 @@ def _numbers(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
     if width > WIDE:
         system = 8 * (2 * width + 4) ** 2 / 1e9
         said = f"{width:,} numbers, for which the linear baseline solves a system of {system:.1f} GB for each task"
-        yield Finding("warning", "baseline", said, "Use baseline.name = 'none', or fewer numbers")
+        yield Finding("warning", "baseline", said, "Use baseline.name = 'time', or fewer numbers")
     low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
     outside = ((observations < low) | (observations > high)).any(0).nonzero().flatten().tolist()
     if outside:

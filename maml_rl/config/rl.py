@@ -16,6 +16,9 @@ class Policy(Section):
 
     hidden: tuple[PositiveInt, ...] = Field((64, 64), strict=False, description="Widths of the hidden layers")
     activation: Literal["tanh", "relu"] = Field("tanh", description="Non-linearity of the hidden layers")
+    network: str | None = Field(
+        None, description="A torch.nn.Module in place of the perceptron, 'my_module:MyNetwork'; None: the perceptron"
+    )
     init_std: float = Field(1.0, gt=0, description="Standard deviation of actions at initialisation")
     min_std: float = Field(1e-6, gt=0, description="Floor of the standard deviation")
     action_scale: float | None = Field(
@@ -74,8 +77,10 @@ class Outer(Section):
 class Baseline(Section):
     """The baseline that advantages are taken against."""
 
-    name: Literal["linear", "value_network", "none"] = Field(
-        "linear", description="Fitted to each task and rollout, value_network by L-BFGS to other episodes than its own"
+    name: Literal["linear", "time", "value_network", "none"] = Field(
+        "linear",
+        description="Fitted to each task and rollout; time: linear without observations, for wide ones; value_network: "
+        "by L-BFGS to other episodes than its own",
     )
 
 
@@ -210,6 +215,13 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         vector.worker_timeout is not None and not vector.workers and vector.worker_python is None,
         f"vector.worker_timeout = {vector.worker_timeout} with vector.workers = {vector.workers or 0}",
         "no worker could take that long; leave it out, or give workers",
+    )
+    own = type(policy).model_fields
+    kept = [name for name in ("hidden", "activation", "context") if getattr(policy, name) != own[name].default]
+    yield (
+        policy.network is not None and bool(kept),
+        f"policy.{''.join(kept[:1])} with policy.network = {policy.network!r}",
+        "it is the perceptron's, which there is not; leave it out",
     )
     yield (
         inner.adapt == "last" and not policy.hidden,

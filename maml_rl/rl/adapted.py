@@ -39,6 +39,19 @@ class PolicyModule(nn.Module):
     def __init__(self, policy: Policy, params: Params, actions: Actions, task: Tensor | None) -> None:
         super().__init__()
         params = {name: value.detach().cpu() for name, value in params.items()}
+        self.observations = policy.observations - (0 if task is None else len(task))
+        self.layers = self._layers(policy, params, task) if policy.own is None else policy.own.adapted(params)
+        self.discrete, self.start, self.shape = actions.choices > 0, actions.start, tuple(actions.low.shape)
+        self.scale = 1.0
+        if isinstance(policy, GaussianPolicy):
+            self.scale = policy.action_scale
+            floor = float(np.log(policy.min_std))
+            self.log_std = nn.Parameter(params["log_std"].clamp(min=floor).clone())
+        for name, values in actions.affine()._asdict().items():
+            self.register_buffer(name, torch.from_numpy(values).float())
+
+    @staticmethod
+    def _layers(policy: Policy, params: Params, task: Tensor | None) -> nn.Sequential:
         told = [] if task is None else [task.cpu().float()]
         known = told + ([params[CONTEXT]] if CONTEXT in params else [])
         layers: list[nn.Module] = []
@@ -50,16 +63,7 @@ class PolicyModule(nn.Module):
             layer = nn.Linear(*weight.shape)
             layer.weight, layer.bias = nn.Parameter(weight.T.clone()), nn.Parameter(bias.clone())
             layers += [layer, LAYERS[policy.activation]()]
-        self.layers = nn.Sequential(*layers[:-1])
-        self.discrete, self.start, self.shape = actions.choices > 0, actions.start, tuple(actions.low.shape)
-        self.scale = 1.0
-        if isinstance(policy, GaussianPolicy):
-            self.scale = policy.action_scale
-            floor = float(np.log(policy.min_std))
-            self.log_std = nn.Parameter(params["log_std"].clamp(min=floor).clone())
-        for name, values in actions.affine()._asdict().items():
-            self.register_buffer(name, torch.from_numpy(values).float())
-        self.observations = policy.observations - sum(len(each) for each in told)
+        return nn.Sequential(*layers[:-1])
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return the most probable actions, (n, *action shape) or (n,) of a Discrete space, for rows (n, obs)."""

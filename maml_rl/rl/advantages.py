@@ -7,8 +7,9 @@ from torch import Tensor
 
 from maml_rl.config.rl import Config
 from maml_rl.core.tree import map_tensors
-from maml_rl.rl.baselines import BASELINES, Samples
+from maml_rl.rl.baselines import BASELINES
 from maml_rl.rl.data import Batch, Trajectory
+from maml_rl.rl.linear_baseline import Samples
 
 
 def discounted_returns(rewards: Tensor, mask: Tensor, discount: float, bootstrap: Tensor | None = None) -> Tensor:

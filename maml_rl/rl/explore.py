@@ -13,9 +13,9 @@ from maml_rl.core.adapt import scaled
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, Rate
 from maml_rl.rl.advantages import Scale, to_batch
-from maml_rl.rl.baselines import NoFitError
 from maml_rl.rl.data import Batch, Trajectory
 from maml_rl.rl.learner import Learner
+from maml_rl.rl.linear_baseline import NoFitError
 
 
 class Draw(NamedTuple):

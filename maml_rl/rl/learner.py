@@ -4,11 +4,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
+import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 import maml_envs
-from maml_envs import InputError, TaskEnv, VectorOptions
+from maml_envs import GymnasiumTaskEnv, InputError, TaskEnv, VectorOptions
 from maml_rl.config.base import METHODS
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import with_seed
@@ -16,10 +18,11 @@ from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.streams import Purpose, key
 from maml_rl.core.tree import Params
 from maml_rl.machine.device import choose_device
-from maml_rl.rl.baselines import refuse_wide
 from maml_rl.rl.data import Batch
+from maml_rl.rl.linear_baseline import refuse_wide
 from maml_rl.rl.losses import inner_loss
 from maml_rl.rl.outer import OUTER
+from maml_rl.rl.own_network import OwnNetwork
 from maml_rl.rl.policies import CONTEXT, CategoricalPolicy, GaussianPolicy, Policy
 from maml_rl.rl.rollout import Sampler
 
@@ -79,9 +82,19 @@ class Learner:
         self.sampler.close()
 
 
+def _own_network(name: str, env: TaskEnv, observed: int) -> OwnNetwork:
+    """Make a user's network for the environment's own shape of observations; one that is told the task gets a row."""
+    space = env.own_space if isinstance(env, GymnasiumTaskEnv) else env.observation_space
+    told = observed != env.observation_space.shape[0]
+    if told or not isinstance(space, Box):
+        space = Box(-np.inf, np.inf, (observed,), np.float32)
+    return OwnNetwork(name, space, observed, env.action_width)
+
+
 def _policy(config: Config, env: TaskEnv, observed: int) -> Policy:
     settings = config.policy
-    shared = (observed, env.action_width, settings.hidden, settings.activation, settings.context)
+    own = None if settings.network is None else _own_network(settings.network, env, observed)
+    shared = (observed, env.action_width, settings.hidden, settings.activation, settings.context, own)
     if not env.discrete:
         assert settings.action_scale is not None
         return GaussianPolicy(*shared, settings.init_std, settings.min_std, settings.action_scale)
@@ -140,9 +153,11 @@ def build(config: Config) -> Learner:
         config = config.model_copy(update={"policy": settings})
     observe_task = METHODS[config.method].told
     task_width = envs[0].held_out_tasks(1)[0].numel() if observe_task else 0
-    if config.baseline.name != "none":
+    if config.baseline.name in ("linear", "value_network"):
         refuse_wide(envs[0].observation_space.shape[0] + task_width, config.tasks)
     policy = _policy(config, envs[0], envs[0].observation_space.shape[0] + task_width)
+    if policy.own is not None:
+        policy.own.to(device)
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
     loss = inner_loss(policy, config.inner.estimator, OUTER[config.outer.name].importance_weighted)

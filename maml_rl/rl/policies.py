@@ -10,6 +10,7 @@ from torch import Tensor
 from maml_rl.core.mlp import Perceptron
 from maml_rl.core.tree import Params
 from maml_rl.rl.distributions import Categorical, Distribution, Normal
+from maml_rl.rl.own_network import OwnNetwork
 
 CONTEXT = "context"
 """The parameter that joins every observation: a vector that can be all that adapts (CAVIA, Zintgraf et al. 2019)."""
@@ -25,6 +26,7 @@ class Policy(ABC):
         hidden: Widths of the hidden layers.
         activation: "tanh" or "relu".
         context: Width of the context vector; 0 for none.
+        own: A user's network in place of the perceptron; None for none.
     """
 
     observations: int
@@ -32,6 +34,7 @@ class Policy(ABC):
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     context: int = 0
+    own: OwnNetwork | None = None
 
     @abstractmethod
     def __call__(self, params: Params, observations: Tensor) -> Distribution:
@@ -48,13 +51,15 @@ class Policy(ABC):
     @property
     def head(self) -> frozenset[str]:
         """Names of the last layer's parameters."""
+        if self.own is not None:
+            return self.own.head
         last = len(self.hidden)
         return frozenset({f"{last}.weight", f"{last}.bias"})
 
     @property
-    def network(self) -> Perceptron:
+    def network(self) -> Perceptron | OwnNetwork:
         """From an observation, joined by the context, to the distribution."""
-        return Perceptron(self.observations + self.context, self.actions, self.hidden, self.activation)
+        return self.own or Perceptron(self.observations + self.context, self.actions, self.hidden, self.activation)
 
     def init(self, generator: torch.Generator) -> Params:
         """The perceptron's parameters, and a context of zeros."""

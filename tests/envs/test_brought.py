@@ -14,7 +14,7 @@ from maml_envs import InputError, VectorOptions
 from maml_envs.check_env import Finding, examine
 from maml_envs.errors import WorkerError
 from maml_rl import meta_train
-from maml_rl.rl.baselines import refuse_wide
+from maml_rl.rl.linear_baseline import refuse_wide
 from maml_rl.runs.folder import read_metrics
 
 
@@ -192,7 +192,7 @@ def test_a_module_that_does_not_exist_is_named() -> None:
 
 def test_observations_too_wide_for_the_linear_baseline_are_refused() -> None:
     with pytest.raises(
-        InputError, match=r"observations of 100,800 numbers and tasks = 20: .* use baseline.name = 'none'"
+        InputError, match=r"observations of 100,800 numbers and tasks = 20: .* use baseline.name = 'time'"
     ):
         refuse_wide(100_800, 20)
     refuse_wide(376, 40)

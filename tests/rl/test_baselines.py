@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from maml_rl.rl.baselines import Samples, features, linear, none, ridge_regression
+from maml_rl.rl.baselines import none
+from maml_rl.rl.linear_baseline import Samples, features, linear, ridge_regression
 
 
 def test_features_by_hand() -> None:

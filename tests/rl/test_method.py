@@ -115,7 +115,7 @@ def test_the_oracle_finds_the_optimum_of_each_task_and_the_pretrained_that_of_al
     assert (told.returns.mean((1, 2)) > -0.5).all()  # of either task
     assert blind.mean[0] == pytest.approx(-1, abs=0.3)  # no policy that is not told is better than -1
     with maml_rl.load(oracle) as agent:
-        left, right = (agent.adapt([task], steps=0)([1.0]).item() for task in (-1.0, 1.0))
+        left, right = (agent.adapt([task], steps=0).act([1.0], deterministic=True).item() for task in (-1.0, 1.0))
     assert left == pytest.approx(-1, abs=0.4)
     assert right == pytest.approx(1, abs=0.4)
 
@@ -127,10 +127,12 @@ def test_an_agent_of_an_oracle_takes_the_environments_own_observation(tmp_path: 
         policy = agent.adapt(goal, steps=0)
         seen = torch.tensor([[0.1, 0.4, *goal], [0.0, 0.0, *goal]])
         expected = agent.learner.policy(agent.theta, seen).mean.numpy()
-        np.testing.assert_allclose(policy(places[0]), expected[0], rtol=1e-5)
-        np.testing.assert_allclose(policy(places), expected, rtol=1e-5)  # as many places as the goal has numbers
-        np.testing.assert_allclose(policy(places[[0, 1, 0]]), expected[[0, 1, 0]], rtol=1e-5)
-        assert not np.allclose(agent.adapt([-0.3, 0.2], steps=0)(places), expected, atol=1e-3)
+        np.testing.assert_allclose(policy.act(places[0], deterministic=True), expected[0], rtol=1e-5)
+        np.testing.assert_allclose(
+            policy.act(places, deterministic=True), expected, rtol=1e-5
+        )  # as many places as the goal has numbers
+        np.testing.assert_allclose(policy.act(places[[0, 1, 0]], deterministic=True), expected[[0, 1, 0]], rtol=1e-5)
+        assert not np.allclose(agent.adapt([-0.3, 0.2], steps=0).act(places, deterministic=True), expected, atol=1e-3)
 
 
 def test_the_oracle_takes_no_gradient_step_unless_told(tmp_path: Path) -> None:

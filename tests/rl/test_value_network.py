@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from maml_rl.rl.baselines import Samples, linear, value_network
+from maml_rl.rl.linear_baseline import Samples, linear
+from maml_rl.rl.value_network import value_network
 
 TIMES = torch.arange(20)
 SHAPES = {

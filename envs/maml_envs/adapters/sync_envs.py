@@ -4,10 +4,9 @@ Nothing here imports torch, as a worker loads this file: it then starts in half 
 quarter of the memory, and in another Python, which may have another gymnasium and MuJoCo.
 """
 
-import inspect
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -19,6 +18,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from maml_envs.adapters.attribute_tasks import RangedEnv, mujoco_model
 from maml_envs.adapters.named import MakeEnv, Named
+from maml_envs.adapters.returned import (
+    SUCCESS_NAMES,
+    as_number,
+    checked_reset,
+    checked_step,
+    note,
+    one_number,
+    refuse_signatures,
+    success_of,
+    task_rows,
+)
 from maml_envs.adapters.spaces import Actions, checked_leaves, described, observation_box, refuse_misfit
 from maml_envs.conventions import SUCCESS
 from maml_envs.errors import InputError
@@ -33,76 +43,6 @@ METHODS = """\
     def set_task(self, task):            # one row; reset(seed=...) comes after it
         self.goal = task[0]"""
 """The two methods, as an example for those who have to write them."""
-
-
-SUCCESS_NAMES = (SUCCESS, "is_success")
-"""What infos call that the task is solved: gymnasium-robotics and stable-baselines3 have the second."""
-
-WHOLE = 2**53
-"""Whole numbers up to here are exact as 64-bit floating-point numbers."""
-
-SIGNATURES = {
-    "sample_tasks": ("sample_tasks(self, count, rng)", (1, None), {}),
-    "set_task": ("set_task(self, task)", (None,), {}),
-    "reset": ("reset(self, *, seed=None, options=None)", (), {"seed": 0}),
-    "step": ("step(self, action)", (None,), {}),
-}
-"""How a method is written, and what it is called with."""
-
-
-def as_number(value: object) -> float:
-    """Return a number or flag of an environment's info, also an array of one, as a float; NaN for anything else."""
-    if isinstance(value, int | float | np.number | np.bool_):
-        return float(value)
-    if getattr(value, "shape", None) in ((), (1,)) and hasattr(value, "item"):  # numpy's, torch's or jax's
-        return as_number(value.item())
-    return np.nan
-
-
-def one_number(name: str, value: object) -> float:
-    """Return a number or flag that a step gave.
-
-    Raises:
-        TypeError: It is anything else.
-    """
-    number = as_number(value)
-    if number != number and not isinstance(value, float | np.floating):
-        what = "one number" if name == "reward" else "True or False"
-        raise TypeError(f"{name} is {value!r:.200}: return {what}")
-    return number
-
-
-def success_of(info: Mapping[str, Any]) -> float:
-    """Return whether an info says that the task is solved; NaN where it does not say."""
-    return next((as_number(info[name]) for name in SUCCESS_NAMES if name in info), np.nan)
-
-
-def checked_step(step: object) -> tuple[Any, Any, Any, Any, Mapping[str, Any]]:
-    """Return the five values of an environment's step.
-
-    Raises:
-        TypeError: It returned anything else.
-    """
-    if not isinstance(step, tuple) or len(step) != 5:
-        what = f"{len(step)} values" if isinstance(step, tuple) else f"a {type(step).__name__}"
-        raise TypeError(f"step returned {what}: return (observation, reward, terminated, truncated, info)")
-    if not isinstance(step[4], Mapping):
-        raise TypeError(f"step returned an info that is {step[4]!r:.100}: return a dict, which may be empty")
-    return step
-
-
-def checked_reset(reset: object) -> Any:  # noqa: ANN401  an observation of the environment's
-    """Return the observation of what an environment's reset returned.
-
-    Raises:
-        TypeError: It returned anything but (observation, info).
-    """
-    if not isinstance(reset, tuple) or len(reset) != 2 or not isinstance(reset[1], Mapping):
-        what = f"a {type(reset).__name__}"
-        if isinstance(reset, tuple):
-            what = f"({', '.join(type(part).__name__ for part in reset)})"
-        raise TypeError(f"reset returned {what}: return (observation, info), info a dict, which may be empty")
-    return reset[0]
 
 
 class StepRows(NamedTuple):
@@ -129,10 +69,6 @@ class About(NamedTuple):
     draws: bool  # it was made to draw RGB arrays
     warnings: tuple[str, ...]  # what is odd about how it was asked for
     versions: dict[str, str]  # of Python, gymnasium, and MuJoCo where it is loaded
-
-
-def _note(error: BaseException, note: str) -> None:
-    error.__notes__ = [*getattr(error, "__notes__", []), note]  # add_note, which Python 3.10 has not
 
 
 class SyncEnvs:
@@ -189,8 +125,7 @@ class SyncEnvs:
                 f"{self._where}: the environment has no {' and no '.join(missing)}. Give ranges of its attributes in "
                 f"[vector.task_ranges], or write methods like\n{METHODS}"
             )
-        for name, (signature, values, named) in SIGNATURES.items():
-            self._refuse_signature(name, signature, values, named)
+        refuse_signatures(self._reach, self._where)
         seen, actions = observation_box(env.observation_space, self._where), Actions.of(env.action_space, self._where)
         self._leaves = checked_leaves(env.observation_space)
         own, limit = self._reach("horizon"), env.spec.max_episode_steps if env.spec is not None else None
@@ -230,36 +165,16 @@ class SyncEnvs:
 
     def sample_tasks(self, count: int, seed: int) -> Array:
         """Draw the environment's own tasks, with a generator of numpy."""
-        return self._task_rows(self._reach("sample_tasks")(count, np.random.default_rng(seed)), count)
+        return self._taken(self._reach("sample_tasks")(count, np.random.default_rng(seed)), count)
 
     def held_out_tasks(self, count: int, split: str) -> Array | None:
         """Return the environment's own held-out tasks; None where it has none of its own."""
         own = self._reach("held_out_tasks")
-        return None if own is None else self._task_rows(own(count, split), count)
+        return None if own is None else self._taken(own(count, split), count)
 
-    def _task_rows(self, tasks: ArrayLike, count: int) -> Array:
-        try:
-            drawn = np.asarray(tasks)
-            rows = drawn.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self._where}: the tasks are not numbers, a row for each: {error}") from None
-        if drawn.dtype.kind not in "biuf":
-            raise InputError(
-                f"{self._where}: the tasks are {drawn.dtype}, {drawn.ravel()[:1].tolist()} ...: give numbers, a row "
-                "for each task"
-            )
-        if drawn.dtype.kind in "iu" and rows.size and abs(rows).max() > WHOLE:
-            raise InputError(
-                f"{self._where}: a task holds {int(drawn.ravel()[abs(rows).argmax()])}, which is no number that can be "
-                "kept exactly: draw whole numbers of up to 2**53, such as rng.integers(2**53)"
-            )
-        self._whole = drawn.dtype.str if drawn.dtype.kind in "biu" else ""
-        if rows.ndim == 0 or len(rows) != count:
-            raise InputError(
-                f"{self._where}: asked for {count} tasks, got an array of shape {rows.shape}: one row each"
-            )
-        self._flat = rows.ndim == 1
-        return rows[:, None] if self._flat else rows
+    def _taken(self, tasks: ArrayLike, count: int) -> Array:
+        rows, self._flat, self._whole = task_rows(tasks, count, self._where)
+        return rows
 
     def describe(self, task: Array) -> str | None:
         """Return the environment's own words for a task (numbers,); None where it has none."""
@@ -294,9 +209,9 @@ class SyncEnvs:
         self._rows.observation[i] = flat
 
     def _locate(self, error: BaseException, i: int) -> None:
-        note = f"in environment {self._first + i} of the batch, with task {self._own(self._tasks[i]).tolist()}, "
-        note += f"step {self._step - 1} (counted from 0)" if self._step else "at its reset"
-        _note(error, note)
+        place = f"in environment {self._first + i} of the batch, with task {self._own(self._tasks[i]).tolist()}, "
+        place += f"step {self._step - 1} (counted from 0)" if self._step else "at its reset"
+        note(error, place)
 
     @contextmanager
     def _noting(self, when: str) -> Iterator[None]:
@@ -306,19 +221,8 @@ class SyncEnvs:
         except InputError:
             raise
         except (Exception, SystemExit) as error:
-            _note(error, f"in {self._where or 'the environment'}, {when}")
+            note(error, f"in {self._where or 'the environment'}, {when}")
             raise
-
-    def _refuse_signature(self, name: str, wanted: str, values: tuple[Any, ...], named: dict[str, Any]) -> None:
-        method: Callable[..., Any] = self._reach(name)
-        try:
-            inspect.signature(method).bind(*values, **named)
-        except TypeError as error:
-            raise InputError(
-                f"{self._where}: {name} cannot be called as it has to be ({error}): write def {wanted}"
-            ) from None
-        except ValueError:  # it is not written in Python
-            return
 
     def reset(self, tasks: Array, seeds: Sequence[int], first: int = 0) -> Array:
         """Set each environment's task, then reset it from its seed: first observations (batch, obs).

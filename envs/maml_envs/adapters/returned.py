@@ -1,0 +1,139 @@
+"""Methods of a gymnasium environment as they have to be called, and what they have to return.
+
+Nothing here imports torch, as a worker loads this file.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from maml_envs.conventions import SUCCESS
+from maml_envs.errors import InputError
+
+SUCCESS_NAMES = (SUCCESS, "is_success")
+"""What infos call that the task is solved: gymnasium-robotics and stable-baselines3 have the second."""
+
+SIGNATURES = {
+    "sample_tasks": ("sample_tasks(self, count, rng)", (1, None), {}),
+    "set_task": ("set_task(self, task)", (None,), {}),
+    "reset": ("reset(self, *, seed=None, options=None)", (), {"seed": 0}),
+    "step": ("step(self, action)", (None,), {}),
+}
+"""How a method is written, and what it is called with."""
+
+
+def as_number(value: object) -> float:
+    """Return a number or flag of an environment's info, also an array of one, as a float; NaN for anything else."""
+    if isinstance(value, int | float | np.number | np.bool_):
+        return float(value)
+    if getattr(value, "shape", None) in ((), (1,)) and hasattr(value, "item"):  # numpy's, torch's or jax's
+        return as_number(value.item())
+    return np.nan
+
+
+def one_number(name: str, value: object) -> float:
+    """Return a number or flag that a step gave.
+
+    Raises:
+        TypeError: It is anything else.
+    """
+    number = as_number(value)
+    if number != number and not isinstance(value, float | np.floating):
+        what = "one number" if name == "reward" else "True or False"
+        raise TypeError(f"{name} is {value!r:.200}: return {what}")
+    return number
+
+
+def success_of(info: Mapping[str, Any]) -> float:
+    """Return whether an info says that the task is solved; NaN where it does not say."""
+    return next((as_number(info[name]) for name in SUCCESS_NAMES if name in info), np.nan)
+
+
+def checked_step(step: object) -> tuple[Any, Any, Any, Any, Mapping[str, Any]]:
+    """Return the five values of an environment's step.
+
+    Raises:
+        TypeError: It returned anything else.
+    """
+    if not isinstance(step, tuple) or len(step) != 5:
+        what = f"{len(step)} values" if isinstance(step, tuple) else f"a {type(step).__name__}"
+        raise TypeError(f"step returned {what}: return (observation, reward, terminated, truncated, info)")
+    if not isinstance(step[4], Mapping):
+        raise TypeError(f"step returned an info that is {step[4]!r:.100}: return a dict, which may be empty")
+    return step
+
+
+def checked_reset(reset: object) -> Any:  # noqa: ANN401  an observation of the environment's
+    """Return the observation of what an environment's reset returned.
+
+    Raises:
+        TypeError: It returned anything but (observation, info).
+    """
+    if not isinstance(reset, tuple) or len(reset) != 2 or not isinstance(reset[1], Mapping):
+        what = f"a {type(reset).__name__}"
+        if isinstance(reset, tuple):
+            what = f"({', '.join(type(part).__name__ for part in reset)})"
+        raise TypeError(f"reset returned {what}: return (observation, info), info a dict, which may be empty")
+    return reset[0]
+
+
+def refuse_signatures(reach: Callable[[str], Any], where: str) -> None:
+    """Refuse methods that cannot be called as they have to be.
+
+    Args:
+        reach: Name to method.
+        where: Names the environment in errors.
+
+    Raises:
+        InputError: The message has the line to write.
+    """
+    for name, (wanted, values, named) in SIGNATURES.items():
+        try:
+            inspect.signature(reach(name)).bind(*values, **named)
+        except TypeError as error:
+            raise InputError(
+                f"{where}: {name} cannot be called as it has to be ({error}): write def {wanted}"
+            ) from None
+        except ValueError:  # it is not written in Python
+            continue
+
+
+def note(error: BaseException, note: str) -> None:
+    """Add a note to an error, as ``add_note`` does, which Python 3.10 has not."""
+    error.__notes__ = [*getattr(error, "__notes__", []), note]
+
+
+WHOLE = 2**53
+"""Whole numbers up to here are exact as 64-bit floating-point numbers."""
+
+
+def task_rows(tasks: ArrayLike, count: int, where: str) -> tuple[NDArray[np.float64], bool, str]:
+    """Return tasks that an environment drew as rows (count, numbers), exact; and what they were.
+
+    Returns:
+        The rows; whether a task is one number and not a row; and the type of whole numbers or flags, empty for others.
+
+    Raises:
+        InputError: They are not numbers, not as many as were asked for, or not exact as 64-bit numbers.
+    """
+    try:
+        drawn = np.asarray(tasks)
+        rows = drawn.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: the tasks are not numbers, a row for each: {error}") from None
+    if drawn.dtype.kind not in "biuf":
+        raise InputError(
+            f"{where}: the tasks are {drawn.dtype}, {drawn.ravel()[:1].tolist()} ...: give numbers, a row for each task"
+        )
+    if drawn.dtype.kind in "iu" and rows.size and abs(rows).max() > WHOLE:
+        raise InputError(
+            f"{where}: a task holds {int(drawn.ravel()[abs(rows).argmax()])}, which is no number that can be kept "
+            "exactly: draw whole numbers of up to 2**53, such as rng.integers(2**53)"
+        )
+    if rows.ndim == 0 or len(rows) != count:
+        raise InputError(f"{where}: asked for {count} tasks, got an array of shape {rows.shape}: one row each")
+    flat = rows.ndim == 1
+    return rows[:, None] if flat else rows, flat, drawn.dtype.str if drawn.dtype.kind in "biu" else ""

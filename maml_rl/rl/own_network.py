@@ -1,0 +1,272 @@
+"""A user's ``torch.nn.Module`` as the network of a policy: a pure function of its parameters, stacked over tasks."""
+
+import copy
+import inspect
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from maml_envs import InputError
+from maml_envs.adapters.named import import_own
+from maml_rl.core.adapt import PREFIX
+from maml_rl.core.tree import Params
+
+TAKEN = ("log_std", "context")
+"""Names of parameters that a policy has beside its network's."""
+
+PICTURE = 255.0
+"""Bytes of a picture are divided by this."""
+
+
+def _layer_norm(layer: nn.LayerNorm, values: Tensor) -> Tensor:
+    axes = tuple(range(-len(layer.normalized_shape), 0))
+    return _affine(_standard(values, axes, layer.eps), layer.weight, layer.bias)
+
+
+def _group_norm(layer: nn.GroupNorm, values: Tensor) -> Tensor:
+    groups = values.reshape(values.shape[0], layer.num_groups, -1)
+    plain = _standard(groups, (-1,), layer.eps).reshape(values.shape)
+    shape = (-1, *[1] * (values.dim() - 2))
+    weight, bias = (None if each is None else each.reshape(shape) for each in (layer.weight, layer.bias))
+    return _affine(plain, weight, bias)
+
+
+def _standard(values: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    centred = values - values.mean(axes, keepdim=True)
+    return centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
+
+
+def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    scaled = values if weight is None else values * weight
+    return scaled if bias is None else scaled + bias
+
+
+PLAIN: dict[type[nn.Module], Callable[..., Tensor]] = {nn.LayerNorm: _layer_norm, nn.GroupNorm: _group_norm}
+"""Layers by their plain operations: under ``vmap``, torch 2.13 has their own second derivatives wrong, by a percent."""
+
+
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2}
+"""Of second derivatives, in what they are compared in: the second where the first fails."""
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    return bool((one - other).norm() <= tolerance * (other.norm() + 1e-12) + 1e-12)
+
+
+class OwnNetwork:
+    """The network of ``policy.network = "module:Class"``, which is made as ``Class(observation_space, outputs)``.
+
+    It gets observations (n, *shape), float32, in the shape of the space; bytes in 0 ... 1 where they are a
+    picture. It gives (n, outputs): means of actions, or logits.
+
+    Args:
+        name: "module:Class".
+        space: The environment's space of observations, of any shape.
+        width: Numbers of an observation as a row.
+        outputs: Width of an action.
+
+    Raises:
+        InputError: It cannot be a policy: the message says why.
+    """
+
+    def __init__(self, name: str, space: gymnasium.spaces.Box, width: int, outputs: int) -> None:
+        self._where, self._width, self._outputs = f"policy.network = {name!r}", width, outputs
+        self._shape = tuple(space.shape)
+        self._scale = PICTURE if space.dtype == "uint8" and len(self._shape) > 1 else 1.0
+        kind = self._class(name)
+        self._make: Callable[[], nn.Module] = lambda: kind(space, outputs)
+        module = self._made(torch.Generator().manual_seed(0))
+        self._template, self._idle = module, [copy.deepcopy(module)]
+        self._refuse(module)
+        self._dims = {name: value.dim() for name, value in module.named_parameters()}
+
+    def _class(self, name: str) -> Callable[..., Any]:
+        module, _, kind = name.partition(":")
+        if not kind or not all(part.isidentifier() for part in module.split(".")):
+            raise InputError(f"{self._where}: write 'my_module:MyNetwork'")
+        found = getattr(import_own(module, self._where), kind, None)
+        if not callable(found):
+            raise InputError(f"{self._where}: {module} has no {kind!r}")
+        try:
+            inspect.signature(found).bind(None, None)
+        except TypeError as error:
+            raise InputError(f"{self._where} is made as {kind}(observation_space, outputs): {error}") from None
+        made: Callable[..., Any] = found
+        return made
+
+    def _made(self, generator: torch.Generator) -> nn.Module:
+        seed = int(torch.randint(2**62, (), generator=generator))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = self._make()
+        if not isinstance(module, nn.Module):
+            raise InputError(f"{self._where} makes a {type(module).__name__}: it has to be a torch.nn.Module")
+        for part in module.modules():
+            if type(part) in PLAIN:
+                part.forward = MethodType(PLAIN[type(part)], part)
+        return module
+
+    def _refuse(self, module: nn.Module) -> None:
+        """Refuse what cannot be a pure function of parameters and one observation."""
+        params = dict(module.named_parameters())
+        if not params:
+            raise InputError(f"{self._where} has no parameters: there is nothing to adapt")
+        for name, value in params.items():
+            if isinstance(value, nn.parameter.UninitializedParameter):
+                raise InputError(f"{self._where}: {name} is lazy: give its layer the width of its input")
+            if value.dtype != torch.float32 or not value.requires_grad:
+                what = value.dtype if value.dtype != torch.float32 else "not trained (requires_grad = False)"
+                raise InputError(f"{self._where}: the parameter {name} is {what}: float32 and trained are what adapts")
+            if name.partition(".")[0] in TAKEN or name.startswith(PREFIX):
+                raise InputError(f"{self._where}: a parameter is named {name!r}, which is a policy's own: rename it")
+        for name, part in module.named_modules():
+            if getattr(part, "running_mean", None) is not None:
+                raise InputError(
+                    f"{self._where}: {name} ({type(part).__name__}) keeps running statistics, which no task has of its "
+                    "own: use LayerNorm or GroupNorm, or leave it out"
+                )
+        buffers = {name: value.clone() for name, value in module.named_buffers()}
+        rows = torch.rand(3, self._width, generator=torch.Generator().manual_seed(0))
+        first, again = self._tried(module, rows), self._tried(module, rows)
+        if not isinstance(first, Tensor) or first.shape != (3, self._outputs):
+            given = tuple(first.shape) if isinstance(first, Tensor) else f"a {type(first).__name__}"
+            raise InputError(
+                f"{self._where} gives {given} for observations (3, {', '.join(map(str, self._shape))}): it has to give "
+                f"(3, {self._outputs}), a number for each action"
+            )
+        changed = [name for name, value in module.named_buffers() if not torch.equal(value, buffers[name])]
+        if changed:
+            raise InputError(f"{self._where} changes its buffer {changed[0]} as it runs: a policy has no state")
+        if not torch.equal(first, again):
+            raise InputError(
+                f"{self._where} gives another output for the same input: dropout, noise or state inside; a policy's "
+                "noise is its standard deviation's"
+            )
+        other = torch.cat([rows[:2], rows[:1]])
+        if not torch.allclose(self._tried(module, other)[:2], first[:2], rtol=1e-4, atol=1e-5):
+            raise InputError(
+                f"{self._where}: an output depends on the other observations of the batch, as with batch "
+                "normalisation: use LayerNorm"
+            )
+        self._try_derivatives(rows)
+
+    def _tried(self, module: nn.Module, rows: Tensor) -> Any:  # noqa: ANN401  whatever it returns
+        try:
+            with torch.no_grad():
+                return module(self._shaped(rows))
+        except Exception as error:
+            raise InputError(
+                f"{self._where} fails for observations ({len(rows)}, {', '.join(map(str, self._shape))}): "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _try_derivatives(self, rows: Tensor) -> None:
+        """Hold second derivatives of two tasks at once, which training takes, against those of each alone."""
+        generator = torch.Generator().manual_seed(1)
+        for dtype, tolerance in TOLERANCES.items():
+            params = {
+                name: value.detach().to(dtype) + 0.1 * torch.randn(2, *value.shape, generator=generator, dtype=dtype)
+                for name, value in self._idle[0].named_parameters()
+            }
+            try:
+                together, alone = (self._second(params, rows.to(dtype), each) for each in (self._each, None))
+                wrong = [name for name in together if not _close(together[name], alone[name], tolerance)]
+                break
+            except Exception as error:  # of a network that is for float32 alone, at first
+                failed = error
+        else:
+            raise InputError(
+                f"{self._where} cannot be taken for several tasks at once and differentiated twice, which MAML needs: "
+                f"{type(failed).__name__}: {str(failed).splitlines()[0]}"
+            ) from failed
+        if wrong:
+            raise InputError(
+                f"{self._where}: torch differentiates it wrongly twice for several tasks at once, in "
+                f"{', '.join(wrong)}: write what it is made of in plain operations; of norms, take torch.nn.LayerNorm"
+            )
+
+    def _second(self, params: Params, rows: Tensor, each: Callable[..., Tensor] | None = None) -> Params:
+        """Gradient of the sum of squared gradients of two tasks, mapped over them or one by one."""
+
+        def steepness(params: Params) -> Tensor:
+            gradient = grad(lambda params: self._of_rows(params, rows).square().sum())(params)
+            return torch.stack([value.square().sum() for value in gradient.values()]).sum()
+
+        leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+        if each is not None:
+            total = each(steepness, leaves).sum()
+        else:
+            tasks = [{name: value[k] for name, value in leaves.items()} for k in range(2)]
+            total = torch.stack([steepness(task) for task in tasks]).sum()
+        found = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, found, strict=True))
+
+    @staticmethod
+    def _each(function: Callable[[Params], Tensor], params: Params) -> Tensor:
+        values: Tensor = vmap(function)(params)
+        return values
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Return the parameters of one that is made anew, with random numbers from the generator."""
+        return {name: value.detach().clone() for name, value in self._made(generator).named_parameters()}
+
+    @property
+    def head(self) -> frozenset[str]:
+        """Names of the parameters of the last layer that has some."""
+        last = list(self._dims)[-1].rpartition(".")[0]
+        return frozenset(name for name in self._dims if name.rpartition(".")[0] == last)
+
+    def to(self, device: torch.device) -> "OwnNetwork":
+        """Move what it has beside parameters to a device."""
+        self._template, self._idle = self._template.to(device), [module.to(device) for module in self._idle]
+        return self
+
+    def __call__(self, params: Params, inputs: Tensor) -> Tensor:
+        """Outputs (..., outputs) for rows (..., width); parameters of one task, or stacked, rows (K, ..., width)."""
+        own = {name: params[name] for name in self._dims}
+        name, dims = next(iter(self._dims.items()))
+        return self._of_rows_each(own, inputs) if own[name].dim() > dims else self._of_rows(own, inputs)
+
+    def _of_rows_each(self, params: Params, inputs: Tensor) -> Tensor:
+        outputs: Tensor = vmap(self._of_rows)(params, inputs)
+        return outputs
+
+    def _of_rows(self, params: Params, inputs: Tensor) -> Tensor:
+        try:  # a call puts the parameters into the module while it runs: one for each thread
+            module = self._idle.pop()
+        except IndexError:
+            module = copy.deepcopy(self._template)
+        try:
+            outputs: Tensor = functional_call(module, params, (self._shaped(inputs.reshape(-1, self._width)),))
+        finally:
+            self._idle.append(module)
+        return outputs.reshape(*inputs.shape[:-1], self._outputs)
+
+    def _shaped(self, rows: Tensor) -> Tensor:
+        shaped = rows.reshape(len(rows), *self._shape)
+        return shaped / self._scale if self._scale != 1 else shaped
+
+    def adapted(self, params: Params) -> nn.Module:
+        """Return a module of its own with these parameters, from rows (n, width)."""
+        module = self._made(torch.Generator().manual_seed(0))
+        for part in module.modules():
+            part.__dict__.pop("forward", None)  # theirs again, where no derivatives are taken
+        module.load_state_dict({name: params[name] for name in self._dims}, strict=False)
+        return _FromRows(module, self._shape, self._scale)
+
+
+class _FromRows(nn.Module):
+    """A network behind what makes its input of rows."""
+
+    def __init__(self, module: nn.Module, shape: tuple[int, ...], scale: float) -> None:
+        super().__init__()
+        self.module, self.shape, self.scale = module, shape, scale
+
+    def forward(self, rows: Tensor) -> Tensor:
+        outputs: Tensor = self.module(rows.reshape(rows.shape[0], *self.shape) / self.scale)
+        return outputs

@@ -1,0 +1,164 @@
+"""Networks as people bring them: some are right, and some cannot be a policy."""
+
+from typing import Any
+
+import brought
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+
+class Layered(nn.Module):
+    """A residual block between layer norms."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__()
+        self.start, self.norm = nn.Linear(observation_space.shape[0], 16), nn.LayerNorm(16)
+        self.block, self.end = nn.Sequential(nn.Linear(16, 16), nn.Tanh()), nn.Linear(16, outputs)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        hidden = self.norm(self.start(observations))
+        return self.end(hidden + self.block(hidden))
+
+
+class Convolutions(nn.Module):
+    """For pictures (n, height, width, channels)."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__()
+        height, width, channels = observation_space.shape
+        self.layers = nn.Sequential(nn.Conv2d(channels, 4, 4, 4), nn.ReLU(), nn.Flatten())
+        with torch.no_grad():
+            wide = self.layers(torch.zeros(1, channels, height, width)).shape[1]
+        self.end = nn.Linear(wide, outputs)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.end(self.layers(pictures.movedim(-1, 1)))
+
+
+class Grouped(nn.Module):
+    """Convolutions with a group norm."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 4, 4), nn.GroupNorm(2, 4), nn.Tanh(), nn.Flatten())
+        self.end = nn.Linear(64, outputs)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.end(self.layers(pictures.movedim(-1, 1)))
+
+
+class FunctionalNorm(Layered):
+    """What torch differentiates wrongly twice under vmap, out of our reach."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        hidden = nn.functional.layer_norm(self.start(observations), (16,), self.norm.weight, self.norm.bias)
+        return self.end(hidden.tanh())
+
+
+class Twice(nn.Linear):
+    """What the perceptron without hidden layers is."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space.shape[0], outputs)
+
+
+class Scaled(Layered):
+    """A constant buffer is fine."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.register_buffer("scale", torch.full((observation_space.shape[0],), 0.5))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return super().forward(observations * self.scale)
+
+
+class RunningStatistics(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.norm = nn.BatchNorm1d(16)  # type: ignore[assignment]
+
+
+class BatchStatistics(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.norm = nn.BatchNorm1d(16, track_running_stats=False)  # type: ignore[assignment]
+
+
+class Dropping(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.block = nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.5))
+
+
+class Counting(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        self.seen += 1
+        return super().forward(observations)
+
+
+class TooManyOutputs(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs + 1)
+
+
+class NoParameters(nn.Module):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__()
+
+
+class Frozen(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.start.weight.requires_grad_(False)
+
+
+class Lazy(nn.Module):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__()
+        self.end = nn.LazyLinear(outputs)
+
+
+class NamedAsOurs(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.log_std = nn.Parameter(torch.zeros(outputs))
+
+
+class OneArgument(nn.Module):
+    def __init__(self, observation_space: Any) -> None:
+        super().__init__()
+
+
+class Fails(Layered):
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.end(observations)
+
+
+class Branches(Layered):
+    """Looks at a number, which several tasks at once do not have."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return super().forward(observations) if self.start.weight.sum() > -1e9 else observations
+
+
+def not_a_module(observation_space: Any, outputs: int) -> int:
+    return 1
+
+
+class Pictures(brought.Point):
+    """Shows where it is as a picture of bytes."""
+
+    observation_space = spaces.Box(0, 255, (16, 16, 1), np.uint8)
+
+    def seen(self) -> Any:
+        picture = np.zeros((16, 16, 1), np.uint8)
+        row, column = np.clip((8 + 4 * self.x).astype(int), 0, 15)
+        picture[row, column] = 255
+        return picture

@@ -1,0 +1,171 @@
+"""A torch.nn.Module of one's own is trained, adapted, saved and exported like the perceptron, or refused in words."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import own_networks
+import pytest
+import torch
+from tiny import tiny
+from torch.func import functional_call
+
+import maml_rl
+from maml_envs import InputError
+from maml_rl import meta_train
+from maml_rl.checks.gradients import check_gradients
+from maml_rl.config.rl import Config
+from maml_rl.core.tree import Params
+from maml_rl.rl.learner import Learner, build
+from maml_rl.runs import checkpoint
+from maml_rl.runs.folder import read_metrics
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "Layered": {},
+    "Scaled": {},
+    "Convolutions": {"env": "own_networks:Pictures", "horizon": 5, "baseline": {"name": "time"}},
+    "Grouped": {"env": "own_networks:Pictures", "horizon": 5, "baseline": {"name": "time"}},
+    "Layered last": {"inner": {"adapt": "last"}},
+    "Layered choices": {"env": "bandit"},
+    "Layered told": {"method": "oracle"},
+}
+
+
+def config(name: str, **changes: Any) -> Config:
+    settings = NETWORKS.get(name, {}) | changes
+    network = {"network": f"own_networks:{name.split()[0]}", "hidden": (64, 64)}
+    return tiny(**settings | {"policy": settings.get("policy", {}) | network})
+
+
+def outputs_by_hand(learner: Learner, params: Params, rows: torch.Tensor) -> torch.Tensor:
+    module = learner.policy.own._made(torch.Generator().manual_seed(5))  # type: ignore[union-attr]
+    names = dict(module.named_parameters())
+    space = learner.env
+    shape = getattr(space, "own_space", space.observation_space).shape
+    scale = 255.0 if len(shape) == 3 else 1.0
+    if learner.sampler.observe_task:
+        shape = (rows.shape[1],)
+    return functional_call(module, {name: params[name] for name in names}, (rows.reshape(-1, *shape) / scale,))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_stacked_over_tasks_it_is_each_task_by_itself(name: str) -> None:
+    learner = build(config(name))
+    one = learner.initial_params()
+    tasks = [{key: value + 0.1 * k for key, value in one.items()} for k in range(3)]
+    stacked = {key: torch.stack([task[key] for task in tasks]) for key in one}
+    rows = torch.rand(3, 4, 2, learner.policy.observations)
+    together = learner.policy.outputs(stacked, rows)
+    for k, params in enumerate(tasks):
+        expected = outputs_by_hand(learner, params, rows[k].flatten(0, 1)).reshape(4, 2, -1)
+        torch.testing.assert_close(together[k], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(learner.policy.outputs(params, rows[k]), expected, rtol=1e-4, atol=1e-5)
+    learner.close()
+
+
+@pytest.mark.parametrize("name", ["Layered", "Scaled", "Layered last", "Convolutions", "Grouped"])
+def test_its_derivatives_are_right(name: str) -> None:
+    rows = check_gradients(config(name))
+    assert all(row.agrees for row in rows), [row for row in rows if not row.agrees]
+
+
+def test_a_linear_one_trains_as_the_perceptron_without_hidden_layers() -> None:
+    """From the same parameters: the same numbers, up to rounding."""
+    own, plain = build(config("Twice")), build(tiny(policy={"hidden": []}))
+    ours = own.initial_params()
+    theirs = {"0.weight": ours["weight"].T, "0.bias": ours["bias"], "log_std": ours["log_std"]}
+    rows = torch.rand(5, 2)
+    torch.testing.assert_close(own.policy.outputs(ours, rows), plain.policy.outputs(theirs, rows))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_trains_and_goes_on_where_it_stopped(name: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    meta_train(config(name, iterations=3), whole, quiet=True)
+    for iterations in (1, 3):
+        meta_train(config(name, iterations=iterations), parts, resume=True, quiet=True)
+    one, two = (checkpoint.load(run / "checkpoint.pt").theta for run in (whole, parts))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert len(read_metrics(whole)) == 3
+    assert maml_rl.evaluate(whole).mean.shape[0] >= 1
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of what it will change in itself
+@pytest.mark.parametrize("name", ["Layered", "Convolutions", "Grouped"])
+def test_what_it_adapts_to_acts_and_is_exported(name: str, tmp_path: Path) -> None:
+    run = meta_train(config(name, iterations=1), tmp_path / "run", quiet=True)
+    with maml_rl.load(run) as agent:
+        policy = agent.adapt([0.3, -0.2])
+        rows = torch.rand(4, agent.learner.policy.observations)
+        with torch.no_grad():
+            mean = outputs_by_hand(agent.learner, policy.parameters, rows).clamp(-1, 1)
+    torch.testing.assert_close(policy.module(rows), mean, rtol=1e-4, atol=1e-5)
+    loaded = torch.export.load(policy.save(tmp_path / "policy.pt2")).module()
+    torch.testing.assert_close(loaded(rows), mean, rtol=1e-4, atol=1e-5)
+    if name != "Layered":
+        picture = np.zeros((16, 16, 1), np.uint8)
+        assert policy.act(picture).shape == (2,)
+        assert policy.act(np.stack([picture] * 3)).shape == (3, 2)
+
+
+def test_another_seed_is_another_network() -> None:
+    one, other = (build(config("Layered", seed=seed)).initial_params() for seed in (1, 2))
+    assert one.keys() == other.keys()
+    assert not torch.equal(one["start.weight"], other["start.weight"])
+    assert torch.equal(one["start.weight"], build(config("Layered", seed=1)).initial_params()["start.weight"])
+
+
+def test_making_it_does_not_disturb_other_random_numbers() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    build(config("Layered")).initial_params()
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("RunningStatistics", r"norm \(BatchNorm1d\) keeps running statistics, .* use LayerNorm"),
+        ("BatchStatistics", "an output depends on the other observations of the batch"),
+        ("Dropping", "gives another output for the same input: dropout, noise or state inside"),
+        ("Counting", "changes its buffer seen as it runs"),
+        ("TooManyOutputs", r"gives \(3, 3\) for observations \(3, 2\): it has to give \(3, 2\)"),
+        ("NoParameters", "has no parameters: there is nothing to adapt"),
+        ("Frozen", r"the parameter start.weight is not trained \(requires_grad = False\)"),
+        ("Lazy", "end.weight is lazy: give its layer the width of its input"),
+        ("NamedAsOurs", "a parameter is named 'log_std', which is a policy's own: rename it"),
+        ("OneArgument", r"is made as OneArgument\(observation_space, outputs\): too many positional"),
+        ("Fails", r"fails for observations \(3, 2\): RuntimeError"),
+        ("FunctionalNorm", "torch differentiates it wrongly twice for several tasks at once, in start.weight"),
+        ("Branches", "cannot be taken for several tasks at once and differentiated twice"),
+        ("not_a_module", "makes a int: it has to be a torch.nn.Module"),
+        ("Missing", "own_networks has no 'Missing'"),
+    ],
+)
+def test_what_cannot_be_a_policy_is_refused_with_the_reason(name: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"policy.network = 'own_networks:{name}'.*{said}"):
+        build(config(name))
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden", [8]), ("activation", "relu"), ("context", 3)])
+def test_what_is_the_perceptrons_is_refused_beside_it(key: str, value: Any) -> None:
+    settings = {"network": "own_networks:Layered", "hidden": (64, 64)} | {key: value}
+    with pytest.raises(InputError, match=f"policy.{key} with policy.network = 'own_networks:Layered'"):
+        tiny(policy=settings)
+
+
+def test_an_unknown_module_is_named() -> None:
+    with pytest.raises(InputError, match=r"policy.network = 'nobodys:Net': no module 'nobodys'"):
+        build(tiny(policy={"network": "nobodys:Net", "hidden": (64, 64)}))
+    with pytest.raises(InputError, match=r"policy.network = 'net.py': write 'my_module:MyNetwork'"):
+        build(tiny(policy={"network": "net.py", "hidden": (64, 64)}))
+    assert own_networks
+
+
+def test_torchs_own_layer_norm_would_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is not, torch has mended its second derivatives under vmap, and ``PLAIN`` may go."""
+    monkeypatch.setattr("maml_rl.rl.own_network.PLAIN", {})
+    with pytest.raises(InputError, match="torch differentiates it wrongly twice"):
+        build(config("Layered"))
