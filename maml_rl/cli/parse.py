@@ -35,6 +35,9 @@ Which = Annotated[
         "or those before training."
     ),
 ]
+TrueOrFalse = Annotated[bool, tyro.conf.FlagConversionOff]
+"""A flag that takes true or false, as those of a configuration."""
+
 Env = Annotated[str | None, arg(help="The same environment where its module has moved; None: the run's.")]
 WorkerPython = Annotated[str | None, arg(help="The Python that runs the workers here; None: the run's.")]
 Split = Annotated[

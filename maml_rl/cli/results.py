@@ -10,7 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from maml_envs import InputError
-from maml_rl.cli.parse import Command, Env, RunOrCheckpoint, Runs, Split, Which, WorkerPython, name_of, parse
+from maml_rl.cli.parse import (
+    Command,
+    Env,
+    RunOrCheckpoint,
+    Runs,
+    Split,
+    TrueOrFalse,
+    Which,
+    WorkerPython,
+    name_of,
+    parse,
+)
 from maml_rl.config.few_shot import FewShotConfig
 
 
@@ -256,7 +267,7 @@ class Report(Command):
     runs: Runs
     out: Path | None = None
     """The page; None: report.html in the first run, numbered if it is there already."""
-    films: bool = True
+    films: TrueOrFalse = True
     """Also film meta-trained runs that were not filmed yet."""
 
     def run(self) -> None:

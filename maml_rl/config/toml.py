@@ -172,7 +172,7 @@ def tables(text: str | bytes) -> dict[str, Any]:
     Raises:
         ValueError: It is not TOML, or nothing that a person would write; the message says why.
     """
-    text = text if isinstance(text, str) else text.decode()
+    text = text.removeprefix("\ufeff") if isinstance(text, str) else text.decode("utf-8-sig")  # as some editors write
     if any(line.count(".") > DOTS for line in text.split("\n")):
         raise ValueError(f"a line has over {DOTS} dots")
     try:

@@ -1,6 +1,8 @@
 """The folder of one run: who may write it, what it was made with, and its metrics."""
 
+import errno
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -73,6 +75,11 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     return [row for _, row in _lines(run)]
 
 
+def _finite(row: dict[str, float]) -> dict[str, float | None]:
+    """Return a row as JSON can have it: null for what is not a number, such as a cosine with a gradient of 0."""
+    return {key: value if math.isfinite(value) else None for key, value in row.items()}
+
+
 def _lines(run: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """The lines of metrics.jsonl that hold something, and what they hold."""
     file = run / "metrics.jsonl"
@@ -86,12 +93,12 @@ def _lines(run: Path) -> Iterator[tuple[str, dict[str, float]]]:
             if number == len(lines):
                 break
             raise InputError(f"{file}, line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
+        if not isinstance(row, dict) or not all(isinstance(value, int | float | None) for value in row.values()):
             raise InputError(f"{file}, line {number} is not an object of numbers: {line.decode():.80}")
         if row and "iteration" not in row:
             raise InputError(f"{file}, line {number} has no iteration: {line.decode():.80}")
         if row:
-            yield line.decode(), {key: float(value) for key, value in row.items()}
+            yield line.decode(), {key: math.nan if value is None else float(value) for key, value in row.items()}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], table: str = "") -> Iterator[str]:
@@ -165,6 +172,10 @@ class RunFolder:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise InputError(f"{path} is in use by another process: wait for it, or give another --out") from None
+        except OSError as error:
+            if error.errno != errno.ENOLCK:
+                raise
+            raise InputError(f"{path} cannot be locked, as its file system has no locks: give a local --out") from error
         with ExitStack() as opened:
             opened.callback(lock.release)
             refuse_unusable(path, resume)  # another process may have had the lock until now
@@ -220,7 +231,7 @@ class RunFolder:
 
     def log(self, row: dict[str, float], pictures: Mapping[str, bytes]) -> None:
         """Append a row to metrics.jsonl and to the TensorBoard events, which also take pictures by their names."""
-        append(self.path / "metrics.jsonl", json.dumps(row) + "\n")
+        append(self.path / "metrics.jsonl", json.dumps(_finite(row), allow_nan=False) + "\n")
         iteration = int(row["iteration"])
         if iteration == 0:
             self.events.hyper_parameters(self._config, row)

@@ -73,15 +73,17 @@ def load(root: Path) -> NDArray[np.uint8]:
     """
     digest = "-".join(_checksum(root, name)[:8] for name in ZIPS)
     name = f"omniglot_{SMALL}_{digest}.npy"
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maml_rl"
-    for folder in (root, user):
+    folders = [root]
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        folders.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maml_rl")
+    for folder in folders:
         if (folder / name).is_file():
             with contextlib.suppress(Exception):  # not what is written below, in one of many ways: made anew
                 cached = np.load(folder / name, mmap_mode="r", allow_pickle=False)
                 if cached.dtype == np.uint8 and len(cached) and cached.shape[1:] == (DRAWINGS, SMALL, SMALL):
                     return np.array(cached)
     images = _read(root)
-    for folder in (root, user):
+    for folder in folders:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             temporary = folder / f"{name}.{os.getpid()}.tmp"

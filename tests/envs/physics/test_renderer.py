@@ -40,8 +40,8 @@ def test_without_a_display() -> None:
     # MuJoCo's window library needs a display.
     unset, window = (process.communicate(timeout=60)[0] for process in [drawing(), drawing(MUJOCO_GL="glfw")])
     assert window.startswith(
-        "refused: MuJoCo cannot draw here with MUJOCO_GL=glfw: unset the environment variable MUJOCO_GL, or set it to egl "
-        "(Debian package libegl1) or osmesa (libosmesa6); its own words: "
+        "refused: MuJoCo cannot draw here with MUJOCO_GL=glfw: unset the environment variable MUJOCO_GL, or set it to "
+        "egl (Debian package libegl1) or osmesa (libosmesa6); its own words: "
     )
     if unset.startswith("refused"):
         assert "there is no display, and neither EGL nor OSMesa works" in unset
