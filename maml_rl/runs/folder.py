@@ -95,7 +95,7 @@ def _lines(run: Path) -> Iterator[tuple[str, dict[str, float]]]:
             raise InputError(f"{file}, line {number} is not JSON: {error}") from error
         if not isinstance(row, dict) or not all(isinstance(value, int | float | None) for value in row.values()):
             raise InputError(f"{file}, line {number} is not an object of numbers: {line.decode():.80}")
-        if row and "iteration" not in row:
+        if row and row.get("iteration") is None:
             raise InputError(f"{file}, line {number} has no iteration: {line.decode():.80}")
         if row:
             yield line.decode(), {key: math.nan if value is None else float(value) for key, value in row.items()}

@@ -50,7 +50,11 @@ def refusal(text: str) -> str:
         ('inner.lr = "0.1"', "inner.lr", "should be a valid number (given: '0.1')"),
         ("inner.first_order = 1", "inner.first_order", "should be a valid boolean (given: 1)"),
         ('inner.estimator = "lcv"', "inner.estimator", "should be 'log_prob', 'lvc' or 'dice' (given: 'lcv')"),
-        ('baseline.name = "mlp"', "baseline.name", "should be 'linear', 'value_network' or 'none' (given: 'mlp')"),
+        (
+            'baseline.name = "mlp"',
+            "baseline.name",
+            "should be 'linear', 'time', 'value_network' or 'none' (given: 'mlp')",
+        ),
         ("device = 0", "device", "should be a valid string (given: 0)"),
     ],
 )

@@ -121,6 +121,21 @@ class WordsForTasks(Point):
         return ["left"] * count
 
 
+class TasksAreDicts(Point):
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Any:
+        return [{"velocity": value, "mass": 1.0} for value in rng.uniform(0, 2, count)]
+
+
+class ResetsTasks(gymnasium.Env[Any, Any]):
+    """As those of pytorch-maml-rl."""
+
+    observation_space = spaces.Box(-1, 1, (1,))
+    action_space = spaces.Box(-1, 1, (1,))
+
+    def reset_task(self, task: Any) -> None:
+        self.task = task
+
+
 class RewardIsText(Point):
     def step(self, action: Any) -> Any:
         return self.seen(), "1.5", False, False, {}

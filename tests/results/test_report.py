@@ -183,7 +183,7 @@ def test_nothing_is_overwritten(folder: Path, command: Command) -> None:
 def test_a_run_that_is_not_evaluated_and_has_no_film(tmp_path: Path, folder: Path, command: Command) -> None:
     run = meta_train(tiny(env="bandit", iterations=1), tmp_path / "run", quiet=True)
     (run / "report.html").write_text("mine")
-    code, out, err = command("report", run, "--no-films")
+    code, out, err = command("report", run, "--films", "false")
     assert (code, out) == (0, f"{run}/report_2.html\n"), err
     assert (run / "report.html").read_text() == "mine"
     page = Page((run / "report_2.html").read_text())

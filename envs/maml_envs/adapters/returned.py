@@ -4,7 +4,7 @@ Nothing here imports torch, as a worker loads this file.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from maml_envs.conventions import SUCCESS
 from maml_envs.errors import InputError
+
+METHODS = """\
+    def sample_tasks(self, count, rng):  # rng: a numpy Generator; returns one row for each task
+        return rng.uniform(-1, 1, (count, 1))
+
+    def set_task(self, task):            # one row; reset(seed=...) comes after it
+        self.goal = task[0]"""
+"""The two methods, as an example for those who have to write them."""
 
 SUCCESS_NAMES = (SUCCESS, "is_success")
 """What infos call that the task is solved: gymnasium-robotics and stable-baselines3 have the second."""
@@ -80,6 +88,27 @@ def checked_reset(reset: object) -> Any:  # noqa: ANN401  an observation of the 
     return reset[0]
 
 
+def refuse_missing(reach: Callable[[str], Any], where: str) -> None:
+    """Refuse an environment without tasks; one that is written for another package is told the lines to add.
+
+    Raises:
+        InputError: ``sample_tasks`` or ``set_task`` is missing.
+    """
+    missing = [name for name in ("sample_tasks", "set_task") if not callable(reach(name))]
+    if not missing:
+        return
+    said = f"{where}: the environment has no {' and no '.join(missing)}."
+    if "set_task" in missing and callable(reach("reset_task")):
+        raise InputError(
+            f"{said} It has reset_task, as those of pytorch-maml-rl and PEARL: a task is a row of numbers here. Add\n"
+            "    def sample_tasks(self, count, rng):  # a row for each task\n"
+            "        return rng.uniform(0, 2, (count, 1))\n\n"
+            "    def set_task(self, task):            # and what reset_task took, made of the row\n"
+            '        self.reset_task({"velocity": task[0]})'
+        )
+    raise InputError(f"{said} Give ranges of its attributes in [vector.task_ranges], or write methods like\n{METHODS}")
+
+
 def refuse_signatures(reach: Callable[[str], Any], where: str) -> None:
     """Refuse methods that cannot be called as they have to be.
 
@@ -119,6 +148,13 @@ def task_rows(tasks: ArrayLike, count: int, where: str) -> tuple[NDArray[np.floa
     Raises:
         InputError: They are not numbers, not as many as were asked for, or not exact as 64-bit numbers.
     """
+    if isinstance(tasks, Sequence) and tasks and isinstance(tasks[0], Mapping):
+        keys = ", ".join(f"task[{key!r}]" for key in tasks[0])
+        raise InputError(
+            f"{where}: a task is a dict with the keys {', '.join(map(str, tasks[0]))}, as in pytorch-maml-rl and "
+            f"rand_param_envs: give a row of numbers for each task, such as [[{keys}] for task in tasks], and make the "
+            "dict of it again in set_task"
+        )
     try:
         drawn = np.asarray(tasks)
         rows = drawn.astype(np.float64)

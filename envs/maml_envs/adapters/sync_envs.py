@@ -25,6 +25,7 @@ from maml_envs.adapters.returned import (
     checked_step,
     note,
     one_number,
+    refuse_missing,
     refuse_signatures,
     success_of,
     task_rows,
@@ -35,14 +36,6 @@ from maml_envs.errors import InputError
 from maml_envs.physics.warnings import log_warnings
 
 Array = NDArray[Any]
-
-METHODS = """\
-    def sample_tasks(self, count, rng):  # rng: a numpy Generator; returns one row for each task
-        return rng.uniform(-1, 1, (count, 1))
-
-    def set_task(self, task):            # one row; reset(seed=...) comes after it
-        self.goal = task[0]"""
-"""The two methods, as an example for those who have to write them."""
 
 
 class StepRows(NamedTuple):
@@ -119,12 +112,7 @@ class SyncEnvs:
             InputError: A method is missing, or a space cannot be used.
         """
         env = self._env()
-        missing = [name for name in ("sample_tasks", "set_task") if not callable(self._reach(name))]
-        if missing:
-            raise InputError(
-                f"{self._where}: the environment has no {' and no '.join(missing)}. Give ranges of its attributes in "
-                f"[vector.task_ranges], or write methods like\n{METHODS}"
-            )
+        refuse_missing(self._reach, self._where)
         refuse_signatures(self._reach, self._where)
         seen, actions = observation_box(env.observation_space, self._where), Actions.of(env.action_space, self._where)
         self._leaves = checked_leaves(env.observation_space)

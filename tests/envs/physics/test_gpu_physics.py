@@ -392,7 +392,7 @@ def test_where_a_full_buffer_could_go_unseen_it_is_refused(room: dict[str, int])
 
 
 def test_a_rollout_says_it(on_warp: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = GaussianPolicy(17, 6, [4], "tanh", 0, 1.0, 1e-6)
+    policy = GaussianPolicy(17, 6, (4,), init_std=1.0, min_std=1e-6)
     params = {name: value.expand(2, *value.shape) for name, value in policy.init(torch.Generator()).items()}
     noise, seeds = torch.zeros(2, 3, 20, 6), torch.arange(6).reshape(2, 3)
     tasks = torch.tensor([[1.0], [-1.0]])
