@@ -40,7 +40,7 @@ class PolicyModule(nn.Module):
         super().__init__()
         params = {name: value.detach().cpu() for name, value in params.items()}
         self.observations = policy.observations - (0 if task is None else len(task))
-        self.layers = self._layers(policy, params, task) if policy.own is None else policy.own.adapted(params)
+        self.layers = self._layers(policy, params, task) if policy.own is None else policy.own.adapted(params, task)
         self.discrete, self.start, self.shape = actions.choices > 0, actions.start, tuple(actions.low.shape)
         self.scale = 1.0
         if isinstance(policy, GaussianPolicy):

@@ -53,6 +53,10 @@ class Agent:
         """
         if steps < 0 or (episodes is not None and episodes < 1):
             raise InputError(f"steps = {steps}, episodes = {episodes}: give at least 0 steps and 1 episode")
+        if episodes == 1 and self.learner.config.baseline.name == "value_network":
+            raise InputError(
+                "episodes = 1 with baseline.name = 'value_network', which learns from a task's others: give 2"
+            )
         if isinstance(task, gymnasium.Env):
             learner, row = _within(self.learner, task), torch.zeros(1, 1)
         else:

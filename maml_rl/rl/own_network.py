@@ -15,39 +15,13 @@ from maml_envs import InputError
 from maml_envs.adapters.named import import_own
 from maml_rl.core.adapt import PREFIX
 from maml_rl.core.tree import Params
+from maml_rl.rl.plain_layers import PLAIN
 
 TAKEN = ("log_std", "context")
 """Names of parameters that a policy has beside its network's."""
 
 PICTURE = 255.0
 """Bytes of a picture are divided by this."""
-
-
-def _layer_norm(layer: nn.LayerNorm, values: Tensor) -> Tensor:
-    axes = tuple(range(-len(layer.normalized_shape), 0))
-    return _affine(_standard(values, axes, layer.eps), layer.weight, layer.bias)
-
-
-def _group_norm(layer: nn.GroupNorm, values: Tensor) -> Tensor:
-    groups = values.reshape(values.shape[0], layer.num_groups, -1)
-    plain = _standard(groups, (-1,), layer.eps).reshape(values.shape)
-    shape = (-1, *[1] * (values.dim() - 2))
-    weight, bias = (None if each is None else each.reshape(shape) for each in (layer.weight, layer.bias))
-    return _affine(plain, weight, bias)
-
-
-def _standard(values: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-    centred = values - values.mean(axes, keepdim=True)
-    return centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
-
-
-def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    scaled = values if weight is None else values * weight
-    return scaled if bias is None else scaled + bias
-
-
-PLAIN: dict[type[nn.Module], Callable[..., Tensor]] = {nn.LayerNorm: _layer_norm, nn.GroupNorm: _group_norm}
-"""Layers by their plain operations: under ``vmap``, torch 2.13 has their own second derivatives wrong, by a percent."""
 
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2}
@@ -81,7 +55,13 @@ class OwnNetwork:
         kind = self._class(name)
         self._make: Callable[[], nn.Module] = lambda: kind(space, outputs)
         module = self._made(torch.Generator().manual_seed(0))
-        self._template, self._idle = module, [copy.deepcopy(module)]
+        try:
+            self._template, self._idle = module, [copy.deepcopy(module)]
+        except Exception as error:
+            raise InputError(
+                f"{self._where} cannot be copied: {error}; of weight norms, take the one of "
+                "torch.nn.utils.parametrizations"
+            ) from error
         self._refuse(module)
         self._dims = {name: value.dim() for name, value in module.named_parameters()}
 
@@ -139,20 +119,37 @@ class OwnNetwork:
                 f"{self._where} gives {given} for observations (3, {', '.join(map(str, self._shape))}): it has to give "
                 f"(3, {self._outputs}), a number for each action"
             )
+        if not first.isfinite().all():
+            raise InputError(
+                f"{self._where} gives NaN or infinity for observations in 0 ... 1: bounds of a space may be infinite"
+            )
         changed = [name for name, value in module.named_buffers() if not torch.equal(value, buffers[name])]
         if changed:
             raise InputError(f"{self._where} changes its buffer {changed[0]} as it runs: a policy has no state")
+        other_buffers = dict(self._made(torch.Generator().manual_seed(0)).named_buffers())
+        for name, buffer in buffers.items():
+            if not torch.equal(buffer, other_buffers[name]):
+                raise InputError(
+                    f"{self._where}: the buffer {name} is another one each time it is made: draw it with torch, or "
+                    "from a generator with a fixed seed"
+                )
         if not torch.equal(first, again):
             raise InputError(
                 f"{self._where} gives another output for the same input: dropout, noise or state inside; a policy's "
                 "noise is its standard deviation's"
             )
-        other = torch.cat([rows[:2], rows[:1]])
-        if not torch.allclose(self._tried(module, other)[:2], first[:2], rtol=1e-4, atol=1e-5):
+        others = torch.cat([rows[:2], rows[:1]])
+        if not torch.allclose(self._tried(module, others)[:2], first[:2], rtol=1e-4, atol=1e-5):
             raise InputError(
                 f"{self._where}: an output depends on the other observations of the batch, as with batch "
                 "normalisation: use LayerNorm"
             )
+        slopes = torch.autograd.grad(
+            module(self._shaped(rows)).square().sum(), list(params.values()), allow_unused=True
+        )
+        unused = [name for name, slope in zip(params, slopes, strict=True) if slope is None]
+        if unused:
+            raise InputError(f"{self._where}: {', '.join(unused)} takes no part in its outputs: leave it out")
         self._try_derivatives(rows)
 
     def _tried(self, module: nn.Module, rows: Tensor) -> Any:  # noqa: ANN401  whatever it returns
@@ -218,8 +215,10 @@ class OwnNetwork:
     @property
     def head(self) -> frozenset[str]:
         """Names of the parameters of the last layer that has some."""
-        last = list(self._dims)[-1].rpartition(".")[0]
-        return frozenset(name for name in self._dims if name.rpartition(".")[0] == last)
+        layers = {name: name.partition(".parametrizations.")[0] for name in self._dims}
+        layers = {name: at if at != name else name.rpartition(".")[0] for name, at in layers.items()}
+        last = list(layers.values())[-1]
+        return frozenset(name for name, at in layers.items() if at == last)
 
     def to(self, device: torch.device) -> "OwnNetwork":
         """Move what it has beside parameters to a device."""
@@ -251,22 +250,26 @@ class OwnNetwork:
         shaped = rows.reshape(len(rows), *self._shape)
         return shaped / self._scale if self._scale != 1 else shaped
 
-    def adapted(self, params: Params) -> nn.Module:
-        """Return a module of its own with these parameters, from rows (n, width)."""
+    def adapted(self, params: Params, task: Tensor | None = None) -> nn.Module:
+        """Return a module of its own with these parameters, from rows (n, width), less those of a task it is told."""
         module = self._made(torch.Generator().manual_seed(0))
         for part in module.modules():
             part.__dict__.pop("forward", None)  # theirs again, where no derivatives are taken
         module.load_state_dict({name: params[name] for name in self._dims}, strict=False)
-        return _FromRows(module, self._shape, self._scale)
+        return _FromRows(module, self._shape, self._scale, task)
 
 
 class _FromRows(nn.Module):
     """A network behind what makes its input of rows."""
 
-    def __init__(self, module: nn.Module, shape: tuple[int, ...], scale: float) -> None:
+    task: Tensor
+
+    def __init__(self, module: nn.Module, shape: tuple[int, ...], scale: float, task: Tensor | None) -> None:
         super().__init__()
         self.module, self.shape, self.scale = module, shape, scale
+        self.register_buffer("task", torch.zeros(0) if task is None else task.cpu().float())
 
     def forward(self, rows: Tensor) -> Tensor:
+        rows = torch.cat([rows, self.task.expand(rows.shape[0], -1)], 1)
         outputs: Tensor = self.module(rows.reshape(rows.shape[0], *self.shape) / self.scale)
         return outputs

@@ -41,6 +41,8 @@ def findings(name: str) -> list[Finding]:
         ("EndsTwice", "step 0", "terminated is array.*: return True or False"),
         ("FractionsInBytes", "at its reset", r"holds \[0.3\], which observation_space Box.* cannot hold"),
         ("TooLargeForBytes", "at its reset", r"holds \[300\], which observation_space Box.* cannot hold"),
+        ("NoSuchChoices", "at its reset", r"array\(\[3, 0\]\) is not of observation_space MultiDiscrete"),
+        ("FractionsInFlags", "at its reset", r"is not of observation_space MultiBinary"),
         ("NoSuchChoice", "at its reset", r"the observation -1 is not of observation_space Discrete\(5\)"),
     ],
 )

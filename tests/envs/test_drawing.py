@@ -44,6 +44,19 @@ def test_a_backend_that_there_is_not_stops_drawing_alone(backend: str) -> None:
     assert listed.returncode == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the name is one of Linux")
+def test_a_renderer_of_the_users_own_still_loads_opengl_where_it_is_made() -> None:
+    code = """
+import maml_envs, mujoco
+renderer = mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)
+print("drawn", renderer.render().shape)
+"""
+    alone = run(code.replace("maml_envs, ", ""), MUJOCO_GL="egl")
+    if alone.returncode:
+        pytest.skip("no EGL here")
+    assert "drawn (8, 8, 3)" in run(code, MUJOCO_GL="egl").stdout
+
+
 def test_triton_after_a_picture_is_no_end_of_python() -> None:
     """Software OpenGL, Mesa's, loads LLVM; triton, which torch imports when it likes, has one of its own."""
     if importlib.util.find_spec("triton") is None:

@@ -188,6 +188,20 @@ class NoSuchChoice(Point):
         return -1
 
 
+class NoSuchChoices(Point):
+    observation_space = spaces.MultiDiscrete([3, 3])
+
+    def seen(self) -> Any:
+        return np.array([3, 0])
+
+
+class FractionsInFlags(Point):
+    observation_space = spaces.MultiBinary(2)
+
+    def seen(self) -> Any:
+        return np.array([0.5, 0.7])
+
+
 class Bytes(Point):
     observation_space = spaces.Box(0, 255, (2,), np.uint8)
 
@@ -241,6 +255,15 @@ class Named(Point):
     def seen(self) -> Any:
         grid = np.array([[self.x[0] > 0, 0], [0, self.x[1] > 0]], np.float32)
         return {"place": self.x.copy(), "late": int(self.t > 5), "grid": grid}
+
+
+class ManyChoices(Point):
+    observation_space = spaces.Dict(
+        {"at": spaces.MultiDiscrete([3, 3], start=[1, 1]), "place": spaces.Box(-10, 10, (2,))}
+    )
+
+    def seen(self) -> Any:
+        return {"at": np.array([1 + (self.x[0] > 0), 3]), "place": self.x.astype(np.float32)}
 
 
 class WholeArray(gymnasium.Env[Any, Any]):

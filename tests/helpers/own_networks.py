@@ -54,7 +54,7 @@ class FunctionalNorm(Layered):
 
     def forward(self, observations: Tensor) -> Tensor:
         hidden = nn.functional.layer_norm(self.start(observations), (16,), self.norm.weight, self.norm.bias)
-        return self.end(hidden.tanh())
+        return self.end(hidden + self.block(hidden))
 
 
 class Twice(nn.Linear):
@@ -106,6 +106,39 @@ class Counting(Layered):
 class TooManyOutputs(Layered):
     def __init__(self, observation_space: Any, outputs: int) -> None:
         super().__init__(observation_space, outputs + 1)
+
+
+class Unused(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.value = nn.Linear(16, 1)
+
+
+class RandomBuffer(Scaled):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.register_buffer("chance", torch.tensor(np.random.default_rng().random(3)))
+
+
+class Infinite(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.register_buffer("high", torch.full((2,), torch.inf))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return super().forward((observations + self.high) / (2 * self.high))
+
+
+class NotCopied(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.twice = 2 * self.start.weight
+
+
+class Normed(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.end = nn.utils.parametrizations.weight_norm(self.end)  # type: ignore[assignment]
 
 
 class NoParameters(nn.Module):

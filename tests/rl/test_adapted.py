@@ -30,6 +30,7 @@ TASKS: dict[str, Any] = {
     "brought:Wide": [0.5, -0.5],
     "brought:Choices": [0.5, -0.5],
     "brought:Named": [0.5, -0.5],
+    "brought:ManyChoices": [0.5, -0.5],
 }
 
 

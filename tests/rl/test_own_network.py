@@ -92,21 +92,32 @@ def test_it_trains_and_goes_on_where_it_stopped(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, of what it will change in itself
-@pytest.mark.parametrize("name", ["Layered", "Convolutions", "Grouped"])
+@pytest.mark.parametrize("name", ["Layered", "Convolutions", "Grouped", "Layered told"])
 def test_what_it_adapts_to_acts_and_is_exported(name: str, tmp_path: Path) -> None:
     run = meta_train(config(name, iterations=1), tmp_path / "run", quiet=True)
     with maml_rl.load(run) as agent:
         policy = agent.adapt([0.3, -0.2])
-        rows = torch.rand(4, agent.learner.policy.observations)
+        rows = torch.rand(4, agent.learner.env.observation_space.shape[0])
+        told = torch.tensor([[0.3, -0.2]] * 4) if name == "Layered told" else torch.zeros(4, 0)
         with torch.no_grad():
-            mean = outputs_by_hand(agent.learner, policy.parameters, rows).clamp(-1, 1)
+            mean = outputs_by_hand(agent.learner, policy.parameters, torch.cat([rows, told], 1)).clamp(-1, 1)
     torch.testing.assert_close(policy.module(rows), mean, rtol=1e-4, atol=1e-5)
     loaded = torch.export.load(policy.save(tmp_path / "policy.pt2")).module()
     torch.testing.assert_close(loaded(rows), mean, rtol=1e-4, atol=1e-5)
-    if name != "Layered":
+    if "Layered" not in name:
         picture = np.zeros((16, 16, 1), np.uint8)
         assert policy.act(picture).shape == (2,)
         assert policy.act(np.stack([picture] * 3)).shape == (3, 2)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, that weight norms are slow under vmap
+def test_the_last_layer_is_the_one_that_is_made_last() -> None:
+    assert build(config("Layered")).policy.head == {"end.weight", "end.bias"}
+    assert build(config("Normed")).policy.head == {
+        "end.bias",
+        "end.parametrizations.weight.original0",
+        "end.parametrizations.weight.original1",
+    }
 
 
 def test_another_seed_is_another_network() -> None:
@@ -132,6 +143,10 @@ def test_making_it_does_not_disturb_other_random_numbers() -> None:
         ("Dropping", "gives another output for the same input: dropout, noise or state inside"),
         ("Counting", "changes its buffer seen as it runs"),
         ("TooManyOutputs", r"gives \(3, 3\) for observations \(3, 2\): it has to give \(3, 2\)"),
+        ("Unused", "value.weight, value.bias takes no part in its outputs"),
+        ("RandomBuffer", "the buffer chance is another one each time it is made"),
+        ("Infinite", "gives NaN or infinity for observations in 0 ... 1"),
+        ("NotCopied", "cannot be copied"),
         ("NoParameters", "has no parameters: there is nothing to adapt"),
         ("Frozen", r"the parameter start.weight is not trained \(requires_grad = False\)"),
         ("Lazy", "end.weight is lazy: give its layer the width of its input"),

@@ -83,9 +83,13 @@ def refuse_misfit(space: gymnasium.Space[Any], observation: Any) -> None:  # noq
                 f"the observation holds {wrong}, which observation_space {space} cannot hold: declare it with a dtype "
                 "that can, such as numpy.float32"
             )
-    elif isinstance(space, spaces.Discrete) and not space.contains(observation):
+    elif not isinstance(space, spaces.Box | spaces.Dict | spaces.Tuple) and not _holds(space, observation):
         said = f"the observation {observation!r:.200} is not of observation_space {space}"
         raise ValueError(f"{said}: return one that is")
+
+
+def _holds(space: gymnasium.Space[Any], observation: Any) -> bool:  # noqa: ANN401
+    return space.contains(observation if isinstance(space, spaces.Discrete) else np.asarray(observation))
 
 
 UNBOUNDED = 1e18
@@ -99,7 +103,7 @@ def described(space: gymnasium.Space[Any]) -> tuple[Any, ...] | None:
     if isinstance(space, spaces.Discrete):
         return "Discrete", int(space.n), int(space.start)
     if isinstance(space, spaces.MultiDiscrete):
-        return "MultiDiscrete", space.nvec
+        return "MultiDiscrete", space.nvec, space.start
     if isinstance(space, spaces.MultiBinary):
         return "MultiBinary", tuple(space.shape)
     if isinstance(space, spaces.Dict):
@@ -120,7 +124,7 @@ def space_of(description: tuple[Any, ...]) -> gymnasium.Space[Any]:
     if kind == "Discrete":
         return spaces.Discrete(values[0], start=values[1])
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(values[0])
+        return spaces.MultiDiscrete(values[0], start=values[1])
     if kind == "MultiBinary":
         return spaces.MultiBinary(list(values[0]))
     if kind == "Dict":
