@@ -38,6 +38,7 @@ Which = Annotated[
 TrueOrFalse = Annotated[bool, tyro.conf.FlagConversionOff]
 """A flag that takes true or false, as those of a configuration."""
 
+Device = Annotated[str | None, arg(help="auto, cpu or cuda; None: the run's, or the CPU where there is no GPU.")]
 Env = Annotated[str | None, arg(help="The same environment where its module has moved; None: the run's.")]
 WorkerPython = Annotated[str | None, arg(help="The Python that runs the workers here; None: the run's.")]
 Split = Annotated[

@@ -12,6 +12,7 @@ from rich.table import Table
 from maml_envs import InputError
 from maml_rl.cli.parse import (
     Command,
+    Device,
     Env,
     RunOrCheckpoint,
     Runs,
@@ -51,8 +52,7 @@ class Evaluate(Command):
     tune_lr: bool | None = None
     """Adapt at the step size that serves training tasks best (few-shot learning: validation tasks), true or false;
     None: where method = "pretrained"."""
-    device: str | None = None
-    """auto, cpu or cuda; None: the run's, or the CPU where there is no GPU."""
+    device: Device = None
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> "Evaluate":
@@ -214,8 +214,7 @@ class Render(Command):
     """Folder for the video; None: videos/ in the run folder."""
     fps: int = 20
     """Frames a second, one for each control step."""
-    device: str | None = None
-    """auto, cpu or cuda; None: the run's, or the CPU where there is no GPU."""
+    device: Device = None
     env: Env = None
     worker_python: WorkerPython = None
 
@@ -246,8 +245,7 @@ class Export(Command):
     seed: int = 0
     """Of the episodes."""
     which: Which = "checkpoint"
-    device: str | None = None
-    """auto, cpu or cuda; None: the run's, or the CPU where there is no GPU."""
+    device: Device = None
     env: Env = None
     worker_python: WorkerPython = None
 

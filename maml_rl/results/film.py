@@ -59,7 +59,7 @@ def render(
     if not 1 <= fps <= MAX_FPS:
         raise InputError(f"fps = {fps}: give 1 to {MAX_FPS} frames a second")
     run = Path(run).expanduser()
-    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    folder = run if run.is_dir() else run.parent
     target = Path(out) if out else folder / "videos"
     if target.exists() and not target.is_dir():
         raise InputError(f"out = {target} is a file: give the name of a folder")

@@ -171,7 +171,7 @@ class OwnNetwork:
                 for name, value in self._idle[0].named_parameters()
             }
             try:
-                together, alone = (self._second(params, rows.to(dtype), each) for each in (self._each, None))
+                together, alone = (self._second(params, rows.to(dtype), at_once) for at_once in (True, False))
                 wrong = [name for name in together if not _close(together[name], alone[name], tolerance)]
                 break
             except Exception as error:  # of a network that is for float32 alone, at first
@@ -187,26 +187,18 @@ class OwnNetwork:
                 f"{', '.join(wrong)}: write what it is made of in plain operations; of norms, take torch.nn.LayerNorm"
             )
 
-    def _second(self, params: Params, rows: Tensor, each: Callable[..., Tensor] | None = None) -> Params:
-        """Gradient of the sum of squared gradients of two tasks, mapped over them or one by one."""
+    def _second(self, params: Params, rows: Tensor, at_once: bool) -> Params:
+        """Gradient of the sum of squared gradients of two tasks, at once or one by one."""
 
         def steepness(params: Params) -> Tensor:
             gradient = grad(lambda params: self._of_rows(params, rows).square().sum())(params)
             return torch.stack([value.square().sum() for value in gradient.values()]).sum()
 
         leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
-        if each is not None:
-            total = each(steepness, leaves).sum()
-        else:
-            tasks = [{name: value[k] for name, value in leaves.items()} for k in range(2)]
-            total = torch.stack([steepness(task) for task in tasks]).sum()
-        found = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+        tasks = [{name: value[k] for name, value in leaves.items()} for k in range(2)]
+        each = vmap(steepness)(leaves) if at_once else torch.stack([steepness(task) for task in tasks])
+        found = torch.autograd.grad(each.sum(), list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, found, strict=True))
-
-    @staticmethod
-    def _each(function: Callable[[Params], Tensor], params: Params) -> Tensor:
-        values: Tensor = vmap(function)(params)
-        return values
 
     def init(self, generator: torch.Generator) -> Params:
         """Return the parameters of one that is made anew, with random numbers from the generator."""

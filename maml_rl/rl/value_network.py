@@ -93,10 +93,10 @@ def value_network(data: Samples) -> Value:
 
     The linear part is a ridge regression on ``features``. The perceptron starts at 0 and is fitted by L-BFGS to the
     mean squared error, for all of a run's tasks at once; each fit keeps the parameters that predicted the episodes left
-    out best, and the search ends when their mean error has not fallen by
-    a thousandth for ten tries, or after 200. Features and returns are
-    standardised over the steps of a fit. With a ``bootstrap_discount``, an equation that many perceptrons solve, the
-    value of the final observation is that of ``linear``, and the fits are to it there as well.
+    out best, and the search ends when their mean error has not fallen by a thousandth for ten tries, or after 200.
+    Features are standardised over a task's steps, returns over those of a fit. With a ``bootstrap_discount``, an
+    equation that many perceptrons solve, the value of the final observation is that of ``linear``, and the fits are to
+    it there as well.
 
     Raises:
         NoFitError: Observations or returns of live steps are not finite.
