@@ -69,7 +69,7 @@ class FewShotConfig(Whole):
     )
     data: str = Field(description="Task distribution: sinusoid, omniglot, or module:Class for your own FewShotTasks")
     root: Annotated[str | None, AfterValidator(_absolute)] = resumable(
-        None, description="omniglot: folder of its zips; None: the variable OMNIGLOT_ROOT"
+        None, description="omniglot: folder of its zips, or of what they hold; None: the variable OMNIGLOT_ROOT"
     )
     ways: int = Field(5, ge=2, description="Classes in a task, where there are classes")
     shots: int = Field(10, ge=1, description="Support examples of a task, of each class where there are classes")

@@ -2,12 +2,15 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import urllib.request
 import warnings
 import zipfile
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +44,7 @@ LARGEST = 50_000
 
 
 def omniglot(root: Path, ways: int = 5, shots: int = 1, queries: int = 15) -> LabelledTasks:
-    """N-way, K-shot tasks from a folder with the two official zips.
+    """N-way, K-shot tasks from a folder with the two official zips, or with what was unpacked from them.
 
     A class is a character turned by a multiple of 90 degrees, drawn for each task. Of the 1,623 characters, a fixed
     random 1,100 are for training, 100 for validation and 423 for test (MAML paper, section 5.2: 1,200 and 423; easier
@@ -71,7 +74,7 @@ def load(root: Path) -> NDArray[np.uint8]:
     The first call decodes and shrinks the images and keeps them as one array, in the folder or, if that cannot be
     written, in the user's cache folder.
     """
-    digest = "-".join(_checksum(root, name)[:8] for name in ZIPS)
+    digest = "-".join(_checksum(_source(root, name))[:8] for name in ZIPS)
     name = f"omniglot_{SMALL}_{digest}.npy"
     folders = [root]
     with contextlib.suppress(RuntimeError):  # a user without a home
@@ -94,25 +97,47 @@ def load(root: Path) -> NDArray[np.uint8]:
     return images
 
 
-def _checksum(root: Path, name: str) -> str:
-    path = root / name
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist; get {HOME}{name}, or both files with `maml-rl download-omniglot {root}`"
-        )
+def _source(root: Path, name: str) -> Path:
+    """Return the zip, or the folder that it was unpacked to."""
+    path, unpacked = root / name, root / Path(name).stem
+    if path.is_file():
+        return path
+    if unpacked.is_dir():
+        return unpacked
+    raise InputError(
+        f"{path} does not exist, nor a folder {unpacked.name} beside it; get {HOME}{name}, or both files with "
+        f"`maml-rl download-omniglot {root}`"
+    )
+
+
+def _checksum(path: Path) -> str:
+    """Return the MD5 of a zip, or of the names, sizes and times of a folder's files."""
+    if path.is_dir():
+        found = ((file.relative_to(path), file.stat()) for file in sorted(path.glob("*/*/*.png")))
+        listing = "".join(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\n" for name, about in found)
+        return hashlib.md5(listing.encode(errors="surrogateescape"), usedforsecurity=False).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def _files(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """Yield the name, size and reader of each file in a zip, or in the folder that it was unpacked to."""
+    if path.is_dir():
+        for file in path.glob("*/*/*.png"):
+            yield file.relative_to(path.parent).as_posix(), file.stat().st_size, file.read_bytes
+        return
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            yield entry.filename, entry.file_size, partial(archive.read, entry)
+
+
 def _read(root: Path) -> NDArray[np.uint8]:
     drawings: dict[tuple[str, str], dict[str, Image.Image]] = defaultdict(dict)
-    for name in ZIPS:
-        path = root / name
+    for path in (_source(root, name) for name in ZIPS):
         try:
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.infolist():
-                    if match := ENTRY.fullmatch(entry.filename):
-                        drawings[match[1], match[2]][entry.filename] = _drawing(archive, entry, path)
+            for name, size, read in _files(path):
+                if match := ENTRY.fullmatch(name):
+                    drawings[match[1], match[2]][name] = _drawing(name, size, read, path)
         except InputError:
             raise
         except Exception as error:  # zipfile and Pillow have one for each way that bytes can be wrong
@@ -130,17 +155,16 @@ def _read(root: Path) -> NDArray[np.uint8]:
     return np.stack([np.stack([_shrink(image) for image in images]) for images in ordered])
 
 
-def _drawing(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> "Image.Image":
+def _drawing(name: str, size: int, read: Callable[[], bytes], path: Path) -> "Image.Image":
     from PIL import Image
 
-    if entry.file_size > LARGEST:
-        raise ValueError(f"{entry.filename} has {entry.file_size} bytes, and a drawing at most {LARGEST}")
-    with archive.open(entry) as file:
-        image = Image.open(file, formats=("PNG",))
-        if image.size != (SIDE, SIDE):
-            width, height = image.size
-            raise InputError(f"{path}: {entry.filename} is {width} x {height} pixels, not {SIDE} x {SIDE}")
-        drawing = image.convert("1")
+    if size > LARGEST:
+        raise ValueError(f"{name} has {size} bytes, and a drawing at most {LARGEST}")
+    image = Image.open(io.BytesIO(read()), formats=("PNG",))
+    if image.size != (SIDE, SIDE):
+        width, height = image.size
+        raise InputError(f"{path}: {name} is {width} x {height} pixels, not {SIDE} x {SIDE}")
+    drawing = image.convert("1")
     drawing.info.clear()  # a comment in it may unpack to megabytes
     return drawing
 
@@ -166,6 +190,6 @@ def download(root: Path) -> list[Path]:
             temporary = path.with_suffix(".part")
             urllib.request.urlretrieve(HOME + name, temporary)
             temporary.replace(path)
-        if _checksum(root, name) != official:
+        if _checksum(path) != official:
             raise InputError(f"{path} is not the file as published, or only a part of it: remove it and try again")
     return [root / name for name in ZIPS]

@@ -27,7 +27,8 @@ def make(config: FewShotConfig) -> FewShotTasks:
         root = config.root or os.environ.get("OMNIGLOT_ROOT")
         if not root:
             raise InputError(
-                "data = 'omniglot' needs the folder with its two zips: give root = \"...\", or set OMNIGLOT_ROOT; "
+                "data = 'omniglot' needs the folder with its two zips, or with what they hold: give root = \"...\", or "
+                "set OMNIGLOT_ROOT; "
                 "`maml-rl download-omniglot FOLDER` fetches them"
             )
         return omniglot(Path(root), config.ways, config.shots, config.queries)

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import io
 import os
+import shutil
 import urllib.request
 import warnings
 import zipfile
@@ -124,11 +125,32 @@ def test_the_order_in_the_zips_and_other_entries_do_not_matter(
     assert {path.parent for path in set(tmp_path.rglob("*")) - before} == {other, root}  # the two caches
 
 
+@pytest.mark.parametrize("names", [[BACKGROUND], [BACKGROUND, EVALUATION]])
+def test_unpacked_folders_hold_the_same_drawings(names: list[str], root: Path, tmp_path: Path) -> None:
+    expected = load(root)
+    other = tmp_path / "unpacked"
+    shutil.copytree(root, other, ignore=shutil.ignore_patterns("*.npy"))
+    for name in names:
+        shutil.unpack_archive(other / f"{name}.zip", other)
+        (other / f"{name}.zip").unlink()
+    np.testing.assert_array_equal(load(other), expected)
+    (cache,) = other.glob("*.npy")
+    np.testing.assert_array_equal(MODULE.load(other), expected)  # from the cache
+    drawing = next((other / BACKGROUND).rglob("*.png"))
+    drawing.write_bytes(next((other / BACKGROUND / "Latin/character02").glob("*.png")).read_bytes())
+    load(other)
+    assert len(list(other.glob("*.npy"))) == 2, f"{cache} is of other files"
+    drawing.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=rf"{BACKGROUND} is damaged, or only a part of it: cannot identify"):
+        MODULE.load(other)
+
+
 @pytest.mark.parametrize("name", [BACKGROUND, EVALUATION])
 def test_a_missing_zip_says_how_to_get_it(name: str, root: Path) -> None:
     (root / f"{name}.zip").unlink()
     with pytest.raises(
-        InputError, match=rf"{name}\.zip does not exist; get https://.*{name}\.zip, or both .*omniglot`"
+        InputError,
+        match=rf"{name}\.zip does not exist, nor a folder {name} beside it; get https://.*, or both .*omniglot`",
     ):
         omniglot(root)
 
