@@ -129,7 +129,7 @@ def _of_examples(learner: FewShotLearner, theta: Params, tuned: bool, wanted: in
         )
     rate = measures.tune(learner, theta, options.tasks, options.steps) if tuned else None
     values = measures.adapted_errors(learner, theta, options.tasks, options.steps, "test", rate)
-    references = learner.data.references(learner.data.held_out_tasks(options.tasks))
+    references = measures.references(learner, options.tasks)
     return summarise_few_shot(values, references, rate or config.inner.lr, shots)
 
 

@@ -1,13 +1,29 @@
 """Classification tasks from labelled examples: N ways, K shots."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from maml_envs import InputError
+from maml_rl.core.tree import map_tensors
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch, held_out_generator
 
 SPLIT_SEED = 20_170_810
 """Which classes are held out is the same in every run."""
+
+
+PIECE = 1 << 25
+"""Most numbers in the examples of held-out tasks that are in memory at once, unless one task has more: 128 MiB."""
+
+
+class _Draw(NamedTuple):
+    """What K tasks are made of, all of it drawn."""
+
+    rows: Tensor  # (K, ways, shots + queries) of the examples
+    turns: Tensor | None  # (K, ways) quarter turns
+    order: Tensor  # (K, ways * queries) in which the queries come
 
 
 def _scaled(inputs: Tensor) -> Tensor:
@@ -65,9 +81,11 @@ class LabelledTasks(FewShotTasks):
         count = len(kinds)
         parts = classes or (count - count // 10 - count // 5, count // 10, count // 5)
         if sum(parts) > count or min(parts) < ways:
+            most = count // len(parts)
+            other = f"give classes = {(count - 2 * ways, ways, ways)}, or fewer ways"
             raise InputError(
                 f"{count} classes in parts of {', '.join(map(str, parts))} for training, validation and test: each "
-                f"part needs at least ways = {ways}"
+                f"part needs at least ways = {ways}; {other if ways <= most else f'they are enough for {most} ways'}"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
         names = ("training", "validation", "test")
@@ -78,21 +96,30 @@ class LabelledTasks(FewShotTasks):
         self._rows = ranked[(starts.unsqueeze(1) + at).clamp(max=len(ranked) - 1)]
         self._sizes = sizes
 
-    def _draw(self, count: int, split: str, generator: torch.Generator) -> TaskBatch:
+    def _draw(self, count: int, split: str, generator: torch.Generator) -> _Draw:
         kinds = self.split[split]
         chosen = kinds[torch.rand(count, len(kinds), generator=generator).argsort(-1)[:, : self.ways]]
         lottery = torch.rand(count, self.ways, self._rows.shape[1], generator=generator)
         lottery[torch.arange(self._rows.shape[1]) >= self._sizes[chosen].unsqueeze(-1)] = 2  # not drawn: there is none
         picked = lottery.argsort(-1)[..., : self.shots + self.queries]
-        inputs = _scaled(self._examples[self._rows[chosen].gather(-1, picked)])
-        if self.rotate:
-            inputs = _turned(inputs, torch.randint(4, (count, self.ways), generator=generator))
-        labels = torch.arange(self.ways).unsqueeze(-1).expand(inputs.shape[:3])
-        parts = inputs.split([self.shots, self.queries], 2), labels.split([self.shots, self.queries], 2)
-        support, query = (Examples(x.flatten(1, 2), y.flatten(1, 2)) for x, y in zip(*parts, strict=True))
-        order = torch.rand(query.targets.shape, generator=generator).argsort(-1)
-        rows = torch.arange(count).unsqueeze(-1)
-        return TaskBatch(support, Examples(query.inputs[rows, order], query.targets[rows, order]))
+        turns = torch.randint(4, (count, self.ways), generator=generator) if self.rotate else None
+        order = torch.rand(count, self.ways * self.queries, generator=generator).argsort(-1)
+        return _Draw(self._rows[chosen].gather(-1, picked), turns, order)
+
+    def _tasks(self, draw: _Draw) -> TaskBatch:
+        def examples(rows: Tensor) -> Tensor:
+            inputs = _scaled(self._examples[rows])
+            return (inputs if draw.turns is None else _turned(inputs, draw.turns)).flatten(1, 2)
+
+        def labels(each: int) -> Tensor:
+            return torch.arange(self.ways).repeat_interleave(each).expand(len(draw.rows), -1)
+
+        support, query = draw.rows.split([self.shots, self.queries], 2)
+        tasks = torch.arange(len(draw.rows)).unsqueeze(-1)
+        return TaskBatch(
+            Examples(examples(support), labels(self.shots)),
+            Examples(examples(query)[tasks, draw.order], labels(self.queries)[tasks, draw.order]),
+        )
 
     @property
     def training_classes(self) -> int:  # type: ignore[override]
@@ -117,8 +144,16 @@ class LabelledTasks(FewShotTasks):
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TaskBatch:
         """Tasks from the training classes."""
-        return self._draw(count, "training", generator)
+        return self._tasks(self._draw(count, "training", generator))
 
     def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
         """Fixed tasks from the validation or test classes."""
-        return self._draw(count, split, held_out_generator(split))
+        return self._tasks(self._draw(count, split, held_out_generator(split)))
+
+    def held_out_pieces(self, count: int, split: str = "test") -> Iterator[TaskBatch]:
+        """Yield the same tasks, a few at a time."""
+        draw = self._draw(count, split, held_out_generator(split))
+        at_once = max(1, PIECE // (draw.rows[0].numel() * self._examples[0].numel()))
+        for start in range(0, count, at_once):
+            rows = slice(start, start + at_once)
+            yield self._tasks(map_tensors(lambda x, rows=rows: x[rows], draw))

@@ -1,5 +1,6 @@
 """Error and accuracy on held-out tasks after each gradient step."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -57,14 +58,26 @@ def adapted_errors(
     """
     rates = learner.inner.rates if lr is None else replace(learner.inner.rates, lr=lr)
     params, rate = rates.split(learner.start(theta))
-    held_out: TaskBatch = map_tensors(lambda x: x.to(learner.device), learner.data.held_out_tasks(tasks, split))
 
     def one(task: TaskBatch) -> dict[str, Tensor]:
         seen = [measures(learner, own, task) for own in learner.adaptation(params, task.support, rate, steps)]
         return {name: torch.stack([each[name] for each in seen]) for name in seen[0]}
 
-    found = TaskAxis(tasks, loop=learner.loop).map(one, held_out)
-    return {name: values.cpu().numpy() for name, values in found.items()}
+    pieces = []
+    for held_out in learner.data.held_out_pieces(tasks, split):
+        here: TaskBatch = map_tensors(lambda x: x.to(learner.device), held_out)
+        axis = TaskAxis(len(here.support.inputs), loop=learner.loop)
+        pieces.append(map_tensors(lambda x: x.cpu(), axis.map(one, here)))
+    return {name: torch.cat([piece[name] for piece in pieces]).numpy() for name in pieces[0]}
+
+
+def references(learner: FewShotLearner, tasks: int) -> dict[str, float]:
+    """Return what the distribution knows can be had on its held-out tasks without meta-learning, mean over tasks."""
+    total: Counter[str] = Counter()
+    for held_out in learner.data.held_out_pieces(tasks):
+        share = len(held_out.query.targets) / tasks
+        total.update({name: share * value for name, value in learner.data.references(held_out).items()})
+    return dict(total)
 
 
 def tune(learner: FewShotLearner, theta: Params, tasks: int, steps: int) -> float:

@@ -1,6 +1,7 @@
 """Few-shot tasks: what a task batch is, and the two methods of a distribution of them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,10 @@ class FewShotTasks(ABC):
     @abstractmethod
     def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
         """Draw ``count`` fixed tasks that training never sees; ``split`` is "test", or "validation" to choose by."""
+
+    def held_out_pieces(self, count: int, split: str = "test") -> Iterator[TaskBatch]:
+        """Yield the tasks of ``held_out_tasks`` in pieces: a class whose tasks are large draws one after the other."""
+        yield self.held_out_tasks(count, split)
 
     def sample_examples(self, shape: tuple[int, int], generator: torch.Generator) -> Examples:
         """Training examples, inputs (*shape, ...), each with its class among all of training: to pretrain on."""

@@ -6,8 +6,9 @@ from few_shot import Blobs, blobs, learner_of
 from torch import Tensor
 
 from maml_envs import InputError
-from maml_rl.supervised import Examples, LabelledTasks, TaskBatch
-from maml_rl.supervised.measures import adapted_errors, measures
+from maml_rl.core.tree import leaves
+from maml_rl.supervised import Examples, LabelledTasks, TaskBatch, labelled
+from maml_rl.supervised.measures import adapted_errors, measures, references
 from maml_rl.supervised.outer import query_loss
 
 SPLITS = ("training", "validation", "test")
@@ -29,6 +30,29 @@ def labels_of(sizes: list[int]) -> Tensor:
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_held_out_tasks_come_in_pieces_that_fit(split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of Blobs has 15 pictures of 36 numbers: three of them are in a piece of 1,700 numbers."""
+    monkeypatch.setattr(labelled, "PIECE", 1700)
+    tasks = Blobs()
+    pieces = list(tasks.held_out_pieces(7, split))
+    assert [len(piece.query.targets) for piece in pieces] == [3, 3, 1]
+    together = tasks.held_out_tasks(7, split)
+    for whole, *parts in zip(leaves(together), *(leaves(piece) for piece in pieces), strict=True):
+        assert torch.equal(torch.cat(parts), whole)
+
+
+def test_what_is_measured_in_pieces_is_what_is_measured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of(data="few_shot:Blobs", model={"hidden": (8,)})
+    theta = learner.initial_params()
+    whole, known = adapted_errors(learner, theta, 7, 2, "test"), references(learner, 7)
+    assert known == learner.data.references(learner.data.held_out_tasks(7))
+    monkeypatch.setattr(labelled, "PIECE", 1700)
+    parts = adapted_errors(learner, theta, 7, 2, "test")
+    assert {name: values.tolist() for name, values in parts.items()} == {k: v.tolist() for k, v in whole.items()}
+    assert references(learner, 7) == pytest.approx(known)
+
+
 UNEQUAL = [5, 9, 5, 17, 6, 5, 8, 5, 5, 30, 5, 7]
 
 
@@ -44,7 +68,7 @@ def test_examples_are_of_one_class_each_and_none_is_used_twice() -> None:
     tasks, classes = numbered(UNEQUAL, 3, 2, 3, (6, 3, 3)), labels_of(UNEQUAL)
     seen = set()
     for split in SPLITS:
-        batch = tasks._draw(300, split, torch.Generator().manual_seed(0))
+        batch = tasks._tasks(tasks._draw(300, split, torch.Generator().manual_seed(0)))
         support, query = rows_of(batch)
         both, targets = torch.cat([support, query], 1), torch.cat([batch.support.targets, batch.query.targets], 1)
         for drawn, given in zip(both, targets, strict=True):
@@ -62,7 +86,7 @@ def test_splits_share_no_class_and_are_the_same_in_every_run() -> None:
     tasks, classes = numbered(UNEQUAL, 2, 2, 3, (6, 3, 3)), labels_of(UNEQUAL)
     found = {}
     for split in SPLITS:
-        support, query = rows_of(tasks._draw(300, split, torch.Generator().manual_seed(0)))
+        support, query = rows_of(tasks._tasks(tasks._draw(300, split, torch.Generator().manual_seed(0))))
         found[split] = set(classes[torch.cat([support, query], 1)].flatten().tolist())
         assert found[split] == set(tasks.split[split].tolist())
     assert [len(found[split]) for split in SPLITS] == [6, 3, 3]
@@ -158,7 +182,8 @@ def test_integers_are_scaled_to_one(kind: torch.dtype, largest: int) -> None:
     ("sizes", "arguments", "problem"),
     [
         ([5, 5, 4, 5, 3, 5], (2, 3, 2, (2, 2, 2)), r"^2 classes, such as 2, have fewer than the 5 examples of shots"),
-        ([5] * 6, (3, 1, 1, (2, 2, 2)), r"^6 classes in parts of 2, 2, 2 .* each part needs at least ways = 3$"),
+        ([5] * 6, (3, 1, 1, (2, 2, 2)), r"^6 classes in parts of 2, 2, 2 .*; they are enough for 2 ways$"),
+        ([5] * 12, (3, 1, 1), r"least ways = 3; give classes = \(6, 3, 3\), or fewer ways$"),
         ([5] * 6, (2, 1, 1, (3, 2, 2)), r"^6 classes in parts of 3, 2, 2 "),
         ([5] * 19, (2, 1, 1), r"^19 classes in parts of 15, 1, 3 "),
     ],
