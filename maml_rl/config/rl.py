@@ -107,7 +107,9 @@ class Vector(Section):
     worker_python: str | None = resumable(
         None, description="Python of another virtual environment that runs the workers; None: this one"
     )
-    vector_size: int | None = resumable(None, ge=1, description="Most at once; episodes come in waves; None: 64")
+    vector_size: int | None = resumable(
+        None, ge=1, description="Most at once; episodes come in waves; a film has as many of its own; None: 64"
+    )
     task_ranges: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(
         {}, description="Attributes that make the task, each uniform in a range"
     )

@@ -6,10 +6,9 @@ from typing import Unpack
 
 from maml_envs import InputError
 from maml_rl.config.elsewhere import Elsewhere
-from maml_rl.config.toml import with_evaluation
 from maml_rl.evaluate import load
 from maml_rl.machine.files import free_name
-from maml_rl.rl.film import FPS, TASKS, adapt, check, film
+from maml_rl.rl.film import FPS, adapt, check, film, settings
 from maml_rl.rl.learner import environments
 
 MAX_FPS = 100
@@ -24,7 +23,7 @@ def _name(which: str, split: str) -> str:
 def render(
     run: Path | str,
     steps: int | None = None,
-    tasks: int = TASKS,
+    tasks: int | None = None,
     episodes: int | None = None,
     split: str = "in",
     which: str = "checkpoint",
@@ -40,7 +39,7 @@ def render(
     Args:
         run: A run folder, or a checkpoint file.
         steps: Gradient steps; None for the configuration's number.
-        tasks: Held-out tasks, from the first.
+        tasks: Held-out tasks, from the first; None for two, or as many as ``vector.vector_size`` has room for.
         episodes: Episodes to adapt with, for each task and step; None for the configuration's number.
         split: "in" for held-out tasks of the training distribution, "out" for tasks beyond it, "validation".
         which: "checkpoint" for the last parameters, "best" for those with the best training return, "initial" for those
@@ -65,10 +64,8 @@ def render(
         raise InputError(f"out = {target} is a file: give the name of a folder")
     with load(run, which, **elsewhere) as agent:
         learner = agent.learner
-        chosen = with_evaluation(
-            learner.config, f"render {run}", tasks=tasks, episodes=episodes, steps=steps
-        ).evaluation
         with closing(environments(learner.config, copies=1, drawn=True)[0]) as env:
+            chosen = settings(env, learner.config, f"render {run}", tasks=tasks, episodes=episodes, steps=steps)
             check(env, chosen, split)
             scene = adapt(learner, env, agent.theta, chosen, split)
             with free_name(target, _name(which, split), ".mp4", ".gif", ".png") as file:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from maml_rl.pictures.panels import Panel
 
 TASKS = 2
-"""Held-out tasks in a film, unless it is told otherwise."""
+"""Held-out tasks in a film, unless it is told otherwise or fewer step at once."""
 
 EPISODES_ON_A_MAP = 10
 """Episodes in each panel where a map is all there is to see; else there is one."""
@@ -94,18 +94,36 @@ def play(scene: Scene) -> Iterator[Story]:
         scene.env.raise_deferred()
 
 
+def _panels_of(env: TaskEnv, steps: int) -> int:
+    """Return how many environments show a task after 0 to ``steps`` gradient steps."""
+    return (steps + 1) * (EPISODES_ON_A_MAP if env.map_only else 1)
+
+
+def settings(env: TaskEnv, config: Config, where: str, **given: int | None) -> Evaluation:
+    """Return how a film evaluates; where the number of tasks is not given, ``TASKS`` or as many as step at once.
+
+    Raises:
+        InputError: A number is out of range; ``where`` says whose.
+    """
+    told = given.get("tasks")
+    chosen = with_evaluation(config, where, **given | {"tasks": TASKS if told is None else told}).evaluation
+    if told is not None or env.max_batch is None:
+        return chosen
+    return chosen.model_copy(update={"tasks": min(TASKS, max(1, env.max_batch // _panels_of(env, chosen.steps)))})
+
+
 def check(env: TaskEnv, chosen: Evaluation, split: str) -> None:
     """Look for what would stop a video, before anything is trained or written: one reset, one picture.
 
     Raises:
         InputError: The environment cannot be drawn, or not so many panels at once.
     """
-    panels = chosen.tasks * (chosen.steps + 1) * (EPISODES_ON_A_MAP if env.map_only else 1)
+    panels = chosen.tasks * _panels_of(env, chosen.steps)
     if env.max_batch is not None and panels > env.max_batch:
         raise InputError(
             f"{chosen.tasks} tasks after 0 to {chosen.steps} steps are {panels} environments, more than the "
-            f"{env.max_batch} that step at once: draw fewer tasks or steps (in training, evaluation.tasks and "
-            f"evaluation.steps), or raise vector.vector_size"
+            f"{env.max_batch} that step at once: draw fewer tasks or steps (in training, evaluation.steps), or raise "
+            "vector.vector_size"
         )
     env.reset(tasks_of(env, 1, split).to(env.device), torch.zeros(1, dtype=torch.int64, device=env.device))
     places = env.positions()
@@ -201,8 +219,8 @@ def _panels(scene: Scene, story: Story, goals: Tensor | None) -> "list[Panel]":
 @contextmanager
 def _drawable(config: Config) -> Iterator[tuple[TaskEnv, Evaluation]]:
     """Yield an environment that was checked, and the settings of a film of training."""
-    chosen = with_evaluation(config, "evaluation.film", tasks=TASKS).evaluation
     with closing(environments(config, copies=1, drawn=True)[0]) as env:
+        chosen = settings(env, config, "evaluation.film")
         check(env, chosen, "in")
         yield env, chosen
 

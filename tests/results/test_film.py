@@ -20,7 +20,7 @@ from maml_rl.config.toml import with_evaluation
 from maml_rl.evaluate import load_learner
 from maml_rl.pictures.panels import FONT, Panel, draw_frame, draw_panel, limits_of, plane, shortened, strip, ticks
 from maml_rl.pictures.style import BLUE, ORANGE
-from maml_rl.rl.film import Scene, _panels, adapt, check, film, play
+from maml_rl.rl.film import Scene, _panels, adapt, check, film, play, settings
 from maml_rl.rl.held_out import explore_held_out
 
 
@@ -239,6 +239,16 @@ def test_more_panels_than_environments() -> None:
         check(env, Evaluation(tasks=2, steps=2), "in")
     env.max_batch = 60
     check(env, Evaluation(tasks=2, steps=2), "in")
+
+
+@pytest.mark.parametrize(("at_once", "tasks"), [(None, 2), (60, 2), (59, 1), (7, 1)])
+def test_a_film_has_as_many_tasks_as_step_at_once(at_once: int | None, tasks: int) -> None:
+    """Navigation's tasks after 0, 1 and 2 steps, ten episodes each: 30 environments a task."""
+    env = Navigation()
+    env.max_batch = at_once
+    config = tiny(evaluation={"steps": 2})
+    assert settings(env, config, "film").tasks == tasks
+    assert settings(env, config, "film", tasks=3).tasks == 3
 
 
 def centre(image: Image.Image, colour: str, near: int = 12) -> tuple[float, float]:
