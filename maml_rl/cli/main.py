@@ -1,5 +1,6 @@
 """The command line: the commands by name, and the exit codes."""
 
+import io
 import signal
 import sys
 import textwrap
@@ -54,6 +55,8 @@ def main() -> None:
 
     Of torchrun's ranks, 0 says what all have to say and exits with its code; the others fail after it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 has no ±
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(overview())

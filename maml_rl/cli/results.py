@@ -85,7 +85,18 @@ class EvaluateFewShot(Evaluate):
     data: str | None = None
     """The same data where its module has moved; None: the run's."""
     root: str | None = None
-    """Folder of Omniglot's zips here; None: the variable OMNIGLOT_ROOT, or the run's."""
+    """Folder of Omniglot's zips here, or of what they hold; None: the variable OMNIGLOT_ROOT, or the run's."""
+
+
+def _written(file: Path | None) -> None:
+    """Print which file an evaluation is in, and whether another one holds the same numbers."""
+    assert file is not None
+    print(f"written: {file}")
+    same = [
+        one for one in file.parent.glob("evaluation*.json") if one.read_bytes() == file.read_bytes() and one != file
+    ]
+    if same:
+        print(f"the same numbers as {min(same)}: held-out tasks, their starts and their noise are fixed for a run")
 
 
 def _show_returns(run: Path, flags: dict[str, Any]) -> None:
@@ -110,7 +121,7 @@ def _show_returns(run: Path, flags: dict[str, Any]) -> None:
         print(f"best possible, knowing the task: {result.best:.2f}")
     if result.tuned:
         print(f"inner rate of the first step: {result.lr[0]:g}, chosen on training tasks")
-    print(f"written: {result.file}")
+    _written(result.file)
 
 
 def _show_measures(run: Path, flags: dict[str, Any]) -> None:
@@ -137,7 +148,7 @@ def _show_measures(run: Path, flags: dict[str, Any]) -> None:
         print(f"share of tasks that diverged: {100 * result.diverged:.2f} %")
     for name, value in result.references.items():
         print(f"{name}: {value:.3f}" if regression else f"{name}: {100 * value:.2f} %")
-    print(f"written: {result.file}")
+    _written(result.file)
 
 
 def _print_by_step(title: str, columns: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -204,8 +215,8 @@ class Render(Command):
     folder: RunOrCheckpoint
     steps: int | None = None
     """Gradient steps; None: the configuration's number."""
-    tasks: int = 2
-    """Held-out tasks, a row for each."""
+    tasks: int | None = None
+    """Held-out tasks, a row for each; None: two, or as many as vector.vector_size has room for."""
     episodes: int | None = None
     """Episodes to adapt with, for each task and step; None: the configuration's number."""
     split: Split = "in"

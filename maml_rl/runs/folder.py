@@ -119,13 +119,19 @@ def _compare(run: Path, before: AnyConfig, now: AnyConfig) -> None:
         raise InputError(f"{run} was trained with another configuration; give another --out, or mend\n  {differ}")
 
 
-def _holds_run(path: Path) -> bool:
-    if any((path / f"{name}.pt").exists() for name in ("checkpoint", "checkpoint_previous", "best", "failed")):
-        return True
+def _made_here(path: Path) -> bool:
     try:  # a user's own config.toml has no [made_with]
         return "[made_with]" in (path / "config.toml").read_text(errors="replace")
     except OSError:
         return False
+
+
+def _holds_run(path: Path) -> bool:
+    """Tell whether a folder has something of a run in it: not so where it ended before its first iteration did."""
+    if any((path / f"{name}.pt").exists() for name in ("checkpoint", "checkpoint_previous", "best", "failed")):
+        return True
+    metrics = path / "metrics.jsonl"
+    return _made_here(path) and not (metrics.is_file() and metrics.stat().st_size == 0)
 
 
 def refuse_unusable(path: Path, resume: bool) -> None:
@@ -134,6 +140,13 @@ def refuse_unusable(path: Path, resume: bool) -> None:
     Raises:
         InputError: It is a file, holds a run that is not to be continued, or holds something else.
     """
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"--out {str(path)!a} is not a name in UTF-8, which TensorBoard's files need: set the variable "
+            "PYTHONUTF8=1, or give another --out"
+        ) from None
     for file in (path, *path.parents):
         if file.exists() and not file.is_dir():
             raise InputError(f"--out {file} is a file: give the name of a folder")
@@ -143,7 +156,7 @@ def refuse_unusable(path: Path, resume: bool) -> None:
     if _holds_run(path):
         if not resume:
             raise InputError(f"{path} already holds a run: continue it with --resume, or give another --out")
-    elif path.is_dir() and any(entry.name != "lock" for entry in path.iterdir()):
+    elif path.is_dir() and not _made_here(path) and any(entry.name != "lock" for entry in path.iterdir()):
         raise InputError(f"{path} is not empty and not a run folder: give another --out")
 
 

@@ -74,6 +74,24 @@ def test_train_and_evaluate(folder: Path) -> None:
     assert out.endswith("written: run/evaluation.json\n")
 
 
+def test_evaluating_twice_says_so(command: Command, folder: Path) -> None:
+    assert command("train", "small.toml", "--out", "run")[0] == 0
+    assert "the same numbers" not in command("evaluate", "run")[1]
+    assert "the same numbers" not in command("evaluate", "run", "--tasks", "5")[1]
+    assert command("evaluate", "run")[1].endswith(
+        "written: run/evaluation_3.json\n"
+        "the same numbers as run/evaluation.json: held-out tasks, their starts and their noise are fixed for a run\n"
+    )
+
+
+def test_a_terminal_without_utf_8_gets_its_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+    assert finish(maml_rl("train", "small.toml", "--out", "run", cwd=folder))[0] == 0
+    code, out, err = finish(maml_rl("evaluate", "run", "--tasks", "4", cwd=folder))
+    assert (code, err) == (0, "")
+    assert f"? {read_evaluation(folder / 'run/evaluation.json').ci95[0]:.2f}" in out  # type: ignore[index]
+
+
 def test_evaluate_passes_its_flags_on(command: Command, folder: Path) -> None:
     assert command("train", "small.toml", "--out", "run")[0] == 0
     state = checkpoint.load(folder / "run/best.pt")

@@ -1,6 +1,7 @@
 """The run folder: who may write it, what it remembers, and how its metrics are read."""
 
 import json
+import os
 import re
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +164,26 @@ def test_a_run_is_refused_without_resume(run: Path) -> None:
     with pytest.raises(InputError, match="run already holds a run: continue it with --resume, or give another --out"):
         opened(run, resume=False)
     assert files(run) == before
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_in_which_nothing_ran_takes_another_run(resume: bool, tmp_path: Path) -> None:
+    with opened(tmp_path / "run", resume=False):
+        pass  # killed in its first iteration
+    with opened(tmp_path / "run", tiny(seed=9), resume) as folder:
+        assert folder.checkpoint is None
+        folder.log({"iteration": 0, "return/0": 2.0}, {})
+    assert read_config(tmp_path / "run") == tiny(seed=9)
+    assert scalars(tmp_path / "run", "return/0") == [(0, 2.0)]
+    with pytest.raises(InputError, match="already holds a run"):
+        opened(tmp_path / "run", resume=False)
+
+
+def test_a_name_that_is_not_in_utf_8_is_refused(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path / "caf") + b"\xe9"))
+    with pytest.raises(InputError, match=r"caf\\udce9' is not a name in UTF-8, .* PYTHONUTF8=1"):
+        opened(path)
+    assert not path.exists()
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
