@@ -55,15 +55,17 @@ def random_actions(env: TaskEnv, steps: int, batch: int) -> Tensor:
     return numbers.to(env.device)
 
 
+@torch.no_grad()
 def play(env: TaskEnv, tasks: Tensor, seeds: Tensor, actions: Tensor) -> Episodes:
     """Play episodes with given actions (steps, batch, act)."""
-    observations = [env.reset(tasks.to(env.device), seeds.to(env.device)).cpu().clone()]
+    # Copies, which it may write into.
+    observations = [env.reset(tasks.to(env.device, copy=True), seeds.to(env.device, copy=True)).cpu().clone()]
     ended = torch.zeros(2, len(seeds), dtype=torch.bool)
     rewards, live = [], []
     began = time.perf_counter()
     for action in actions:
         live.append(~ended.any(0))
-        step = env.step(action)
+        step = env.step(action.clone())
         ended = torch.where(live[-1], torch.stack((step.terminated.cpu(), step.truncated.cpu())), ended)
         observations.append(step.observation.cpu().clone())
         rewards.append(step.reward.cpu().clone())

@@ -59,6 +59,7 @@ def _attribute(env: TaskEnv, name: str) -> object:
         return None
 
 
+@torch.no_grad()  # as episodes are played
 def check_contract(env: TaskEnv) -> None:
     """Run two environments for two steps and check shapes, dtypes and finiteness.
 
@@ -84,6 +85,8 @@ def check_contract(env: TaskEnv) -> None:
         "Set it to a positive integer",
     )
     obs = env.observation_space.shape[0]
+    _require(env, env.action_width > 0, "an action has no numbers: there is nothing to act with",
+             "Give a model of MuJoCo actuators (a URDF has none), or make action_space wider")  # fmt: skip
     action = torch.zeros(2, env.action_width)
     if env.discrete:
         action[:, 0] = 1
@@ -96,6 +99,10 @@ def check_contract(env: TaskEnv) -> None:
     again = env.sample_tasks(2, torch.Generator().manual_seed(0))
     _require(env, bool(torch.equal(tasks, again)), "sample_tasks differs for the same generator seed",
              "Draw from the generator that is passed in")  # fmt: skip
+    held_out = env.held_out_tasks(2)
+    _require(env, isinstance(held_out, Tensor) and held_out.shape == tasks.shape,
+             f"held_out_tasks(2) returned {held_out.shape if isinstance(held_out, Tensor) else held_out!r:.80}",
+             f"Return a tensor {tuple(tasks.shape)}, as sample_tasks(2, ...) does")  # fmt: skip
     _check_tensor(
         env,
         "reset(...)",

@@ -4,6 +4,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -122,6 +123,7 @@ def make(
         InputError: Unknown name or preset, an option that does nothing, a class that breaks the TaskEnv contract, or
             a MuJoCo environment on a GPU without the extra ``gpu``.
     """
+    here = Path.cwd()
     kind = family(name, vector is not None and vector.worker_python is not None)
     options, vector = _preset_options(name, kind, preset), vector or VectorOptions()
     env: TaskEnv
@@ -140,6 +142,11 @@ def make(
     if ":" in name:
         with closed_on_error([env]):
             check_contract(env)
+            if Path.cwd() != here:
+                raise InputError(
+                    f"env = {name!r} changes the working directory, to {Path.cwd()}, where files named by a relative "
+                    "path would then be written: let it use absolute paths and no os.chdir, or set vector.workers = 1"
+                )
     return env
 
 

@@ -53,7 +53,10 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
             for name, value in vars(module).items()
             if isinstance(value, type) and issubclass(value, bases) and value.__module__ == module_name
         ]
-        raise InputError(f"env = {path!r}: {module_name} has no {class_name!r}; its environment classes: {defined}")
+        file = getattr(module, "__file__", None) or "built into Python"
+        raise InputError(
+            f"env = {path!r}: {module_name} ({file}) has no {class_name!r}; its environment classes: {defined}"
+        )
     if not (isinstance(kind, type) and issubclass(kind, TaskEnv | gymnasium.Env)):
         raise InputError(
             f"env = {path!r} is not an environment class: derive it from maml_envs.TaskEnv, or from gymnasium.Env "

@@ -70,9 +70,10 @@ def begin(env: TaskEnv, params: Params, tasks: Tensor, seeds: Tensor, observe_ta
     """
     like, shape = next(iter(params.values())), seeds.shape
     rows = tasks.repeat_interleave(shape[1], 0)
+    # Copies: an environment may write into what it is given.
+    task = rows.to(like, copy=True).reshape(*shape, -1) if observe_task else None
     with _own_errors(env):
-        first = env.reset(rows.to(env.device), seeds.flatten().to(env.device))
-    task = rows.to(like).reshape(*shape, -1) if observe_task else None
+        first = env.reset(rows.to(env.device), seeds.flatten().to(env.device, copy=True))
     observation = with_task(first.to(like, copy=True).reshape(*shape, -1), task)
     live = torch.ones(shape, dtype=torch.bool, device=like.device)
     return Constants(params, task), Carry(observation, live, observation, ~live)

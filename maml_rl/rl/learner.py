@@ -11,6 +11,7 @@ from torch import Tensor
 
 import maml_envs
 from maml_envs import GymnasiumTaskEnv, InputError, TaskEnv, VectorOptions
+from maml_envs.adapters.spaces import units_of
 from maml_rl.config.base import METHODS
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import with_seed
@@ -85,10 +86,11 @@ class Learner:
 def _own_network(name: str, env: TaskEnv, observed: int) -> OwnNetwork:
     """Make a user's network for the environment's own shape of observations; one that is told the task gets a row."""
     space = env.own_space if isinstance(env, GymnasiumTaskEnv) else env.observation_space
-    told = observed != env.observation_space.shape[0]
+    told = observed - env.observation_space.shape[0]
+    units = torch.cat([torch.from_numpy(units_of(space)), torch.ones(told)])
     if told or not isinstance(space, Box):
         space = Box(-np.inf, np.inf, (observed,), np.float32)
-    return OwnNetwork(name, space, observed, env.action_width)
+    return OwnNetwork(name, space, units, env.action_width)
 
 
 def _policy(config: Config, env: TaskEnv, observed: int) -> Policy:

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
@@ -20,10 +20,6 @@ from maml_rl.rl.plain_layers import PLAIN
 TAKEN = ("log_std", "context")
 """Names of parameters that a policy has beside its network's."""
 
-PICTURE = 255.0
-"""Bytes of a picture are divided by this."""
-
-
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2}
 """Of second derivatives, in what they are compared in: the second where the first fails."""
 
@@ -40,18 +36,18 @@ class OwnNetwork:
 
     Args:
         name: "module:Class".
-        space: The environment's space of observations, of any shape.
-        width: Numbers of an observation as a row.
+        space: What it is made with: a space of observations, of any shape.
+        units: What each number of an observation as a row is divided by, (width,).
         outputs: Width of an action.
 
     Raises:
         InputError: It cannot be a policy: the message says why.
     """
 
-    def __init__(self, name: str, space: gymnasium.spaces.Box, width: int, outputs: int) -> None:
-        self._where, self._width, self._outputs = f"policy.network = {name!r}", width, outputs
+    def __init__(self, name: str, space: gymnasium.spaces.Box, units: Tensor, outputs: int) -> None:
+        self._where, self._width, self._outputs = f"policy.network = {name!r}", len(units), outputs
         self._shape = tuple(space.shape)
-        self._scale = PICTURE if space.dtype == "uint8" and len(self._shape) > 1 else 1.0
+        self._units = units if bool((units != 1).any()) else None
         kind = self._class(name)
         self._make: Callable[[], nn.Module] = lambda: kind(space, outputs)
         module = self._made(torch.Generator().manual_seed(0))
@@ -87,9 +83,30 @@ class OwnNetwork:
         if not isinstance(module, nn.Module):
             raise InputError(f"{self._where} makes a {type(module).__name__}: it has to be a torch.nn.Module")
         for part in module.modules():
+            if hasattr(part, "_orig_mod"):
+                raise InputError(f"{self._where} is compiled: leave torch.compile out, as several tasks run it at once")
             if type(part) in PLAIN:
                 part.forward = MethodType(PLAIN[type(part)], part)
         return module
+
+    def _refuse_another(self, module: nn.Module, params: Mapping[str, Tensor], rows: Tensor, first: Tensor) -> None:
+        """Refuse what is another network, or the same one again, when it is made anew with the same random numbers."""
+        other = self._made(torch.Generator().manual_seed(0))
+        if other is module:
+            raise InputError(f"{self._where} gives the same module each time it is called: make a new one")
+        drawn = "draw it with torch, or from a generator with a fixed seed"
+        others, buffers = dict(other.named_parameters()), dict(other.named_buffers())
+        for kind, found, own in (("parameter", others, params), ("buffer", buffers, dict(module.named_buffers()))):
+            if found.keys() != own.keys() or any(found[name].shape != own[name].shape for name in own):
+                raise InputError(f"{self._where} has other {kind}s each time it is made: give it the same layers")
+            for name, value in own.items():
+                if not torch.equal(value, found[name]):
+                    raise InputError(f"{self._where}: the {kind} {name} is another one each time it is made: {drawn}")
+        if not torch.equal(self._tried(other, rows), first):
+            raise InputError(
+                f"{self._where}: with the same parameters it gives another output when it is made anew: it holds "
+                f"random numbers that are neither parameters nor buffers; register_buffer them, and {drawn}"
+            )
 
     def _refuse(self, module: nn.Module) -> None:
         """Refuse what cannot be a pure function of parameters and one observation."""
@@ -126,41 +143,48 @@ class OwnNetwork:
         changed = [name for name, value in module.named_buffers() if not torch.equal(value, buffers[name])]
         if changed:
             raise InputError(f"{self._where} changes its buffer {changed[0]} as it runs: a policy has no state")
-        other_buffers = dict(self._made(torch.Generator().manual_seed(0)).named_buffers())
-        for name, buffer in buffers.items():
-            if not torch.equal(buffer, other_buffers[name]):
-                raise InputError(
-                    f"{self._where}: the buffer {name} is another one each time it is made: draw it with torch, or "
-                    "from a generator with a fixed seed"
-                )
         if not torch.equal(first, again):
             raise InputError(
                 f"{self._where} gives another output for the same input: dropout, noise or state inside; a policy's "
                 "noise is its standard deviation's"
             )
+        self._refuse_another(module, params, rows, first)
+        if not torch.equal(self._tried(module.eval(), rows), first):
+            raise InputError(
+                f"{self._where} gives another output after eval() than after train(): training and acting have to be "
+                "by the same network"
+            )
+        module.train()
         others = torch.cat([rows[:2], rows[:1]])
         if not torch.allclose(self._tried(module, others)[:2], first[:2], rtol=1e-4, atol=1e-5):
             raise InputError(
                 f"{self._where}: an output depends on the other observations of the batch, as with batch "
                 "normalisation: use LayerNorm"
             )
-        slopes = torch.autograd.grad(
-            module(self._shaped(rows)).square().sum(), list(params.values()), allow_unused=True
-        )
+        taken = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+        outputs = functional_call(self._idle[0], taken, (self._shaped(rows),))
+        slopes = torch.autograd.grad(outputs.square().sum(), list(taken.values()), allow_unused=True)
         unused = [name for name, slope in zip(params, slopes, strict=True) if slope is None]
         if unused:
             raise InputError(f"{self._where}: {', '.join(unused)} takes no part in its outputs: leave it out")
         self._try_derivatives(rows)
 
     def _tried(self, module: nn.Module, rows: Tensor) -> Any:  # noqa: ANN401  whatever it returns
+        given = self._shaped(rows.clone())
+        kept = given.clone()
         try:
             with torch.no_grad():
-                return module(self._shaped(rows))
+                outputs = module(given)
         except Exception as error:
             raise InputError(
                 f"{self._where} fails for observations ({len(rows)}, {', '.join(map(str, self._shape))}): "
                 f"{type(error).__name__}: {error}"
             ) from error
+        if not torch.equal(given, kept):
+            raise InputError(
+                f"{self._where} changes its input in place, which others see too: write x = x - 0.5, and not x -= 0.5"
+            )
+        return outputs
 
     def _try_derivatives(self, rows: Tensor) -> None:
         """Hold second derivatives of two tasks at once, which training takes, against those of each alone."""
@@ -210,11 +234,19 @@ class OwnNetwork:
         layers = {name: name.partition(".parametrizations.")[0] for name in self._dims}
         layers = {name: at if at != name else name.rpartition(".")[0] for name, at in layers.items()}
         last = list(layers.values())[-1]
-        return frozenset(name for name, at in layers.items() if at == last)
+        found = frozenset(name for name, at in layers.items() if at == last)
+        parts = dict(self._template.named_parameters(prefix="", remove_duplicate=False))
+        if shared := [name for name in parts if name.rpartition(".")[0] == last and name not in self._dims]:
+            raise InputError(
+                f"inner.adapt = 'last' with {self._where}: {shared[0]} of the last layer is a parameter of another one "
+                "too, which would adapt with it; use inner.adapt = 'all', or give it its own"
+            )
+        return found
 
     def to(self, device: torch.device) -> "OwnNetwork":
         """Move what it has beside parameters to a device."""
         self._template, self._idle = self._template.to(device), [module.to(device) for module in self._idle]
+        self._units = None if self._units is None else self._units.to(device)
         return self
 
     def __call__(self, params: Params, inputs: Tensor) -> Tensor:
@@ -239,29 +271,32 @@ class OwnNetwork:
         return outputs.reshape(*inputs.shape[:-1], self._outputs)
 
     def _shaped(self, rows: Tensor) -> Tensor:
-        shaped = rows.reshape(len(rows), *self._shape)
-        return shaped / self._scale if self._scale != 1 else shaped
+        scaled = rows if self._units is None else rows / self._units.to(rows)
+        return scaled.reshape(len(rows), *self._shape)
 
     def adapted(self, params: Params, task: Tensor | None = None) -> nn.Module:
         """Return a module of its own with these parameters, from rows (n, width), less those of a task it is told."""
         module = self._made(torch.Generator().manual_seed(0))
         for part in module.modules():
-            part.__dict__.pop("forward", None)  # theirs again, where no derivatives are taken
+            if type(part) in PLAIN:
+                del part.forward  # theirs again, where no derivatives are taken
         module.load_state_dict({name: params[name] for name in self._dims}, strict=False)
-        return _FromRows(module, self._shape, self._scale, task)
+        return _FromRows(module, self._shape, self._units, task)
 
 
 class _FromRows(nn.Module):
     """A network behind what makes its input of rows."""
 
     task: Tensor
+    units: Tensor
 
-    def __init__(self, module: nn.Module, shape: tuple[int, ...], scale: float, task: Tensor | None) -> None:
+    def __init__(self, module: nn.Module, shape: tuple[int, ...], units: Tensor | None, task: Tensor | None) -> None:
         super().__init__()
-        self.module, self.shape, self.scale = module, shape, scale
+        self.module, self.shape = module, shape
+        self.register_buffer("units", torch.ones(1) if units is None else units.cpu())
         self.register_buffer("task", torch.zeros(0) if task is None else task.cpu().float())
 
     def forward(self, rows: Tensor) -> Tensor:
         rows = torch.cat([rows, self.task.expand(rows.shape[0], -1)], 1)
-        outputs: Tensor = self.module(rows.reshape(rows.shape[0], *self.shape) / self.scale)
+        outputs: Tensor = self.module((rows / self.units).reshape(rows.shape[0], *self.shape))
         return outputs

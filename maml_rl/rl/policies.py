@@ -45,8 +45,8 @@ class Policy(ABC):
         """
 
     def control(self, action: Tensor) -> Tensor:
-        """Return what the environment gets for an action (..., act)."""
-        return action
+        """Return what the environment gets for an action (..., act): a copy, which it may write into."""
+        return action.clone()
 
     @property
     def head(self) -> frozenset[str]:

@@ -143,7 +143,7 @@ class Raises(gym_probes.Counted):
     ("kind", "words"),
     [
         (FourValues, "step returned 4 values: return (observation, reward, terminated, truncated, info)"),
-        (OtherShape, "is not of observation_space"),
+        (OtherShape, "and observation_space (4,): return it in that shape"),
         (Raises, "ConnectionResetError: my simulator hung up"),
     ],
 )

@@ -44,6 +44,16 @@ def findings(name: str) -> list[Finding]:
         ("NoSuchChoices", "at its reset", r"array\(\[3, 0\]\) is not of observation_space MultiDiscrete"),
         ("FractionsInFlags", "at its reset", r"is not of observation_space MultiBinary"),
         ("NoSuchChoice", "at its reset", r"the observation -1 is not of observation_space Discrete\(5\)"),
+        ("OtherAxes", "at its reset", r"has the shape \(4, 4, 3\), and observation_space \(3, 4, 4\)"),
+        ("UnknownKey", "at its reset", r"has the keys \['goal'\], which observation_space lacks: it has \['place'\]"),
+        ("OnePartMore", "at its reset", "has 2 parts, and observation_space Tuple"),
+        ("Complex", "at its reset", "holds complex numbers: return their real and imaginary parts"),
+        ("BeyondFloats", "at its reset", r"holds 16777217, and a policy sees 32-bit .* up to 2\*\*24"),
+        ("NoFlag", "step 0", "terminated is nan: return True or False"),
+        ("SuccessInWords", "step 0", r"info\['success'\] is 'True': give one flag"),
+        ("SuccessOfTwo", "step 0", r"info\['is_success'\] is array.*: give one flag"),
+        ("TaskSetsActions", "at its reset", r"action_space is Box\(-3.0, 3.0.*, and was Box\(-1.0, 1.0"),
+        ("EachHasItsOwn", "at its reset", "observation_space is Box.*, and was Box.* of the first environment"),
     ],
 )
 def test_an_error_of_its_own_says_where(name: str, where: str, what: str, workers: int | None) -> None:
@@ -68,10 +78,18 @@ def test_an_error_of_its_own_says_where(name: str, where: str, what: str, worker
             r"a dict with the keys velocity, mass, as in .*\[\[task\['velocity'\], task\['mass'\]\] for task",
         ),
         ("ResetsTasks", r"(?s)no sample_tasks and no set_task. It has reset_task, .*self.reset_task\("),
+        ("HeldOutWithoutSplit", r"held_out_tasks cannot be called.*write def held_out_tasks\(self, count, split\)"),
+        ("HeldOutOfOtherWidth", "held_out_tasks returned rows of 3 numbers, and sample_tasks of 2"),
+        ("HeldOutIsAList", r"held_out_tasks is \(\(0.0, 0.0\),\): write def held_out_tasks"),
+        ("DescribeWithoutTask", r"describe cannot be called.*write def describe\(self, task\)"),
+        ("TasksAreNaN", "a task holds NaN or infinity: draw finite numbers"),
+        ("HorizonIsAFraction", "horizon is 10.0: give a whole number of steps"),
+        ("Elsewhere", r"changes the working directory, to /.*/helpers, .*or set vector.workers = 1"),
         ("TasksTooLarge", r"a task holds \d+, which is no number that can be kept exactly: .*2\*\*53"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_the_fix(name: str, said: str) -> None:
+def test_what_cannot_be_used_is_named_with_the_fix(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path.cwd())  # and back
     with pytest.raises(InputError, match=f"(?s)brought:{name}.*{said.removeprefix('(?s)')}"):
         made(name)
 
@@ -105,7 +123,14 @@ def test_a_bound_that_no_action_reaches_is_none() -> None:
 
 @pytest.mark.parametrize("workers", [None, 1])
 @pytest.mark.parametrize(
-    ("name", "share"), [("IsSuccess", 1.0), ("TensorSuccess", 1.0), ("SuccessAtTheEnd", None), ("Point", None)]
+    ("name", "share"),
+    [
+        ("IsSuccess", 1.0),
+        ("TensorSuccess", 1.0),
+        ("SuccessAtTheEnd", None),
+        ("SuccessUnknownYet", 1.0),
+        ("Point", None),
+    ],
 )
 def test_success_is_counted_whatever_it_is_called_and_whenever_it_is_said(
     name: str, share: float | None, workers: int | None, tmp_path: Path
@@ -203,3 +228,39 @@ def test_observations_too_wide_for_the_linear_baseline_are_refused() -> None:
     ):
         refuse_wide(100_800, 20)
     refuse_wide(376, 40)
+
+
+@pytest.mark.parametrize("method", ["maml", "oracle"])
+def test_what_it_writes_into_what_it_gets_changes_nothing(method: str, tmp_path: Path) -> None:
+    runs = [
+        meta_train(tiny(env=f"brought:{name}", horizon=5, method=method), tmp_path / name, quiet=True)
+        for name in ("WritesIntoWhatItGets", "Clones")
+    ]
+    rows = [[row | {"seconds": 0} for row in read_metrics(run)] for run in runs]
+    named = [{key: value for key, value in row.items() if "seconds" not in key} for row in rows[0]]
+    assert named == [{key: value for key, value in row.items() if "seconds" not in key} for row in rows[1]]
+    assert not [one for one in findings("WritesIntoWhatItGets") if one.level == "error"]
+
+
+def test_derivatives_in_a_step_are_found_before_training() -> None:
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        made("TakesDerivatives")
+
+
+def test_equal_spaces_may_be_made_anew() -> None:
+    env = made("NewSpacesThatAreEqual")
+    env.reset(env.sample_tasks(2, torch.Generator().manual_seed(0)), torch.arange(2))
+    env.close()
+
+
+def test_one_that_cannot_close_is_warned_of(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"close\(\) of env = 'brought:CannotClose' raised .*hung up"):
+        run = meta_train(tiny(env="brought:CannotClose", horizon=5), tmp_path / "run", quiet=True)
+    assert len(read_metrics(run)) == 2
+
+
+def test_a_module_that_ends_the_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "script_env.py").write_text("import argparse\nargparse.ArgumentParser().parse_args(['--lr', '1'])\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"script_env ends the program: .* under if __name__ == '__main__':"):
+        maml_envs.make("script_env:Mine")

@@ -188,8 +188,8 @@ def test_what_cannot_be_a_batch() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda o, r: (o[:3], r), "is not of observation_space Box"),
-        (lambda o, r: (o[0], r), "is not of observation_space Box"),  # it would fill the row
+        (lambda o, r: (o[:3], r), r"has the shape \(3,\), and observation_space \(4,\)"),
+        (lambda o, r: (o[0], r), r"has the shape \(\), and observation_space \(4,\)"),  # it would fill the row
         (lambda o, r: (o, np.array([r, r])), "reward is array.*: return one number"),
     ],
 )

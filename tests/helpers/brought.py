@@ -1,5 +1,6 @@
 """Environments as people bring them: small ones with something that goes wrong, or that should be right."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+
+import maml_envs
 
 
 class Point(gymnasium.Env[Any, Any]):
@@ -288,3 +291,157 @@ class WholeArray(gymnasium.Env[Any, Any]):
 
 
 gymnasium.register("BroughtPoint-v0", entry_point="brought:Point", max_episode_steps=10)
+
+
+class OtherAxes(Point):
+    """Channels last where the space has them first: as many numbers, in another order."""
+
+    observation_space = spaces.Box(0, 255, (3, 4, 4), np.uint8)
+
+    def seen(self) -> Any:
+        return np.ones((4, 4, 3), np.uint8)
+
+
+class UnknownKey(Point):
+    observation_space = spaces.Dict({"place": spaces.Box(-10, 10, (2,))})
+
+    def seen(self) -> Any:
+        return {"place": self.x.astype(np.float32), "goal": self.goal}
+
+
+class OnePartMore(Point):
+    observation_space = spaces.Tuple([spaces.Box(-10, 10, (2,))])
+
+    def seen(self) -> Any:
+        return (self.x.astype(np.float32), self.goal)
+
+
+class Complex(Point):
+    def seen(self) -> Any:
+        return self.x + 1j
+
+
+class BeyondFloats(Point):
+    observation_space = spaces.Box(0, 2**40, (2,), np.int64)
+
+    def seen(self) -> Any:
+        return np.array([0, 2**24 + 1])
+
+
+class NoFlag(Point):
+    def step(self, action: Any) -> Any:
+        return self.seen(), 0.0, np.nan, False, {}
+
+
+class SuccessInWords(Point):
+    def info(self) -> Any:
+        return {"success": "True"}
+
+
+class SuccessOfTwo(Point):
+    def info(self) -> Any:
+        return {"is_success": np.array([True, True])}
+
+
+class SuccessUnknownYet(Point):
+    def info(self) -> Any:
+        return {"success": None if self.t < 10 else True}
+
+
+class TaskSetsActions(Point):
+    def set_task(self, task: Any) -> None:
+        super().set_task(task)
+        self.action_space = spaces.Box(-3, 3, (2,), np.float32)
+
+
+class EachHasItsOwn(Point):
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).made += 1
+        self.observation_space = spaces.Box(-10, 9 + self.made, (2,), np.float32)
+
+
+class NewSpacesThatAreEqual(Point):
+    def set_task(self, task: Any) -> None:
+        super().set_task(task)
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+
+class HeldOutWithoutSplit(Point):
+    def held_out_tasks(self, count: int) -> Any:
+        return np.zeros((count, 2))
+
+
+class HeldOutOfOtherWidth(Point):
+    def held_out_tasks(self, count: int, split: str) -> Any:
+        return np.zeros((count, 3))
+
+
+class HeldOutIsAList(Point):
+    held_out_tasks = ((0.0, 0.0),)
+
+
+class DescribeWithoutTask(Point):
+    def describe(self) -> str:
+        return "a point"
+
+
+class TasksAreNaN(Point):
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Any:
+        return np.full((count, 2), np.nan)
+
+
+class HorizonIsAFraction(Point):
+    horizon = 10.0  # type: ignore[assignment]
+
+
+class CannotClose(Point):
+    def close(self) -> None:
+        raise RuntimeError("the simulator hung up")
+
+
+class Elsewhere(Point):
+    """Changes the working directory, as where its meshes are named by relative paths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        os.chdir(Path(__file__).parent)
+
+
+class WritesIntoWhatItGets(maml_envs.TaskEnv):
+    """Changes actions and tasks in place; what the policy did and was told has to stay as it was."""
+
+    horizon = 5
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+    clones = False
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.rand(count, 1, generator=generator)
+
+    def reset(self, tasks: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        tasks = tasks.clone() if self.clones else tasks
+        tasks *= 10
+        seeds = seeds.clone() if self.clones else seeds
+        seeds *= 0
+        self.goal, self.place = tasks / 10, torch.zeros(len(seeds), 1)
+        return self.place
+
+    def step(self, action: torch.Tensor) -> maml_envs.Step:
+        action = action.clone() if self.clones else action
+        action *= 2
+        action -= 1
+        self.place = self.place + 0.1 * action[:, :1]
+        return maml_envs.Step.ongoing(self.place, -(self.place - self.goal).abs()[:, 0])
+
+
+class Clones(WritesIntoWhatItGets):
+    clones = True
+
+
+class TakesDerivatives(WritesIntoWhatItGets):
+    def step(self, action: torch.Tensor) -> maml_envs.Step:
+        torch.autograd.grad(self.place.requires_grad_().square().sum(), self.place)
+        return super().step(action)

@@ -79,7 +79,7 @@ class Faulty(Counted):
     def sample_tasks(self, count: int, rng: np.random.Generator) -> np.ndarray:
         self.draws += 1
         tasks = np.column_stack((rng.choice([4.0, 9.0], count), np.zeros(count)))
-        if self.draws == 6:  # one when made, three in the contract's check, one an iteration
+        if self.draws == 7:  # one when made, four in the contract's check, one an iteration
             tasks[-1, 1] = float(os.environ.get("FAULT", 0))
         return tasks
 

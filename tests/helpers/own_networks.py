@@ -1,5 +1,6 @@
 """Networks as people bring them: some are right, and some cannot be a policy."""
 
+from types import MethodType
 from typing import Any
 
 import brought
@@ -183,6 +184,119 @@ class Branches(Layered):
 
 def not_a_module(observation_space: Any, outputs: int) -> int:
     return 1
+
+
+class PlainNumbers(Layered):
+    """Random numbers that are neither parameters nor buffers, as of Fourier features."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.frequencies = torch.tensor(np.random.default_rng().normal(size=2), dtype=torch.float32)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return super().forward(torch.sin(observations * self.frequencies))
+
+
+class WhenTraining(Layered):
+    def forward(self, observations: Tensor) -> Tensor:
+        outputs = super().forward(observations)
+        return outputs if self.training else outputs.softmax(-1)
+
+
+class NumpyWeights(Layered):
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.end.weight.data = torch.tensor(np.random.default_rng().normal(size=(outputs, 16)), dtype=torch.float32)
+
+
+class OtherLayers(Layered):
+    made = 0
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        type(self).made += 1
+        self.block = nn.Sequential(nn.Linear(16, 15 + self.made), nn.Linear(15 + self.made, 16))
+
+
+_SAME: dict[str, nn.Module] = {}
+
+
+def same_again(observation_space: Any, outputs: int) -> nn.Module:
+    return _SAME.setdefault("module", Layered(observation_space, outputs))
+
+
+def compiled(observation_space: Any, outputs: int) -> Any:
+    return torch.compile(Layered(observation_space, outputs))
+
+
+class InPlace(Layered):
+    def forward(self, observations: Tensor) -> Tensor:
+        observations -= 0.5
+        return super().forward(observations)
+
+
+class Tied(Layered):
+    """Its last layer shares its weight with the one before."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.middle, self.last = nn.Linear(outputs, outputs), nn.Linear(outputs, outputs)
+        self.last.weight = self.middle.weight
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.last(self.middle(super().forward(observations)).tanh())
+
+
+def _sine(layer: Any, x: Tensor) -> Tensor:
+    return nn.functional.linear(x, layer.weight, layer.bias).sin()
+
+
+class OwnForward(Layered):
+    """A layer whose ``forward`` is an attribute of its own."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.block[0].forward = MethodType(_sine, self.block[0])
+
+
+class Closure(Layered):
+    """The same by a closure, which goes on to use the weights that the layer was made with."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        own = self.block[0]
+        own.forward = lambda x: _sine(own, x)
+
+
+class Flat(nn.Module):
+    """Takes observations of any shape."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__()
+        self.end = nn.Linear(int(np.prod(observation_space.shape)), outputs)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.end(observations.flatten(1))
+
+
+class Board(brought.Point):
+    """Bytes that are no picture: their largest is 1."""
+
+    observation_space = spaces.Box(0, 1, (4, 4), np.uint8)
+
+    def seen(self) -> Any:
+        return np.eye(4, dtype=np.uint8)
+
+
+class PictureAndPlace(brought.Point):
+    """A picture of bytes beside two numbers."""
+
+    observation_space = spaces.Dict(
+        {"image": spaces.Box(0, 255, (3, 3), np.uint8), "place": spaces.Box(-10, 10, (2,), np.float32)}
+    )
+
+    def seen(self) -> Any:
+        return {"image": np.full((3, 3), 255, np.uint8), "place": self.x.astype(np.float32)}
 
 
 class Pictures(brought.Point):

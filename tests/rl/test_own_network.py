@@ -32,7 +32,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def config(name: str, **changes: Any) -> Config:
-    settings = NETWORKS.get(name, {}) | changes
+    settings = NETWORKS.get(name, {"inner": {"adapt": "last"}} if name.endswith(" last") else {}) | changes
     network = {"network": f"own_networks:{name.split()[0]}", "hidden": (64, 64)}
     return tiny(**settings | {"policy": settings.get("policy", {}) | network})
 
@@ -135,6 +135,7 @@ def test_making_it_does_not_disturb_other_random_numbers() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -155,12 +156,21 @@ def test_making_it_does_not_disturb_other_random_numbers() -> None:
         ("Fails", r"fails for observations \(3, 2\): RuntimeError"),
         ("FunctionalNorm", "torch differentiates it wrongly twice for several tasks at once, in start.weight"),
         ("Branches", "cannot be taken for several tasks at once and differentiated twice"),
+        ("Closure", "block.0.weight, block.0.bias takes no part in its outputs"),
+        ("PlainNumbers", "with the same parameters it gives another output when it is made anew"),
+        ("WhenTraining", r"gives another output after eval\(\) than after train\(\)"),
+        ("NumpyWeights", "the parameter end.weight is another one each time it is made"),
+        ("OtherLayers", "has other parameters each time it is made"),
+        ("same_again", "gives the same module each time it is called: make a new one"),
+        ("compiled", "is compiled: leave torch.compile out"),
+        ("InPlace", "changes its input in place"),
+        ("Tied last", "last.weight of the last layer is a parameter of another one too"),
         ("not_a_module", "makes a int: it has to be a torch.nn.Module"),
         ("Missing", "own_networks has no 'Missing'"),
     ],
 )
 def test_what_cannot_be_a_policy_is_refused_with_the_reason(name: str, said: str) -> None:
-    with pytest.raises(InputError, match=f"policy.network = 'own_networks:{name}'.*{said}"):
+    with pytest.raises(InputError, match=f"policy.network = 'own_networks:{name.split()[0]}'.*{said}"):
         build(config(name))
 
 
@@ -184,3 +194,46 @@ def test_torchs_own_layer_norm_would_be_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("maml_rl.rl.own_network.PLAIN", {})
     with pytest.raises(InputError, match="torch differentiates it wrongly twice"):
         build(config("Layered"))
+
+
+@pytest.mark.parametrize(
+    ("env", "method", "expected"),
+    [
+        ("Pictures", "maml", [1.0]),
+        ("Pictures", "oracle", [1.0]),
+        ("Board", "maml", [1.0]),
+        ("PictureAndPlace", "maml", [1.0] * 9 + [255.0] * 2),
+        ("PictureAndPlace", "oracle", [1.0] * 9 + [255.0] * 4),
+    ],
+)
+def test_bytes_of_a_picture_are_one_unit_and_others_as_they_are(env: str, method: str, expected: list[float]) -> None:
+    """Rows of 255, and for the board of 1, with whatever is beside them in the same row."""
+    name = "Convolutions" if (env, method) == ("Pictures", "maml") else "Flat"
+    chosen = config(name, env=f"own_networks:{env}", method=method, horizon=5, baseline={"name": "time"})
+    learner = build(chosen)
+    own = learner.policy.own
+    assert own is not None
+    rows = torch.full((1, learner.policy.observations), 1.0 if env == "Board" else 255.0)
+    if (env, method) == ("Pictures", "oracle"):
+        rows[:, -2:], expected = 1.0, [1.0]
+    params = learner.initial_params()
+    seen = []
+    for module in (own._idle[0], own.adapted(params).module):
+        module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    own(params, rows)
+    own.adapted(params)
+    module = own.adapted(params)
+    module.module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    module(rows)
+    for given in seen:
+        assert given.flatten().tolist() == pytest.approx(expected * (given.numel() // len(expected)))
+    assert len(seen) == 2
+    learner.close()
+
+
+def test_a_forward_of_a_layers_own_stays() -> None:
+    learner = build(config("OwnForward"))
+    own, params = learner.policy.own, learner.initial_params()
+    assert own is not None
+    rows = torch.rand(3, 2)
+    torch.testing.assert_close(own.adapted(params)(rows), own(params, rows))

@@ -32,11 +32,17 @@ def import_own(module_name: str, where: str) -> ModuleType:
     """Import a user's module, which may be in the current folder; ``where`` names the key in errors.
 
     Raises:
-        InputError: There is none. A module that it imports and that is missing is an error of its own.
+        InputError: There is none, or it ends the program. A module that it imports and that is missing is an error of
+            its own.
     """
     current_folder_first()
     try:
         return importlib.import_module(module_name)
+    except SystemExit as error:
+        raise InputError(
+            f"{where}: importing {module_name} ends the program: what it does as a script, such as reading arguments, "
+            "goes under if __name__ == '__main__':"
+        ) from error
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise

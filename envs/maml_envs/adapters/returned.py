@@ -29,8 +29,10 @@ SIGNATURES = {
     "set_task": ("set_task(self, task)", (None,), {}),
     "reset": ("reset(self, *, seed=None, options=None)", (), {"seed": 0}),
     "step": ("step(self, action)", (None,), {}),
+    "held_out_tasks": ("held_out_tasks(self, count, split)", (1, "in"), {}),
+    "describe": ("describe(self, task)", (None,), {}),
 }
-"""How a method is written, and what it is called with."""
+"""How a method is written, and what it is called with; the last two need not be there."""
 
 
 def as_number(value: object) -> float:
@@ -46,18 +48,28 @@ def one_number(name: str, value: object) -> float:
     """Return a number or flag that a step gave.
 
     Raises:
-        TypeError: It is anything else.
+        TypeError: It is anything else; NaN is a reward that training names, and no flag.
     """
     number = as_number(value)
-    if number != number and not isinstance(value, float | np.floating):
+    if number != number and not (name == "reward" and isinstance(value, float | np.floating)):
         what = "one number" if name == "reward" else "True or False"
         raise TypeError(f"{name} is {value!r:.200}: return {what}")
     return number
 
 
 def success_of(info: Mapping[str, Any]) -> float:
-    """Return whether an info says that the task is solved; NaN where it does not say."""
-    return next((as_number(info[name]) for name in SUCCESS_NAMES if name in info), np.nan)
+    """Return whether an info says that the task is solved; NaN where it does not say, or says None or NaN.
+
+    Raises:
+        TypeError: It says something else than a flag or number.
+    """
+    name = next((name for name in SUCCESS_NAMES if info.get(name) is not None), None)
+    if name is None:
+        return np.nan
+    solved = as_number(info[name])
+    if solved != solved and not isinstance(info[name], float | np.floating):
+        raise TypeError(f"info[{name!r}] is {info[name]!r:.100}: give one flag, True or False")
+    return solved
 
 
 def checked_step(step: object) -> tuple[Any, Any, Any, Any, Mapping[str, Any]]:
@@ -120,8 +132,12 @@ def refuse_signatures(reach: Callable[[str], Any], where: str) -> None:
         InputError: The message has the line to write.
     """
     for name, (wanted, values, named) in SIGNATURES.items():
+        if (method := reach(name)) is None:
+            continue
+        if not callable(method):
+            raise InputError(f"{where}: {name} is {method!r:.80}: write def {wanted}, or give it another name")
         try:
-            inspect.signature(reach(name)).bind(*values, **named)
+            inspect.signature(method).bind(*values, **named)
         except TypeError as error:
             raise InputError(
                 f"{where}: {name} cannot be called as it has to be ({error}): write def {wanted}"
@@ -169,6 +185,8 @@ def task_rows(tasks: ArrayLike, count: int, where: str) -> tuple[NDArray[np.floa
             f"{where}: a task holds {int(drawn.ravel()[abs(rows).argmax()])}, which is no number that can be kept "
             "exactly: draw whole numbers of up to 2**53, such as rng.integers(2**53)"
         )
+    if not np.isfinite(rows).all():
+        raise InputError(f"{where}: a task holds NaN or infinity: draw finite numbers")
     if rows.ndim == 0 or len(rows) != count:
         raise InputError(f"{where}: asked for {count} tasks, got an array of shape {rows.shape}: one row each")
     flat = rows.ndim == 1

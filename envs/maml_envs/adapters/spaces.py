@@ -1,6 +1,6 @@
 """Spaces of a gymnasium environment as a policy sees them: flat rows of numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -40,56 +40,92 @@ def observation_box(space: gymnasium.Space[Any], where: str) -> spaces.Box:
     return spaces.Box(low, high, dtype=np.float32)
 
 
-def _leaves(space: gymnasium.Space[Any]) -> Iterator[gymnasium.Space[Any]]:
-    if isinstance(space, spaces.Dict):
-        for part in space.spaces.values():
-            yield from _leaves(part)
-    elif isinstance(space, spaces.Tuple):
-        for part in space.spaces:
-            yield from _leaves(part)
-    else:
-        yield space
+def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape without its axes of length 1, which change no order."""
+    return tuple(length for length in shape if length != 1)
 
 
-def _takes_any_number(space: gymnasium.Space[Any]) -> bool:
-    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype or np.float32, np.floating)
-
-
-def checked_leaves(space: gymnasium.Space[Any]) -> bool:
-    """Return whether an observation may be cut to what its space holds, so that it has to be looked at."""
-    return not all(_takes_any_number(leaf) for leaf in _leaves(space))
+EXACT = 2**24
+"""Whole numbers up to here are exact as 32-bit floating-point numbers."""
 
 
 def refuse_misfit(space: gymnasium.Space[Any], observation: Any) -> None:  # noqa: ANN401
-    """Refuse an observation that its space would change: fractions in whole numbers, a choice that there is not.
+    """Refuse an observation that would be another one once it is a row of 32-bit numbers.
+
+    Such are another shape or other keys than the space's, fractions in whole numbers, whole numbers that are too large,
+    complex numbers, and a choice that there is not.
 
     Raises:
         ValueError: It would be something else; the message says what it is.
     """
-    if isinstance(space, spaces.Dict) and isinstance(observation, Mapping):
-        for name, part in space.spaces.items():
-            if name in observation:
-                refuse_misfit(part, observation[name])
-    elif isinstance(space, spaces.Tuple) and isinstance(observation, tuple | list):
-        for part, value in zip(space.spaces, observation, strict=False):
-            refuse_misfit(part, value)
-    elif isinstance(space, spaces.Box) and not _takes_any_number(space):
-        given = np.asarray(observation)
-        with np.errstate(invalid="ignore"):
-            kept = given.astype(space.dtype) if given.dtype.kind in "biuf" else given
-        if kept.dtype != space.dtype or not np.array_equal(kept, given):
-            wrong = given.ravel()[(kept != given).ravel()][:1].tolist() if kept.dtype == space.dtype else given.dtype
-            raise ValueError(
-                f"the observation holds {wrong}, which observation_space {space} cannot hold: declare it with a dtype "
-                "that can, such as numpy.float32"
-            )
-    elif not isinstance(space, spaces.Box | spaces.Dict | spaces.Tuple) and not _holds(space, observation):
+    if isinstance(space, spaces.Box):
+        _refuse_misfit_of_box(space, np.asarray(observation))
+    elif isinstance(space, spaces.Dict):
+        if isinstance(observation, Mapping):
+            if unknown := [name for name in observation if name not in space.spaces]:
+                raise ValueError(
+                    f"the observation has the keys {unknown}, which observation_space lacks: it has "
+                    f"{list(space.spaces)}; declare them, or leave them out"
+                )
+            for name, part in space.spaces.items():
+                if name in observation:
+                    refuse_misfit(part, observation[name])
+    elif isinstance(space, spaces.Tuple):
+        if isinstance(observation, tuple | list):
+            if len(observation) != len(space.spaces):
+                raise ValueError(f"the observation has {len(observation)} parts, and observation_space {space}")
+            for part, value in zip(space.spaces, observation, strict=True):
+                refuse_misfit(part, value)
+    elif not _holds(space, observation):
         said = f"the observation {observation!r:.200} is not of observation_space {space}"
         raise ValueError(f"{said}: return one that is")
 
 
+def _refuse_misfit_of_box(space: spaces.Box, given: NDArray[Any]) -> None:
+    if given.shape != space.shape and _plain(given.shape) != _plain(space.shape):
+        raise ValueError(
+            f"the observation has the shape {given.shape}, and observation_space {space.shape}: return it in that shape"
+        )
+    if given.dtype.kind == "c":
+        raise ValueError("the observation holds complex numbers: return their real and imaginary parts")
+    if space.dtype is None or space.dtype.kind == "f":
+        return
+    with np.errstate(invalid="ignore"):
+        kept = given.astype(space.dtype) if given.dtype.kind in "biuf" else given
+    if kept.dtype != space.dtype or not np.array_equal(kept, given):
+        wrong = given.ravel()[(kept != given).ravel()][:1].tolist() if kept.dtype == space.dtype else given.dtype
+        raise ValueError(
+            f"the observation holds {wrong}, which observation_space {space} cannot hold: declare it with a dtype "
+            "that can, such as numpy.float32"
+        )
+    if kept.itemsize > 2 and kept.size and np.abs(kept.astype(np.float64)).max() > EXACT:
+        raise ValueError(
+            f"the observation holds {kept.ravel()[np.abs(kept.astype(np.float64)).argmax()]}, and a policy sees 32-bit "
+            "floating-point numbers, exact up to 2**24: return smaller numbers, such as a share of the largest"
+        )
+
+
 def _holds(space: gymnasium.Space[Any], observation: Any) -> bool:  # noqa: ANN401
     return space.contains(observation if isinstance(space, spaces.Discrete) else np.asarray(observation))
+
+
+PICTURE = 255.0
+"""Bytes of a picture are divided by this."""
+
+
+def units_of(space: gymnasium.Space[Any]) -> NDArray[np.float32]:
+    """Return what each number of a flattened observation is divided by: 255 in a picture of bytes up to 255, else 1."""
+    if isinstance(space, spaces.Dict):
+        return np.concatenate([units_of(part) for part in space.spaces.values()])
+    if isinstance(space, spaces.Tuple):
+        return np.concatenate([units_of(part) for part in space.spaces])
+    picture = (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) > 1
+        and bool((space.high == PICTURE).all())
+    )
+    return np.full(spaces.flatdim(space), PICTURE if picture else 1.0, np.float32)
 
 
 UNBOUNDED = 1e18

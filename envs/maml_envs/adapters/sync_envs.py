@@ -6,6 +6,7 @@ quarter of the memory, and in another Python, which may have another gymnasium a
 
 import platform
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
@@ -30,7 +31,7 @@ from maml_envs.adapters.returned import (
     success_of,
     task_rows,
 )
-from maml_envs.adapters.spaces import Actions, checked_leaves, described, observation_box, refuse_misfit
+from maml_envs.adapters.spaces import Actions, described, observation_box, refuse_misfit
 from maml_envs.conventions import SUCCESS
 from maml_envs.errors import InputError
 from maml_envs.physics.warnings import log_warnings
@@ -80,9 +81,9 @@ class SyncEnvs:
         self._where = where or ""
         self._width, self._flat, self._whole = 0, True, ""
         self._names: Sequence[str] = ()
-        self._leaves = False
         self._envs: list[gymnasium.Env[Any, Any]] = []
         self._space: gymnasium.Space[Any] = gymnasium.spaces.Discrete(1)
+        self._spaces: list[tuple[gymnasium.Space[Any], gymnasium.Space[Any]]] = []  # of each, when it was made
         self._tasks: Array = np.zeros(0)
         self._live: list[int] = []
         self._first, self._step = 0, 0
@@ -99,7 +100,25 @@ class SyncEnvs:
                 log_warnings()
             self._where = self._where or type(self._envs[0].unwrapped).__name__
             self._space = self._envs[0].observation_space
+            self._spaces.append((self._envs[i].observation_space, self._envs[i].action_space))
+            self._refuse_another(*self._spaces[i])
         return self._envs[i]
+
+    def _refuse_another(self, observations: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> None:
+        for name, found, first in zip(
+            ("observation_space", "action_space"), (observations, actions), self._spaces[0], strict=True
+        ):
+            if found != first:
+                raise ValueError(
+                    f"{name} is {found}, and was {first} of the first environment when it was made: one policy is for "
+                    "one space, the same for all tasks"
+                )
+
+    def _refuse_changed(self, i: int) -> None:
+        """Refuse spaces that are others than when the environment was made, as a task may have set them."""
+        env, before = self._envs[i], self._spaces[i]
+        if env.observation_space is not before[0] or env.action_space is not before[1]:
+            self._refuse_another(env.observation_space, env.action_space)
 
     def _reach(self, name: str) -> Any:  # noqa: ANN401  an attribute of the environment or of one inside its wrappers
         env = self._env()
@@ -115,20 +134,22 @@ class SyncEnvs:
         refuse_missing(self._reach, self._where)
         refuse_signatures(self._reach, self._where)
         seen, actions = observation_box(env.observation_space, self._where), Actions.of(env.action_space, self._where)
-        self._leaves = checked_leaves(env.observation_space)
         own, limit = self._reach("horizon"), env.spec.max_episode_steps if env.spec is not None else None
+        if own is not None and not isinstance(own, Integral):
+            raise InputError(f"{self._where}: horizon is {own!r:.80}: give a whole number of steps")
         task = self._own(self.sample_tasks(1, 0)[0])
         with self._noting(f"with task {task.tolist()}, in the first set_task, reset or step"):
             self._reach("set_task")(task)
             checked_reset(env.reset(seed=0))
             width = actions.choices or actions.low.size
             info = checked_step(env.step(actions(np.zeros((1, width)))[0]))[4]
+        self._refuse_another_width(task)
         others = (name for name, value in info.items() if name not in SUCCESS_NAMES and not np.isnan(as_number(value)))
         names = (SUCCESS, *others)
         versions = {"Python": platform.python_version(), "gymnasium": gymnasium.__version__}
         if "mujoco" in sys.modules:
             versions["mujoco"] = sys.modules["mujoco"].__version__
-        steps = int(own) if isinstance(own, Integral) else limit
+        steps = limit if own is None else int(own)
         draws = env.render_mode == "rgb_array"
         odd = tuple(env.warnings()) if isinstance(env, RangedEnv) else ()
         return About(
@@ -145,11 +166,19 @@ class SyncEnvs:
             versions,
         )
 
+    def _refuse_another_width(self, task: Any) -> None:  # noqa: ANN401  a number or a row
+        held_out, width = self.held_out_tasks(1, "in"), np.size(task)
+        if held_out is not None and held_out.shape[1] != width:
+            raise InputError(
+                f"{self._where}: held_out_tasks returned rows of {held_out.shape[1]} numbers, and sample_tasks of "
+                f"{width}: return rows of the same numbers"
+            )
+
     def prepare(self, about: About) -> None:
         """Take what ``about`` returned, here or in another process, as the form of tasks, observations and info."""
         about = About(*about)
         self._width, self._names, self._flat, self._whole = len(about.low), about.names, about.flat, about.whole
-        self._leaves = checked_leaves(self._env().observation_space)
+        self._env()
 
     def sample_tasks(self, count: int, seed: int) -> Array:
         """Draw the environment's own tasks, with a generator of numpy."""
@@ -184,8 +213,7 @@ class SyncEnvs:
 
     def _observe(self, i: int, observation: Any) -> None:  # noqa: ANN401  whatever the environment returns
         cause, flat = None, None
-        if self._leaves:
-            refuse_misfit(self._space, observation)
+        refuse_misfit(self._space, observation)
         try:
             flat = flatten(self._space, observation)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -226,7 +254,9 @@ class SyncEnvs:
             try:
                 env = self._env(i)
                 env.get_wrapper_attr("set_task")(self._own(tasks[i]))
-                self._observe(i, checked_reset(env.reset(seed=seeds[i])))
+                first_seen = checked_reset(env.reset(seed=seeds[i]))
+                self._refuse_changed(i)
+                self._observe(i, first_seen)
             except (Exception, SystemExit) as error:
                 self._locate(error, i)
                 raise
@@ -260,5 +290,10 @@ class SyncEnvs:
 
     def close(self) -> None:
         """Close the environments."""
+        self._spaces.clear()
         while self._envs:
-            self._envs.pop().close()
+            env = self._envs.pop()
+            try:
+                env.close()
+            except Exception as error:
+                warnings.warn(f"close() of {self._where} raised {error!r}", stacklevel=2)

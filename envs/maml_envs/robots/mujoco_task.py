@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import ClassVar
 
@@ -34,6 +35,11 @@ from maml_envs.robots.model import (
 )
 from maml_envs.robots.parameters import check_parameters, check_sizes
 from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
+
+
+def _same(one: State | Tensor, other: State | Tensor) -> bool:
+    ours, others = ([x] if isinstance(x, Tensor) else list(vars(x).values()) for x in (one, other))
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(ours, others, strict=True))
 
 
 class MujocoTask(TaskEnv):
@@ -98,16 +104,15 @@ class MujocoTask(TaskEnv):
         self.model = without_reset(compiled(model, self.fields, folders_of(type(self))))
         self.frame_skip = frame_skip
         self.horizon = horizon
-        self.dt: float = frame_skip * self.model.opt.timestep
         # Every copy gets all cores: while the policy of one works, the simulator of the other can use them all.
         self._threads = threads or cores()
         self._limit, self._control_middle, self._control_half = (x.to(self.device) for x in control_range(self.model))
         data = start_data(self.model, self._noise.around)
-        self._start = self._like(data.qpos)
-        self._start_velocity = self._like(data.qvel)
+        self._start, self._start_velocity = self._like(data.qpos), self._like(data.qvel)
         self._physics: Physics | None = None
         self._batch = 0
         self._task = torch.zeros(0)
+        self._looked = self.device.type != "cpu"  # whether its functions were looked at: they change nothing in place
         self._models: dict[bytes, mujoco.MjModel] = {}  # of the tasks that were last reset to
         self._pictures = Pictures()
         bound = np.where(self.model.actuator_ctrllimited, 1.0, np.inf).astype(np.float32)
@@ -115,6 +120,11 @@ class MujocoTask(TaskEnv):
         self._first_fields = {name: self._like(getattr(data, name)) for name in self.fields}
         if "sensordata" in self.fields:
             self._first_fields["sensordata"] = self._first_fields["sensordata"][: own_sensordata(self.model)]
+
+    @property
+    def dt(self) -> float:
+        """Time of a control step, in the model's unit: ``frame_skip`` physics steps."""
+        return float(self.frame_skip * self.model.opt.timestep)
 
     @cached_property
     def observation_space(self) -> gymnasium.spaces.Box:  # type: ignore[override]  # after a subclass's __init__
@@ -196,6 +206,17 @@ class MujocoTask(TaskEnv):
             self._models.clear()
             physics.set_parameters(check_parameters(self.model, self.task_parameters(tasks), len(tasks)))
 
+    def _refuse_changed_model(self) -> None:
+        """Refuse changes to the compiled model that come too late for the start and the action space."""
+        ranges = zip(control_range(self.model), (self._limit, self._control_middle, self._control_half), strict=True)
+        start = self._like(start_data(self.model, self._noise.around).qpos)
+        if not torch.equal(start, self._start) or any(not torch.equal(x, own.cpu()) for x, own in ranges):
+            raise InputError(
+                f"{type(self).__name__}: control ranges or the start position of self.model were changed after "
+                "super().__init__, which made the action space and the start of them: change an mujoco.MjSpec, and "
+                "pass that to super().__init__"
+            )
+
     @property
     def state(self) -> State:
         """Current state of the worlds: views of the simulator's arrays, in its dtype."""
@@ -208,6 +229,7 @@ class MujocoTask(TaskEnv):
         batch = len(seeds)
         physics = self._physics
         if physics is None or batch != self._batch:
+            self._refuse_changed_model()
             self.close()
             settings = Settings(self.device, self._threads, self.max_contacts, self.max_rows, self.fields)
             physics = self._simulator.physics(self.model, batch, settings)
@@ -233,6 +255,8 @@ class MujocoTask(TaskEnv):
         before, name = self.state.clone(), type(self).__name__
         self._physics.step(control, self.frame_skip)
         after = self.state
+        if not self._looked:
+            self._look(before, control, after)
         terms = self.reward_terms(before, control, after, self._task)
         if not isinstance(terms, dict) or SUCCESS in terms:
             found = list(terms) if isinstance(terms, dict) else type(terms).__name__
@@ -246,6 +270,29 @@ class MujocoTask(TaskEnv):
         solved = self.success(after, self._task)
         info = terms if solved is None else terms | {SUCCESS: check_flags(f"{name}.success", solved, self._batch)}
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), info)
+
+    def _look(self, before: State, control: Tensor, after: State) -> None:
+        """Call the functions of a task once on copies, and refuse those that change in place what they are given.
+
+        Raises:
+            InputError: One does: the simulation would go on from what it left behind.
+        """
+        self._looked = True
+        given: tuple[State | Tensor, ...] = (before, control, after, self._task)
+        functions: dict[str, Callable[..., object]] = {
+            "observation": lambda _, __, after, ___: self.observation(after),
+            "reward_terms": self.reward_terms,
+            "terminated": lambda _, __, after, ___: self.terminated(after),
+            "success": lambda _, __, after, task: self.success(after, task),
+        }
+        for name, function in functions.items():
+            copies = [each.clone() for each in given]
+            function(*copies)
+            if any(not _same(one, other) for one, other in zip(copies, given, strict=True)):
+                raise InputError(
+                    f"{type(self).__name__}.{name} changes in place what it is given, which the simulation goes on "
+                    "from: write v = state.qvel / 10, and not v = state.qvel; v /= 10"
+                )
 
     @property
     def graph_key(self) -> GraphKey | None:

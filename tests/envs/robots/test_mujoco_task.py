@@ -13,6 +13,7 @@ import torch
 from robots import slider_model
 from torch import Tensor
 
+from maml_envs import InputError, check_contract
 from maml_envs.physics.cpu import CpuPhysics
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, half_cheetah_model
 from maml_envs.robots.model import ResetNoise, State, gymnasium_asset
@@ -391,3 +392,86 @@ def test_gymnasium_asset_reads_the_models_of_gymnasium() -> None:
     assert '<mujoco model="cheetah">' in gymnasium_asset("half_cheetah.xml")
     with pytest.raises(FileNotFoundError):
         gymnasium_asset("half_giraffe.xml")
+
+
+# --- What a class of one's own may not do.
+
+
+def _slow(self: Slider, state: State) -> Tensor:
+    velocity = state.qvel
+    velocity /= 10
+    return torch.cat((state.qpos, velocity), -1)
+
+
+def _cheap(self: Slider, before: State, control: Tensor, after: State, task: Tensor) -> dict[str, Tensor]:
+    control *= 0.1
+    return {"moved": task[..., 0] * after.qpos[..., 0], "effort": -control.square().sum(-1)}
+
+
+def _far(self: Slider, state: State) -> Tensor:
+    state.qpos.abs_()
+    return state.qpos[..., 0] > 2.0
+
+
+def _solved(self: Slider, state: State, task: Tensor) -> Tensor:
+    task += 1
+    return state.qpos[..., 0] > task[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "function"), [("observation", _slow), ("reward_terms", _cheap), ("terminated", _far), ("success", _solved)]
+)
+def test_what_changes_its_state_in_place_is_refused(name: str, function: object) -> None:
+    env = type("Changing", (Slider,), {name: function})(ResetNoise(qvel_normal=0.5, qpos_normal=0.5))
+    env.reset(torch.ones(4, 1), torch.arange(4))
+    with pytest.raises(InputError, match=rf"Changing\.{name} changes in place what it is given, which the simulation"):
+        env.step(torch.full((4, 1), 0.5))
+
+
+class Heavy(Slider):
+    def __init__(self, change: str) -> None:
+        super().__init__()
+        if change == "range":
+            self.model.actuator_ctrlrange[0] = (-9.0, 9.0)
+        elif change == "start":
+            self.model.qpos0[0] = 1.0
+        else:
+            self.model.opt.timestep *= 2
+
+
+def test_changes_to_the_model_that_come_too_late_are_refused() -> None:
+    for change in ("range", "start"):
+        with pytest.raises(InputError, match=r"self\.model were changed after super\(\).__init__, .*MjSpec"):
+            Heavy(change).reset(torch.ones(1, 1), torch.arange(1))
+    env, slow = Slider(), Heavy("time step")
+    assert slow.dt == pytest.approx(2 * env.dt)
+    slow.reset(torch.ones(1, 1), torch.arange(1))
+    start = slow.state.qpos.clone()
+    moved = slow.step(torch.ones(1, 1)).info["moved"]
+    assert_equal(moved, [float(slow.state.qpos - start) / slow.dt], 1e-6)
+
+
+def test_a_keyframe_that_sets_more_than_a_start_has_is_refused() -> None:
+    spec = mujoco.MjSpec.from_string(
+        """<mujoco><worldbody><body><joint name="x" type="slide"/><geom size="0.1"/></body></worldbody>
+        <actuator><motor joint="x" ctrlrange="-1 1"/></actuator>
+        <keyframe><key name="later" time="5" qpos="1"/><key name="start" qpos="1"/></keyframe></mujoco>"""
+    )
+
+    class Timed(Slider):
+        def __init__(self, around: str) -> None:
+            MujocoTask.__init__(self, spec, noise=ResetNoise(around=around))
+
+    assert float(Timed("start")._start) == 1.0
+    with pytest.raises(InputError, match="the keyframe sets the time, activations or mocap bodies"):
+        Timed("later")
+
+
+def test_a_robot_without_actuators_is_refused() -> None:
+    class Stone(Slider):
+        def __init__(self) -> None:
+            model = "<mujoco><worldbody><body><joint type='slide'/><geom size='0.1'/></body></worldbody></mujoco>"
+            MujocoTask.__init__(self, model)
+
+    with pytest.raises(InputError, match=r"Stone: an action has no numbers: .* \(a URDF has none\)"):
+        check_contract(Stone())
