@@ -4,7 +4,7 @@ from maml_envs import drawing_later as drawing_later  # isort: skip  before anyt
 from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.contract import check_contract
 from maml_envs.errors import InputError, WorkerError
-from maml_envs.registry import device_of, family, make, make_copies, names, register
+from maml_envs.registry import family, make, make_copies, names, register
 from maml_envs.robots.model import ResetNoise, State
 from maml_envs.robots.mujoco_task import MujocoTask
 from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
@@ -22,7 +22,6 @@ __all__ = [
     "VectorOptions",
     "WorkerError",
     "check_contract",
-    "device_of",
     "family",
     "make",
     "make_copies",

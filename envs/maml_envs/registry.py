@@ -71,11 +71,6 @@ def family(name: str, elsewhere: bool = False) -> type[TaskEnv]:
     return FAMILIES[name]
 
 
-def device_of(name: str, device: torch.device, elsewhere: bool = False) -> torch.device:
-    """Return where an environment runs best beside a policy on ``device``; ``elsewhere`` as for ``family``."""
-    return family(name, elsewhere).best_device(device)
-
-
 def _preset_options(name: str, kind: type[TaskEnv], preset: str | None) -> dict[str, Any]:
     if preset is None:
         return {}

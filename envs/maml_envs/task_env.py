@@ -80,9 +80,9 @@ class TaskEnv(ABC):
     task_name: str = "task"
 
     @classmethod
-    def best_device(cls, device: torch.device) -> torch.device:
-        """Return where the family runs best beside a policy on ``device``."""
-        return device
+    def lacks(cls, device: torch.device) -> str:
+        """Return what the family misses to be on a device, and what to do about it; empty where nothing is missing."""
+        return ""
 
     @property
     def discrete(self) -> bool:

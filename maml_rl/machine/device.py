@@ -2,12 +2,15 @@
 
 import ctypes
 import platform
+import sys
+from functools import cache
 
 import torch
 
 from maml_envs import InputError
 from maml_envs.cores import cores
 from maml_rl.machine import launch
+from maml_rl.machine.ranks import is_main
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -23,14 +26,36 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 2**30)
 
 
+CPU = torch.device("cpu")
+
+
+@cache
+def fall_back(reason: str) -> None:
+    """Say once, on standard error, why ``device = "auto"`` is the CPU although there is a GPU."""
+    if is_main():
+        print(f"device = 'auto' is the CPU here, though there is a GPU: {reason}", file=sys.stderr)
+
+
+def _found() -> torch.device:
+    """Return the GPU that torch can compute on, or the CPU: an old card or driver may fail at the first kernel."""
+    if not torch.cuda.is_available():
+        return CPU
+    try:
+        torch.ones(1, device="cuda").add_(1).item()
+    except (RuntimeError, AssertionError) as error:  # an AssertionError of a torch without CUDA
+        fall_back(f"torch cannot compute on it ({str(error).splitlines()[0]})")
+        return CPU
+    return torch.device("cuda")
+
+
 def choose_device(name: str) -> torch.device:
-    """Return the torch device of ``device = name``, of several GPUs this rank's.
+    """Return the torch device of ``device = name``; "auto" is a GPU that works, of several this rank's, or the CPU.
 
     Raises:
         InputError: The name is unknown, asks for a GPU that is not there, or there is not one for each rank.
     """
     try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        device = _found() if name == "auto" else torch.device(name)
     except RuntimeError:
         raise InputError(f"device = {name!r} is not a device: use auto, cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -43,11 +68,13 @@ def choose_device(name: str) -> torch.device:
 def set_up(device: str, threads: int) -> None:
     """Give this process its GPU, torch its threads (0: this rank's share of the cores) and the allocator its memory.
 
+    On a GPU torch gets one thread: slices that ran side by side would wait for the same device, and hold their memory.
+
     Raises:
         InputError: There is no such device, or not one for each rank.
     """
     chosen = choose_device(device)
     if chosen.index is not None:
         torch.cuda.set_device(chosen)
-    torch.set_num_threads(threads or cores())
+    torch.set_num_threads(1 if chosen.type == "cuda" else threads or cores())
     keep_freed_memory()

@@ -116,7 +116,8 @@ def mean(values: Tensor, tasks: int) -> Tensor:
     """
     if size() == 1:
         return values
-    sums = _sum(torch.cat([values * tasks, values.new_tensor([tasks])]))
+    # new_tensor would copy the number from the host, and wait for the device.
+    sums = _sum(torch.cat([values * tasks, values.new_full((1,), tasks)]))
     return sums[:-1] / sums[-1]
 
 

@@ -17,8 +17,10 @@ from maml_rl.config.rl import Config
 from maml_rl.config.toml import with_seed
 from maml_rl.core.adapt import InnerLoop, Rates
 from maml_rl.core.streams import Purpose, key
+from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params
-from maml_rl.machine.device import choose_device
+from maml_rl.machine import ranks
+from maml_rl.machine.device import CPU, choose_device, fall_back
 from maml_rl.rl.data import Batch
 from maml_rl.rl.linear_baseline import refuse_wide
 from maml_rl.rl.losses import inner_loss
@@ -138,16 +140,49 @@ def environments(
 def build(config: Config) -> Learner:
     """Make the environments, policy and inner loop that a configuration names.
 
-    The learner's configuration has the preset, horizon and policy.action_scale that were left to the environment.
+    The learner's configuration has the preset, horizon and policy.action_scale that were left to the environment. With
+    ``device = "auto"`` all is on the CPU where a GPU is there but something is missing for it, or fails in the first
+    steps of as many environments as an iteration has: one line on standard error says what.
 
     Raises:
         InputError: Something it names does not exist or breaks its contract.
     """
     device = choose_device(config.device)
-    # A GPU that was asked for simulates too, or says what to install; one that was found does what it can.
+    if config.device != "auto" or device.type == "cpu":
+        return _built(config, device)
+    kind = maml_envs.family(config.env, config.vector.worker_python is not None)
+    if missing := kind.lacks(device):
+        fall_back(missing)
+        return _built(config, CPU)
+    if ranks.size() > 1:  # which must not fall back one by one
+        return _built(config, device)
+    learner = None
+    try:
+        learner = _built(config, device)
+        _try_out(learner)
+    except RuntimeError as error:  # of torch, warp or the driver: no memory, a kernel that does not compile
+        if learner is not None:
+            learner.close()
+        torch.cuda.empty_cache()
+        fall_back(f"its first steps failed ({type(error).__name__}: {str(error).splitlines()[0]})")
+        return _built(config, CPU)
+    return learner
+
+
+def _try_out(learner: Learner) -> None:
+    """Take two steps in as many environments as an iteration has: it compiles, makes room, and records."""
+    config = learner.config
+    tasks = learner.training_tasks(0)
+    params = {name: value.expand(len(tasks), *value.shape) for name, value in learner.initial_params().items()}
+    shape = (len(tasks), config.episodes)
+    noise = torch.zeros(*shape, min(2, config.horizon or 2), learner.policy.actions, device=learner.device)
+    seeds = torch.zeros(shape, dtype=torch.int64, device=learner.device)
+    learner.sampler.rollout(params, tasks, noise, seeds, TaskAxis(len(tasks)))
+
+
+def _built(config: Config, device: torch.device) -> Learner:
     elsewhere = config.vector.worker_python is not None
-    where = maml_envs.device_of(config.env, device, elsewhere) if config.device == "auto" else device
-    envs = environments(config, device=where)
+    envs = environments(config, device=device)
     preset = config.preset or next(iter(maml_envs.family(config.env, elsewhere).presets), None)
     config = config.model_copy(update={"preset": preset, "horizon": envs[0].horizon})
     if config.policy.action_scale is None and not envs[0].discrete:

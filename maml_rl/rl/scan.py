@@ -115,7 +115,8 @@ class Scan:
             raise
         except RuntimeError as error:
             self._new_segment = None
-            message = f"{self._name} cannot be recorded, and is taken anew every time: {error}"
+            # What ends a capture raises over what broke it.
+            message = f"{self._name} cannot be recorded, and is taken anew every time: {error.__context__ or error}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
             return None
 

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol, Self
 import torch
 
 from maml_envs import WorkerError
+from maml_rl.config.rl import Config
 from maml_rl.config.toml import AnyConfig, to_toml
+from maml_rl.core.slices import CPU_STEPS, GPU_STEPS
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.machine import ranks
 from maml_rl.runs.checkpoint import Checkpoint
@@ -154,6 +156,11 @@ class Folders:
             raise FloatingPointError(f"{where}: {error}; the state before iteration {first} is in {kept}") from error
         except WorkerError as error:
             raise WorkerError(f"{where}: {error}\n{saved}") from error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise WorkerError(
+                f"{where}: memory is full, {_size_of(self._learners[seeds[0]], len(seeds))}: "
+                f"{str(error).splitlines()[0]}\nUse fewer of them in another run, or --device cpu; {saved}"
+            ) from error
         except Exception as error:  # such as one of a user's environment
             if ranks.is_main():
                 error.add_note(f"in {where}; {saved}")
@@ -166,6 +173,15 @@ class Folders:
     def close(self) -> None:
         """Flush everything and let others in."""
         self._opened.close()
+
+
+def _size_of(learner: Learns, seeds: int) -> str:
+    """Say what takes memory in an iteration."""
+    config = learner.config
+    each = f" of {config.episodes} episodes" if isinstance(config, Config) else ""
+    several = f" and {seeds} seeds" if seeds > 1 else ""
+    limit = CPU_STEPS if learner.device.type == "cpu" else GPU_STEPS
+    return f"with {config.tasks} tasks{each}{several}, of which {limit:,} steps at most are worked on at once"
 
 
 def _on_device(state: Checkpoint, learner: Learns) -> Checkpoint:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco")
+ON_GPU = {"warp-lang": "warp", "mujoco-warp": "mujoco_warp"}
+"""Packages by name, and their modules, of runs that simulate on a GPU."""
 
 
 def _git_commit() -> str:
@@ -43,10 +45,11 @@ def _command() -> str:
 def made_with(threads: int, device: torch.device, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Command, versions, commit, hardware and notes of the environment, for config.toml."""
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    packages = PACKAGES + tuple(name for name, module in ON_GPU.items() if gpu and module in sys.modules)
     return {
         "command": _command(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in packages},
         "git_commit": _git_commit(),
         **({"environment": list(notes)} if notes else {}),
         "machine": {

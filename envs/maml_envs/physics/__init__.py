@@ -66,9 +66,15 @@ class Simulator(NamedTuple):
     packages: tuple[str, ...]  # of an extra of this package
     extra: str
 
-    def installed(self) -> bool:
-        """Return whether the packages it needs are installed."""
-        return all(find_spec(name) for name in self.packages)
+    def lacks(self, device: torch.device) -> str:
+        """Return what is missing here to simulate on a device, and what to do about it; empty where nothing is."""
+        if not all(find_spec(name) for name in self.packages):
+            return f"{self.packages[-1]} is not installed: pip install 'maml_rl[{self.extra}]'"
+        if not self.packages:
+            return ""
+        from maml_envs.physics.gpu import lacks  # of the extra gpu
+
+        return lacks(device)
 
 
 def _on_threads(model: mujoco.MjModel, batch: int, settings: Settings) -> Physics:

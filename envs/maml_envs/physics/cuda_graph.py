@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cache
 from threading import local
 from typing import ClassVar
 
@@ -12,15 +11,13 @@ NewSegment = Callable[[], AbstractContextManager[Callable[[], None]]]
 """Makes a context in which operations are recorded instead of run, and which gives a function that runs them."""
 
 
-@cache
-def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream of all recordings; one, since libraries keep a workspace for each stream."""
-    return torch.cuda.Stream(device)
-
-
 def cuda_segments(device: torch.device) -> NewSegment:
-    """Return what records segments as CUDA graphs, one after the other on one stream and in one memory pool."""
-    pool, stream = torch.cuda.graph_pool_handle(), _capture_stream(device)
+    """Return what records segments as CUDA graphs, one after the other on one stream and in one memory pool.
+
+    The stream is of this recording alone: a graph that is freed takes with it the cuBLAS workspaces of its stream,
+    which other graphs captured there would go on to use (pytorch#193402).
+    """
+    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     @contextmanager
     def segment() -> Iterator[Callable[[], None]]:

@@ -36,8 +36,27 @@ def _in_turn(device: torch.device) -> wp.ScopedDevice | wp.ScopedStream:
 
 
 def _launch(graph: wp.Graph, device: torch.device) -> None:
-    with _in_turn(device):
-        wp.capture_launch(graph)
+    wp.capture_launch(graph, wp.stream_from_torch(device) if device.type == "cuda" else None)
+
+
+LEAST_ARCHITECTURE = 75
+"""Compute capability, times ten, from which on warp's compiler makes kernels."""
+
+
+def lacks(device: torch.device) -> str:
+    """Return what warp misses to simulate on a device; empty where nothing is."""
+    if device.type != "cuda":
+        return ""
+    found = wp.get_cuda_devices()
+    if not found:
+        return (
+            "warp finds no CUDA device: its wheel needs an NVIDIA driver of the 580 series or newer; for an older one "
+            "take warp's +cu12 wheel from its releases"
+        )
+    own = found[torch.cuda.current_device() if device.index is None else device.index]
+    if own.arch < LEAST_ARCHITECTURE:
+        return f"warp makes no kernels for {own.name}, of compute capability {own.arch / 10}: it needs 7.5 or more"
+    return ""
 
 
 @wp.kernel(enable_backward=False)
@@ -61,7 +80,8 @@ class GpuPhysics:
 
     ``mujoco_warp`` neither looks for diverged worlds nor resets them. A world turns to NaN here when the size of its
     state reaches MuJoCo's own limit, or when contacts or forces were lost because a buffer was full, which ``check``
-    reports.
+    reports. Every computation of forces is looked at, also those between the stages of Runge-Kutta, which mujoco_warp
+    itself does not look at.
 
     On a CPU warp records and replays the same graph, which is how this class is tested. What CUDA adds has not been
     run: the capture on warp's own stream (torch's default stream cannot be captured), the launch on torch's current
@@ -79,9 +99,9 @@ class GpuPhysics:
         fields: Names of fields of MuJoCo's data to keep up to date.
 
     Raises:
-        InputError: mujoco_warp has no such field.
-        ValueError: There is less room than could be needed and the integrator is Runge-Kutta, between whose stages
-            nobody would see that it was full.
+        InputError: mujoco_warp has no such field, or warp cannot work on the device.
+        ValueError: There is less room than could be needed in a model whose actuators are switched off: mujoco_warp
+            then does not call what looks at every computation of forces.
         NotImplementedError: mujoco_warp lacks something that the model uses, such as the PGS solver.
     """
 
@@ -95,6 +115,8 @@ class GpuPhysics:
         fields: Iterable[str] = (),
     ) -> None:
         self._batch = batch
+        if missing := lacks(device):
+            raise InputError(f"device = '{device}': {missing}; or use device = 'cpu'")
         self._torch_device = torch.empty(0, device=device).device  # "cuda" is one of them, which warp wants named
         self._device = wp.device_from_torch(self._torch_device)
         self._graphs: dict[int, wp.Graph] = {}
@@ -105,11 +127,11 @@ class GpuPhysics:
             self._most = buffer_sizes(self._base, self._model.nxn_geom_pair_filtered.numpy())
             self._contacts = self._most[0] if contacts is None else contacts
             self._rows = self._most[1] if rows is None else rows
-            runge_kutta = self._base.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
-            if runge_kutta and (self._contacts < self._most[0] or self._rows < self._most[1]):
+            unseen = self._base.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
+            if unseen and (self._contacts < self._most[0] or self._rows < self._most[1]):
                 raise ValueError(
-                    f"with the Runge-Kutta integrator, a full buffer can go unseen: give {self._most[0]} contacts "
-                    f"and {self._most[1]} rows or more, or leave them at None"
+                    f"with the flag that disables actuation, a full buffer can go unseen: give {self._most[0]} "
+                    f"contacts and {self._most[1]} rows or more, or leave them at None"
                 )
             self._data = mujoco_warp.make_data(self._base, nworld=batch, nconmax=self._contacts, njmax=self._rows)
             self._most_contacts, self._most_rows = wp.zeros(1, dtype=int), wp.zeros(batch, dtype=int)
@@ -117,6 +139,8 @@ class GpuPhysics:
         self.qvel: Tensor = wp.to_torch(self._data.qvel)
         self._control: Tensor = wp.to_torch(self._data.ctrl)
         self._overflow: Tensor = wp.to_torch(self._data.overflow)
+        self._contacts_seen: Tensor = wp.to_torch(self._most_contacts)
+        self._rows_seen: Tensor = wp.to_torch(self._most_rows)
         self.fields: dict[str, Tensor] = {name: self._field(name) for name in self._wanted}
 
     def _field(self, name: str) -> Tensor:
@@ -143,7 +167,7 @@ class GpuPhysics:
         if not any(name.startswith(("cam_", "light_", "sensordata")) for name in self._wanted):
             self._model.ncam = self._model.nlight = 0  # nobody looks: two kernels fewer in every physics step
         self._model.opt.warn_overflow = 0  # check says it
-        self._model.opt.deterministic = True  # the same bits from run to run, in whatever order threads end
+        self._model.callback.control = self._look
         self._model.opt.graph_conditional = not self._device.is_cuda or wp.is_conditional_graph_supported()
         self._varied = varied
         self._graphs.clear()
@@ -202,14 +226,22 @@ class GpuPhysics:
             mujoco_warp.fwd_velocity(model, data)
             mujoco_warp.sensor_vel(model, data)
 
+    def _look(self, _: mujoco_warp.Model, data: mujoco_warp.Data) -> None:
+        """Note how full the buffers are: mujoco_warp calls this in each computation of forces, after the contacts."""
+        counts = [data.nacon, data.ncollision, data.nefc]
+        wp.launch(_note, self._batch, counts, [self._most_contacts, self._most_rows])
+
+    def _lost(self) -> Tensor:
+        """Tell which worlds have lost contacts or forces, (batch,) bool."""
+        full = (self._contacts_seen > self._contacts * self._batch) | (self._rows_seen > self._rows)
+        return full | (self._overflow & int(OVERFLOWS) != 0)
+
     def _run(self, frame_skip: int) -> None:
         """Take physics steps and compute the fields: a graph, recorded the first time. Warp compiles what it lacks."""
         if frame_skip not in self._graphs:
             with wp.ScopedDevice(self._device), wp.ScopedCapture() as capture:
                 for _ in range(frame_skip):
                     mujoco_warp.step(self._model, self._data)
-                    counts = [self._data.nacon, self._data.ncollision, self._data.nefc]
-                    wp.launch(_note, self._batch, counts, [self._most_contacts, self._most_rows])
                 self._compute_fields()
             self._graphs[frame_skip] = capture.graph
         Recording.between(partial(_launch, self._graphs[frame_skip], self._torch_device))
@@ -222,7 +254,7 @@ class GpuPhysics:
         self._control.copy_(control)
         self._run(frame_skip)
         size = torch.maximum(self.qpos.abs().amax(1), self.qvel.abs().amax(1))
-        lost = ~(size < mujoco.mjMAXVAL) | (self._overflow & int(OVERFLOWS) != 0)
+        lost = ~(size < mujoco.mjMAXVAL) | self._lost()
         self.qpos.masked_fill_(lost.unsqueeze(1), torch.nan)
         self.qvel.masked_fill_(lost.unsqueeze(1), torch.nan)
 
@@ -232,11 +264,11 @@ class GpuPhysics:
         Raises:
             FloatingPointError: A buffer was full; the message has its size, what was needed and the remedy.
         """
-        if not (self._overflow & int(OVERFLOWS)).any():
+        if not (lost := self._lost()).any():
             return
         flags = OverflowType(int(np.bitwise_or.reduce(self._data.overflow.numpy())))
-        needed = -(-int(self._most_contacts.numpy()[0]) // self._batch), int(self._most_rows.numpy().max())
-        worlds = (self._overflow & int(OVERFLOWS)).nonzero().flatten().tolist()
+        needed = -(-int(self._contacts_seen) // self._batch), int(self._rows_seen.max())
+        worlds = lost.nonzero().flatten().tolist()
         buffers = [
             (CONTACTS, "contacts", self._contacts, needed[0], "max_contacts", self._most[0]),
             (ROWS, "constraint rows", self._rows, needed[1], "max_rows", self._most[1]),
@@ -245,7 +277,7 @@ class GpuPhysics:
             f"{size} {what} a world, and at least {need} are needed: leave {key} of the environment's class at None, "
             f"which makes room for {most}"
             for kinds, what, size, need, key, most in buffers
-            if flags & kinds
+            if flags & kinds or need > size
         ]
         others = flags & OVERFLOWS & ~(CONTACTS | ROWS)
         if others:

@@ -92,11 +92,8 @@ class MujocoTask(TaskEnv):
     ) -> None:
         self.device = torch.device(device)
         self._simulator = self._simulator_on(self.device)
-        if not self._simulator.installed():
-            raise InputError(
-                f"device = '{self.device}': {type(self).__name__} simulates there with {self._simulator.packages[-1]}, "
-                f"which is not installed: pip install 'maml_rl[{self._simulator.extra}]', or use device = 'cpu'"
-            )
+        if missing := self._simulator.lacks(self.device):
+            raise InputError(f"device = '{self.device}' for {type(self).__name__}: {missing}; or use device = 'cpu'")
         self._noise = noise or ResetNoise()
         check_numbers(frame_skip=(frame_skip, 1), horizon=(horizon, 1), threads=(threads, 0))
         if any(not 0 <= width < math.inf for width in self._noise[:4]):
@@ -146,9 +143,9 @@ class MujocoTask(TaskEnv):
         return SIMULATORS[cls.simulator or simulator_on(device)]
 
     @classmethod
-    def best_device(cls, device: torch.device) -> torch.device:
-        """Return the device if its simulator is installed, else the CPU."""
-        return device if cls._simulator_on(device).installed() else torch.device("cpu")
+    def lacks(cls, device: torch.device) -> str:
+        """Return what is missing to simulate on a device; empty where nothing is."""
+        return cls._simulator_on(device).lacks(device)
 
     @abstractmethod
     def observation(self, state: State) -> Tensor:

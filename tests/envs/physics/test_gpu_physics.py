@@ -387,8 +387,47 @@ def test_too_little_room_for_rows_is_an_error_of_that_world(on_warp: Make) -> No
 
 @pytest.mark.parametrize("room", [{"contacts": 24}, {"rows": 100}])
 def test_where_a_full_buffer_could_go_unseen_it_is_refused(room: dict[str, int]) -> None:
+    model = ant_model()
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
     with pytest.raises(ValueError, match="give 25 contacts and 108 rows or more"):
-        GpuPhysics(ant_model(), 2, CPU, **room)
+        GpuPhysics(model, 2, CPU, **room)
+    GpuPhysics(model, 2, CPU).close()
+
+
+def falling_foot() -> mujoco.MjModel:
+    """A ball that falls through a thin slab between two stages of Runge-Kutta: it touches nothing before and after."""
+    return mujoco.MjModel.from_xml_string(
+        """<mujoco><option integrator="RK4" timestep="0.1" gravity="0 0 0"/><worldbody>
+        <geom type="box" size="5 5 0.02" contype="1" conaffinity="1"/>
+        <body pos="0 0 0"><joint name="z" type="slide" axis="0 0 1"/><geom type="sphere" size="0.05" mass="1"/></body>
+        </worldbody><actuator><motor joint="z" ctrlrange="-1 1"/></actuator></mujoco>"""
+    )
+
+
+def test_contacts_between_the_stages_of_runge_kutta_are_seen() -> None:
+    physics = GpuPhysics(falling_foot(), 2, CPU)
+    physics.set_state(torch.tensor([[0.5], [5.0]]), torch.tensor([[-10.0], [-10.0]]))  # 0.5, 0, 0, -0.5
+    physics.step(torch.zeros(2, 1), 1)
+    assert physics._rows_seen.tolist() == [4, 0]
+    assert int(physics._data.nefc.numpy()[0]) == 0  # at the end there is nothing to see
+    physics.close()
+    small = GpuPhysics(falling_foot(), 2, CPU, rows=1)
+    small.set_state(torch.tensor([[0.5], [5.0]]), torch.tensor([[-10.0], [-10.0]]))
+    small.step(torch.zeros(2, 1), 1)
+    assert small.qpos.isfinite().tolist() == [[False], [True]]
+    with pytest.raises(FloatingPointError, match="in 1 of 2 worlds, the first 0: it had room for 1 constraint rows"):
+        small.check()
+    small.set_state(torch.full((2, 1), 5.0), torch.zeros(2, 1))
+    small.step(torch.zeros(2, 1), 1)
+    small.check()
+    small.close()
+
+
+def test_warp_chooses_its_own_order() -> None:
+    """Its deterministic mode costs several times the speed and megabytes a world, and does not fix all orders."""
+    physics = GpuPhysics(slider_model(), 2, CPU)
+    assert physics._model.opt.deterministic == mujoco_warp.put_model(slider_model()).opt.deterministic
+    physics.close()
 
 
 def test_a_rollout_says_it(on_warp: Make, monkeypatch: pytest.MonkeyPatch) -> None:
