@@ -30,6 +30,10 @@ test: lint  ## format, lint, types and tests: what CI runs
 full: test  ## and what is longer or needs more: run before a release
 	$(BIN)/python -m pip install -q --no-deps --target build/triton triton
 	PYTHONPATH=build/triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/envs/test_drawing.py
+	$(PYTHON) -m venv build/simulators
+	build/simulators/bin/python -m pip install -q mujoco==3.3.7 dm_control==1.0.34 gymnasium-robotics==1.4.2 \
+		'shimmy[dm-control]==2.0.1' gymnasium==1.4.0
+	SIMULATORS=$(CURDIR)/build/simulators OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs/test_simulators.py
 
 lint: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -4,12 +4,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import gymnasium
 import torch
 from torch import Tensor
 
 from maml_envs import random
+from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv
+from maml_envs.adapters.spaces import units_of
 from maml_envs.contract import ContractError, check_contract
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.task_env import TaskEnv
@@ -23,8 +26,17 @@ COMPARED = 10
 WIDE = 1000
 """Numbers of an observation from which on the linear baseline's system of equations is large."""
 
+SHOWN = 5
+"""Numbers of an observation that a finding lists."""
+
 LARGE = 30.0
 """Root mean square of a number of the observation from which on a network learns badly."""
+
+
+WHOLE_RESET = (
+    "Set everything that an episode changes, and all of the task, in reset (in a gymnasium.Env: set_task); or make a "
+    "simulator anew that is not yours and keeps something"
+)
 
 
 class Finding(NamedTuple):
@@ -34,6 +46,17 @@ class Finding(NamedTuple):
     subject: str
     said: str
     fix: str = ""
+
+
+class Asked(NamedTuple):
+    """What of a configuration decides whether an observation is fit."""
+
+    own_network: bool = False  # the policy is a network of the user's own, which gets bytes of pictures divided by 255
+    solves: bool = True  # the baseline solves a system of equations as wide as the observation
+
+
+def _own_space(env: TaskEnv) -> gymnasium.Space[Any]:
+    return env.own_space if isinstance(env, GymnasiumTaskEnv) else env.observation_space
 
 
 class Episodes(NamedTuple):
@@ -123,9 +146,8 @@ def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, actions: Tensor) -> 
             return
         play(fresh, tasks.flip(0), random.fold_in(seeds, 2), actions[:3])
         difference = _first_difference(first, play(fresh, tasks, seeds, actions))
-        fix = "Set everything that an episode changes, and all of the task, in reset (in a gymnasium.Env: set_task)"
         yield (
-            Finding("error", "independence", f"an episode depends on those before it: {difference}", fix)
+            Finding("error", "independence", f"an episode depends on those before it: {difference}", WHOLE_RESET)
             if difference
             else Finding("ok", "independence", "an episode does not depend on those before it")
         )
@@ -133,13 +155,18 @@ def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, actions: Tensor) -> 
             return
         alone = [play(fresh, tasks[i : i + 1], seeds[i : i + 1], actions[:, i : i + 1]) for i in range(len(tasks))]
         pairs = [(i, _first_difference(_row(first, i), one, COMPARED, 1e-4)) for i, one in enumerate(alone)]
-        differences = [f"environment {i}: {difference}" for i, difference in pairs if difference]
+        differences = [(i, f"environment {i}: {difference}") for i, difference in pairs if difference]
+    if not differences:
+        yield Finding("ok", "neighbours", "an episode does not depend on what else is in the batch")
+        return
+    i, difference = differences[0]
+    with closing(make()) as unused:
+        one = play(unused, tasks[i : i + 1], seeds[i : i + 1], actions[:, i : i + 1])
+    if _first_difference(_row(first, i), one, COMPARED, 1e-4):
         fix = "Keep the task and the state in rows of the batch or in self, not in the class or the module"
-        yield (
-            Finding("error", "neighbours", f"an episode alone is another one than in a batch; {differences[0]}", fix)
-            if differences
-            else Finding("ok", "neighbours", "an episode does not depend on what else is in the batch")
-        )
+        yield Finding("error", "neighbours", f"an episode alone is another one than in a batch; {difference}", fix)
+    else:
+        yield Finding("error", "independence", f"an episode depends on those before it; {difference}", WHOLE_RESET)
 
 
 def _tasks(env: TaskEnv, tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
@@ -178,7 +205,12 @@ def _actions(env: TaskEnv, tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
     yield from (Finding("warning", "asked for", said, "Look whether that is meant") for said in env.warnings())
 
 
-def _numbers(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
+def _listed(indices: list[int]) -> str:
+    """Return indices, the first of many."""
+    return f"{indices[:SHOWN]}" if len(indices) <= SHOWN else f"{indices[:SHOWN]} and {len(indices) - SHOWN:,} more"
+
+
+def _numbers(env: TaskEnv, episodes: Episodes, asked: Asked) -> Iterator[Finding]:
     later = torch.cat((torch.ones_like(episodes.live[:1]), episodes.live))
     observations, rewards = episodes.observations[later], episodes.rewards[episodes.live]
     for name, value in (("observations", observations), ("rewards", rewards)):
@@ -186,14 +218,19 @@ def _numbers(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
             yield Finding("error", name, "NaN or infinity under random actions", "End or clip before it diverges")
         else:
             yield Finding("ok", name, f"finite, from {float(value.min()):.3g} to {float(value.max()):.3g}")
-    size = observations.square().mean(0).sqrt()
+    scaled = torch.from_numpy(units_of(_own_space(env))) if asked.own_network else 1.0
+    size = (observations / scaled).square().mean(0).sqrt()
     large = (size > LARGE).nonzero().flatten().tolist()
     if large:
         fix = "Divide them in the observation by their usual size: a network learns badly from large numbers"
-        said = f"numbers {large} of the observation are as large as {float(size[large].max()):.3g}"
+        if bool((torch.from_numpy(units_of(_own_space(env)))[size > LARGE] != 1).all()):
+            fix = (
+                "Give policy.network a network for pictures, which gets them divided by 255; the perceptron gets bytes"
+            )
+        said = f"numbers {_listed(large)} of the observation are as large as {float(size[large].max()):.3g}"
         yield Finding("warning", "observation scale", said, fix)
     space, width = env.observation_space, env.observation_space.shape[0]
-    if width > WIDE:
+    if width > WIDE and asked.solves:
         system = 8 * (2 * width + 4) ** 2 / 1e9
         said = f"{width:,} numbers, for which the linear baseline solves a system of {system:.1f} GB for each task"
         yield Finding("warning", "baseline", said, "Use baseline.name = 'time', or fewer numbers")
@@ -201,7 +238,9 @@ def _numbers(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
     outside = ((observations < low) | (observations > high)).any(0).nonzero().flatten().tolist()
     if outside:
         fix = "Widen observation_space, or clip"
-        yield Finding("warning", "observation space", f"numbers {outside} of the observation leave their bounds", fix)
+        yield Finding(
+            "warning", "observation space", f"numbers {_listed(outside)} of the observation leave their bounds", fix
+        )
 
 
 def _endings(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
@@ -211,8 +250,7 @@ def _endings(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
     summary += f", after {int(lengths.min())} to {int(lengths.max())} steps (horizon {env.horizon})"
     same_length = len(lengths) > 1 and bool((lengths == lengths[0]).all())
     if bool(both.any()):
-        fix = "terminated: the task ended; truncated: cut from outside. Give one of them"
-        yield Finding("warning", "endings", f"both flags at once in {int(both.sum())} episodes", fix)
+        yield Finding("ok", "endings", f"{summary}; {int(both.sum())} had both flags, and are taken as terminated")
     elif bool(episodes.terminated.all()) and same_length and int(lengths[0]) > 1:
         fix = "If it is a time limit, return truncated instead: a time limit ends the episode, not its value"
         yield Finding("warning", "endings", f"every episode terminated after exactly {int(lengths[0])} steps", fix)
@@ -222,11 +260,12 @@ def _endings(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
         yield Finding("ok", "endings", summary)
 
 
-def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
+def examine(make: Callable[[], TaskEnv], asked: Asked = Asked()) -> Iterator[Finding]:  # noqa: B008  it never changes
     """Examine an environment and yield the findings, the important first.
 
     Args:
         make: Makes it; called again for a fresh copy.
+        asked: What of a configuration decides whether its observations are fit.
     """
     try:
         env = make()
@@ -240,8 +279,9 @@ def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
         yield Finding("error", "contract", str(error) if isinstance(error, WorkerError) else traceback.format_exc())
         return
     try:
-        width = env.observation_space.shape[0]
-        yield Finding("ok", "contract", f"observation ({width},), action {env.action_space}, horizon {env.horizon}")
+        actions_of = env.own_actions.space() if isinstance(env, GymnasiumTaskEnv) else env.action_space
+        said = f"observation {_own_space(env)}, action {actions_of}, horizon {env.horizon}"
+        yield Finding("ok", "contract", said)
         batch = min(BATCH, env.max_batch or BATCH)
         tasks = env.sample_tasks(batch, torch.Generator().manual_seed(0))
         actions = random_actions(env, min(env.horizon, MOST_STEPS), batch)
@@ -249,7 +289,7 @@ def examine(make: Callable[[], TaskEnv]) -> Iterator[Finding]:
         yield from _tasks(env, tasks, actions[: 10 * COMPARED])
         yield from _actions(env, tasks, actions[: 10 * COMPARED])
         episodes = play(env, tasks, random.fold_in(torch.arange(batch), 1), actions)
-        yield from _numbers(env, episodes)
+        yield from _numbers(env, episodes, asked)
         yield from _endings(env, episodes)
         seconds = episodes.seconds / int(episodes.live.sum())
         yield Finding("ok", "speed", f"{1e6 * seconds:.0f} microseconds a step, {1 / seconds:,.0f} steps a second")

@@ -12,7 +12,7 @@ import gymnasium
 from maml_envs.adapters.attribute_tasks import Options, by_class
 from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv, VectorOptions
 from maml_envs.adapters.metaworld import BY_METAWORLD
-from maml_envs.adapters.named import BY_ID, MakeEnv, Named, current_folder_first, import_own
+from maml_envs.adapters.named import BY_ID, MakeEnv, Named, current_folder_first, import_own, origin
 from maml_envs.errors import InputError
 from maml_envs.task_env import TaskEnv
 
@@ -53,10 +53,8 @@ def own_class(path: str) -> type[TaskEnv] | type[gymnasium.Env[Any, Any]]:
             for name, value in vars(module).items()
             if isinstance(value, type) and issubclass(value, bases) and value.__module__ == module_name
         ]
-        file = getattr(module, "__file__", None) or "built into Python"
-        raise InputError(
-            f"env = {path!r}: {module_name} ({file}) has no {class_name!r}; its environment classes: {defined}"
-        )
+        where = f"{module_name} ({origin(module)})"
+        raise InputError(f"env = {path!r}: {where} has no {class_name!r}; its environment classes: {defined}")
     if not (isinstance(kind, type) and issubclass(kind, TaskEnv | gymnasium.Env)):
         raise InputError(
             f"env = {path!r} is not an environment class: derive it from maml_envs.TaskEnv, or from gymnasium.Env "

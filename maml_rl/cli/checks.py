@@ -36,14 +36,15 @@ class CheckEnv(Command):
     """Definition of the task family; None: the family's first."""
 
     def run(self) -> None:
-        from maml_envs.check_env import examine
+        from maml_envs.check_env import Asked, examine
         from maml_rl.rl.learner import environments
 
         named = toml.load(self.env) if self.env.endswith(".toml") else Config(env=self.env)
         config = toml.of_kind(named, Config, self.env)
         config = config.model_copy(update={"preset": self.preset or config.preset})
         broken = False
-        for finding in examine(lambda: environments(config, copies=1)[0]):
+        asked = Asked(config.policy.network is not None, config.baseline.name in ("linear", "value_network"))
+        for finding in examine(lambda: environments(config, copies=1)[0], asked):
             broken |= finding.level == "error"
             fix = f". {finding.fix}" if finding.fix else ""
             print(f"{finding.level:<8} {finding.subject}: {finding.said}{fix}", flush=True)

@@ -1,6 +1,7 @@
 """The command line: the commands by name, and the exit codes."""
 
 import io
+import os
 import signal
 import sys
 import textwrap
@@ -69,6 +70,10 @@ def main() -> None:
 
     try:
         command.start(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `maml-rl ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except (InputError, FloatingPointError, OSError) as error:
         _fail(error)
     except WorkerError as error:  # every rank may miss one that is gone

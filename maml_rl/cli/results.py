@@ -241,12 +241,13 @@ class Render(Command):
 class Export(Command):
     """Adapt to a task, and write the policy to a file: for torch.export (.pt2) or as ONNX (.onnx).
 
-    It takes flattened observations, any number of rows, and gives the most probable actions in the environment's units.
+    It takes observations in the environment's own units (bytes of a picture as 0 ... 255), float32, flattened, any
+    number of rows, and gives the most probable actions in the environment's units.
     """
 
     folder: RunOrCheckpoint
-    task: tuple[float, ...]
-    """The numbers of the task, such as --task 0.3 -0.2."""
+    task: tuple[str, ...]
+    """The numbers of the task, such as --task 0.3 -0.2; those of vector.task_ranges by name, --task gravity=-3 g=9."""
     out: Path
     """The file, .pt2 or .onnx."""
     steps: int = 1
@@ -267,7 +268,17 @@ class Export(Command):
         refuse_file(self.out)
         here = {"device": self.device, "env": self.env, "worker_python": self.worker_python}
         with load(self.folder, self.which, **here) as agent:
-            print(agent.adapt(self.task, self.steps, self.episodes, self.seed).save(self.out))
+            print(agent.adapt(_task(self.task), self.steps, self.episodes, self.seed).save(self.out))
+
+
+def _task(words: Sequence[str]) -> list[float] | dict[str, float]:
+    """Return the numbers of a task, or its values by name."""
+    try:
+        if any("=" in word for word in words):
+            return {name: float(value) for name, _, value in (word.partition("=") for word in words)}
+        return [float(word) for word in words]
+    except ValueError:
+        raise InputError(f"--task {' '.join(words)}: give numbers, or each as name=number") from None
 
 
 class Report(Command):

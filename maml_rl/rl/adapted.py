@@ -1,5 +1,6 @@
 """An adapted policy: acts in an environment's own spaces and units, and is a plain torch module to take along."""
 
+import copy
 import importlib.util
 import logging
 import warnings
@@ -136,7 +137,8 @@ class AdaptedPolicy:
     def save(self, path: Path | str) -> Path:
         """Write the module to a file: PATH.pt2 by ``torch.export``, PATH.onnx as ONNX (extra ``onnx``).
 
-        It takes rows of flattened observations, of any number, and gives the most probable actions.
+        It takes any number of rows of flattened observations, float32, in the environment's own units (bytes of a
+        picture as 0 ... 255), and gives the most probable actions.
 
         Raises:
             InputError: The name ends otherwise, the file is there already, or a package is missing.
@@ -145,12 +147,13 @@ class AdaptedPolicy:
         example = (torch.zeros(2, self.module.observations),)
         batch = {"observations": {0: torch.export.Dim("n")}}
         path.parent.mkdir(parents=True, exist_ok=True)
+        module = copy.deepcopy(self.module).requires_grad_(False)
         with _quiet():
             if path.suffix == ".pt2":
-                torch.export.save(torch.export.export(self.module, example, dynamic_shapes=batch), path)
+                torch.export.save(torch.export.export(module, example, dynamic_shapes=batch), path)
                 return path
             settings: Any = {"input_names": ["observations"], "output_names": ["actions"], "external_data": False}
-            torch.onnx.export(self.module, example, path, dynamo=True, dynamic_shapes=batch, verbose=False, **settings)
+            torch.onnx.export(module, example, path, dynamo=True, dynamic_shapes=batch, verbose=False, **settings)
         return path
 
 

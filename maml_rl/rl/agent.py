@@ -1,6 +1,8 @@
 """A trained agent: adapt it to a task, and act."""
 
 import math
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -33,7 +35,7 @@ class Agent:
 
     def adapt(
         self,
-        task: ArrayLike | Tensor | gymnasium.Env[Any, Any],
+        task: ArrayLike | Tensor | Mapping[str, float] | gymnasium.Env[Any, Any],
         steps: int = 1,
         episodes: int | None = None,
         seed: int = 0,
@@ -41,8 +43,9 @@ class Agent:
         """Take gradient steps on episodes of one task.
 
         Args:
-            task: One row of tasks, such as a goal; or a gymnasium environment, in which the episodes are sampled, its
-                task being whatever it is.
+            task: One row of tasks, such as a goal; with ``vector.task_ranges`` also the values by their keys, such as
+                {"gravity": -3.0}. Or a gymnasium environment, in which the episodes are sampled, as long as those of
+                training, its task being whatever it is.
             steps: Gradient steps; 0 gives the policy before adaptation.
             episodes: Episodes for each step; None for the configuration's number.
             seed: For the episodes' noise and start states, and for the policy's own noise.
@@ -70,11 +73,24 @@ class Agent:
         space, actions = env.observation_space, passed_on(env.action_space)
         return AdaptedPolicy(learner.policy, params, space, actions, observed, seed)
 
-    def _row(self, task: ArrayLike | Tensor) -> Tensor:
+    def _row(self, task: ArrayLike | Tensor | Mapping[str, float]) -> Tensor:
         shape, dtype = self._tasks.shape[1:], self._tasks.dtype
+        ranges = self.learner.config.vector.task_ranges or {}
+        keys = sorted(ranges)
+        if isinstance(task, Mapping):
+            if not keys or set(task) != set(keys):
+                wanted = (
+                    f"give {', '.join(keys)}" if keys else "give a row of numbers, as vector.task_ranges is not used"
+                )
+                raise InputError(f"a task by the keys {', '.join(map(str, task)) or 'none'}: {wanted}")
+            task = [task[key] for key in keys]
         row = torch.as_tensor(task, dtype=dtype)
         if row.numel() != math.prod(shape):
             raise InputError(f"a task of {self.learner.config.env} has shape {tuple(shape)}, not {tuple(row.shape)}")
+        for key, value in zip(keys, row.flatten().tolist(), strict=bool(keys)):
+            low, high = ranges[key]
+            if not low <= value <= high:
+                warnings.warn(f"{key} = {value:g} is outside [{low:g}, {high:g}], which was trained on", stacklevel=3)
         return row.reshape(1, *shape)
 
     @property
@@ -125,9 +141,8 @@ def _within(learner: Learner, env: gymnasium.Env[Any, Any]) -> Learner:
         raise InputError(f"adapt({named}): this policy was trained to observe the task, which no environment shows")
     if isinstance(env.unwrapped, SingleEnv):
         raise InputError(f"adapt({named}): it draws a new task at every reset; give adapt the task and not it")
-    spec = env.spec
-    steps = (spec.max_episode_steps if spec else None) or learner.env.horizon
-    wrapped = GymnasiumTaskEnv(lambda: _Borrowed(env), VectorOptions(vector_size=1), steps, f"adapt({named})")
+    alone, steps = VectorOptions(vector_size=1), learner.env.horizon
+    wrapped = GymnasiumTaskEnv(lambda: _Borrowed(env), alone, steps, f"adapt({named})")
     for name, found, expected in (
         ("observations", wrapped.observation_space.shape, learner.env.observation_space.shape),
         ("actions", (wrapped.discrete, wrapped.action_width), (learner.env.discrete, learner.env.action_width)),

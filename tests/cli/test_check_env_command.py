@@ -3,14 +3,17 @@
 import sys
 from pathlib import Path
 
+import brought
 import gym_probes
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from probes import Good
 
 import maml_envs
-from maml_envs import GymnasiumTaskEnv
-from maml_envs.check_env import Finding, examine
+from maml_envs import GymnasiumTaskEnv, VectorOptions
+from maml_envs.check_env import Asked, Finding, examine
 from maml_rl.cli import main
 
 
@@ -86,8 +89,8 @@ def test_a_broken_contract_ends_the_report() -> None:
         (["gym_probes:Counted"], 0, "ok       determinism: "),
         (["gym_probes:Deaf"], 0, "warning  tasks: "),
         (["gym_probes:Unseeded"], 1, "error    determinism: "),
-        (["half-cheetah-dir", "--preset", "finn2017"], 0, "observation (20,)"),
-        (["pendulum.toml"], 0, "ok       contract: observation (3,), action Box(-1.0, 1.0, (1,), float32), horizon 30"),
+        (["half-cheetah-dir", "--preset", "finn2017"], 0, "observation Box(-inf, inf, (20,), float32), action"),
+        (["pendulum.toml"], 0, "(3,), float32), action Box(-2.0, 2.0, (1,), float32), horizon 30"),
         (["gymnasium:Pendulum-v1"], 2, "Give ranges of its attributes in [vector.task_ranges]"),
         (["navigatoin"], 2, "did you mean navigation?"),
     ],
@@ -151,3 +154,66 @@ def test_an_environment_that_raises_is_a_finding(kind: type, words: str) -> None
     findings = list(examine(lambda: GymnasiumTaskEnv(kind)))
     assert findings[-1].level == "error"
     assert words in findings[-1].said
+
+
+class KeepsSomething(brought.Point):
+    """A third party's simulator: one in eight starts depends on whether it has been used before."""
+
+    used = False
+
+    def reset(self, *, seed=None, options=None):
+        _, info = super().reset(seed=seed, options=options)
+        if self.used and self.goal[0] > 0.7:
+            self.x = self.x + 0.1
+        self.used = True
+        return self.seen(), info
+
+
+def test_what_depends_on_history_is_not_blamed_on_its_neighbours() -> None:
+    findings = said(lambda: GymnasiumTaskEnv(KeepsSomething, VectorOptions(vector_size=8)))
+    assert [name for name, finding in findings.items() if finding.level == "error"] == ["independence"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (Asked(), {"observation scale": "[0, 1, 2, 3, 4] and 3,067 more", "baseline": "3,072 numbers"}),
+        (Asked(own_network=True), {"baseline": "3,072 numbers"}),
+        (Asked(own_network=True, solves=False), {}),
+    ],
+)
+def test_pictures_are_judged_by_what_gets_them(asked: Asked, expected: dict[str, str]) -> None:
+    class Bright(brought.Point):
+        observation_space = gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+
+        def seen(self):
+            return np.full((32, 32, 3), 200 + int(5 * self.x[0]), np.uint8)
+
+    findings = {finding.subject: finding for finding in examine(lambda: GymnasiumTaskEnv(Bright), asked)}
+    warned = {name: finding for name, finding in findings.items() if finding.level == "warning"}
+    assert warned.keys() == expected.keys()
+    for name, words in expected.items():
+        assert words in warned[name].said
+    assert "Box(0, 255, (32, 32, 3), uint8), action Box(-1.0, 1.0, (2,), float32)" in findings["contract"].said
+    if "observation scale" in warned:
+        assert "Give policy.network a network for pictures" in warned["observation scale"].fix
+
+
+def test_both_flags_at_once_are_an_ending() -> None:
+    class Both(brought.Point):
+        def step(self, action):
+            observation, reward, _, _, info = super().step(action)
+            return observation, reward, self.t == 5, self.t == 5, info
+
+    findings = said(lambda: GymnasiumTaskEnv(Both))
+    assert findings["endings"].level == "ok"
+    assert "8 had both flags, and are taken as terminated" in findings["endings"].said
+
+
+def test_a_folder_that_hides_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hides").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        maml_envs.InputError, match=r"hides \(the folder .*/hides, which is found before a file of that"
+    ):
+        maml_envs.make("hides:Mine")

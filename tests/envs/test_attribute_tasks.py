@@ -10,7 +10,7 @@ import torch
 
 import maml_envs
 from maml_envs import InputError, VectorOptions
-from maml_envs.adapters.attribute_tasks import RangedEnv
+from maml_envs.adapters.attribute_tasks import RangedEnv, _short
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -151,3 +151,10 @@ def test_the_batch_plays_its_tasks() -> None:
     theta = torch.atan2(*env.reset(torch.zeros(1, 1), torch.tensor([5]))[0, [1, 0]])
     faster = 3 * 20 / 2 * torch.sin(theta) * 0.05
     torch.testing.assert_close(step.observation[2, 2] - step.observation[0, 2], faster, rtol=1e-4, atol=1e-4)
+
+
+def test_words_for_a_task_are_the_ends_that_tell_it_apart() -> None:
+    assert _short(["_env.physics.model.body_mass.2", "g"]) == ["body_mass.2", "g"]
+    assert _short(["model.body_mass.1", "model.body_mass.2"]) == ["body_mass.1", "body_mass.2"]
+    assert _short(["a.mass", "b.mass"]) == ["a.mass", "b.mass"]
+    assert _short(["mass", "b.mass"]) == ["mass", "b.mass"]

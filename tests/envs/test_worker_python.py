@@ -139,7 +139,7 @@ def test_what_is_wrong_with_it_is_named(other: str, tmp_path: Path) -> None:
         f"vector.worker_python = {bare!r}: it has no gymnasium: install it there, with pip install gymnasium"
     )
     assert "no module 'nowhere'" in refused(other, "nowhere:Env")
-    assert "theirs has no gymnasium.Env 'Wrong'" in refused(other, "theirs:Wrong")
+    assert "/theirs.py) has no gymnasium.Env 'Wrong'" in refused(other, "theirs:Wrong")
     assert "Pendulun" in refused(other, "gymnasium:Pendulun-v1")
     assert "needs Meta-World" in refused(other, "metaworld:reach-v3")
     assert "give 1 or more workers" in refused(other, workers=0)

@@ -52,7 +52,7 @@ def maml_rl(*arguments: str | Path, cwd: Path, **more: Any) -> subprocess.Popen[
     command = [sys.executable, "-W", "error", "-m", "maml_rl", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes, **more)
+    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes | more)
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:

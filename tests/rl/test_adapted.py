@@ -13,6 +13,7 @@ import torch
 from tiny import tiny
 
 from maml_envs import InputError
+from maml_envs.adapters.spaces import rows_of
 from maml_envs.registry import single
 from maml_rl.config.rl import Config
 from maml_rl.core.streams import Purpose
@@ -210,6 +211,37 @@ def test_it_adapts_within_a_users_environment() -> None:
         assert float((value - other.parameters[name]).norm()) < 0.2 * float(value.norm()) + 0.05
     rows = np.zeros((1, 2), np.float32)
     assert policy.act(rows)[0] in range(5, 9)
+
+
+def test_episodes_there_are_as_long_as_in_training() -> None:
+    env, steps = placed(brought.Point()), []
+    env.step = lambda action, step=env.step: (steps.append(env.t), step(action))[1]  # type: ignore[method-assign]
+    with agent_of("brought:Point") as trained:
+        trained.adapt(gymnasium.wrappers.TimeLimit(env, 25), episodes=2)
+    assert max(steps) == HORIZON - 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((3, 4, 4), r"\(3, 4, 4\), and observation_space \(4, 4, 3\)"),
+        ((2, 48), r"its shape is \(2, 48\), and that of the space \(4, 4, 3\)"),
+        ((48,), r"its shape is \(48,\), and that of the space \(4, 4, 3\)"),
+        ((2, 3, 4, 4), r"\(3, 4, 4\), and observation_space \(4, 4, 3\)"),
+    ],
+)
+def test_a_picture_in_another_layout_is_refused(shape: tuple[int, ...], said: str) -> None:
+    space = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)
+    with pytest.raises(InputError, match=said):
+        rows_of(space, np.ones(shape, np.uint8))
+    for right in ((4, 4, 3), (5, 4, 4, 3)):
+        rows, alone = rows_of(space, np.ones(right, np.uint8))
+        assert (rows.shape[1], alone) == (48, len(right) == 3)
+
+
+def test_an_observation_of_nan_is_refused() -> None:
+    with agent_of("brought:Point") as trained, pytest.raises(InputError, match="it holds NaN or infinity"):
+        trained.adapt([0.5, -0.5], steps=0).act([np.nan, 0.0])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -109,6 +109,17 @@ def _of_attributes(key: str, root: Any) -> Attribute:  # noqa: ANN401
     return Attribute(lambda: getattr(owner_of(), name), lambda value: setattr(owner_of(), name, value))
 
 
+def _short(keys: Sequence[str]) -> list[str]:
+    """Return the ends of dotted keys that tell them apart, such as body_mass.2 of _env.physics.model.body_mass.2."""
+
+    def ends(key: str) -> list[str]:
+        parts = key.split(".")
+        return [".".join(parts[-n:]) for n in range(1, len(parts) + 1) if not parts[-n].isdigit()]
+
+    every = [end for key in keys for end in ends(key)]
+    return [next((end for end in ends(key) if every.count(end) == 1), key) for key in keys]
+
+
 def _check(ranges: Ranges) -> None:
     if not ranges:
         raise InputError("vector.task_ranges is empty: give an attribute and its range, such as g = [5, 15]")
@@ -177,7 +188,7 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def describe(self, task: NDArray[Any]) -> str:
         """List every attribute with its value."""
-        return ", ".join(f"{key} {value:.3g}" for key, value in zip(self._keys, task, strict=True))
+        return ", ".join(f"{name} {value:.3g}" for name, value in zip(_short(self._keys), task, strict=True))
 
     def set_task(self, task: NDArray[Any]) -> None:
         """Set every attribute to its value."""

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import gymnasium
@@ -143,6 +144,11 @@ class GymnasiumTaskEnv(TaskEnv):
     def _started(self) -> SyncEnvs | AsyncEnvs:
         if not self._workers:
             return SyncEnvs(self._make, self._where)
+        if isinstance(self._make, Named) and self._make.render_mode:
+            from maml_envs.physics.renderer import choose_backend
+
+            with suppress(InputError):  # MuJoCo cannot draw, which others can
+                choose_backend()  # workers have the variable from their start
         timeout = self._vector.worker_timeout or 60.0
         return AsyncEnvs(self._make, self._where, self._workers, timeout, self._vector.worker_python)
 

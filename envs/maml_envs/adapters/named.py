@@ -52,6 +52,14 @@ def import_own(module_name: str, where: str) -> ModuleType:
         ) from error
 
 
+def origin(module: ModuleType) -> str:
+    """Return where a module is from, for errors: a folder without code hides a file of its name."""
+    if file := getattr(module, "__file__", None):
+        return str(file)
+    folders = list(getattr(module, "__path__", ()))
+    return f"the folder {folders[0]}, which is found before a file of that name" if folders else "built into Python"
+
+
 class Named(NamedTuple):
     """An environment by its name; plain data, which another process can be sent."""
 
@@ -85,9 +93,10 @@ class Named(NamedTuple):
             return metaworld_maker(name[len(BY_METAWORLD) :])
         if not name.startswith(BY_ID):
             module, _, kind = name.partition(":")
-            found = getattr(import_own(module, f"env = {name!r}"), kind, None)
+            imported = import_own(module, f"env = {name!r}")
+            found = getattr(imported, kind, None)
             if not (isinstance(found, type) and issubclass(found, gymnasium.Env)):
-                raise InputError(f"env = {name!r}: {module} has no gymnasium.Env {kind!r}")
+                raise InputError(f"env = {name!r}: {module} ({origin(imported)}) has no gymnasium.Env {kind!r}")
             return partial(by_class, found, ranges, self.render_mode, self.options)
         current_folder_first()
         module, colon, identifier = name[len(BY_ID) :].rpartition(":")

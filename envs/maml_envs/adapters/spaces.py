@@ -192,11 +192,15 @@ def rows_of(space: gymnasium.Space[Any], observation: Any) -> tuple[NDArray[np.f
     try:
         leaf, value = _first(space, observation)
         single = np.ndim(value) == len(leaf.shape or ())
+        if not single and np.ndim(value) != len(leaf.shape or ()) + 1:
+            raise ValueError(f"its shape is {np.shape(value)}, and that of the space {leaf.shape}")
         count = 1 if single else len(value)
         each = [observation] if single else [_row(space, observation, i) for i in range(count)]
         for one in each:
             refuse_misfit(space, one)
         rows = np.stack([np.asarray(spaces.flatten(space, one), np.float32) for one in each])
+        if not np.isfinite(rows).all():
+            raise ValueError("it holds NaN or infinity")
         if rows.shape == (count, spaces.flatdim(space)):
             return rows, single
         found = f"it has {rows.shape[-1]} numbers"
