@@ -312,7 +312,7 @@ def test_training_works_beside_the_main_thread(tmp_path: Path) -> None:
         ({"env": "half-cheeta-dir"}, r"env = 'half-cheeta-dir' is not an environment; did you mean half-cheetah-dir"),
         ({"env": "zzz"}, "env = 'zzz' is not an environment; known names: navigation, "),
         ({"env": "nowhere:Env"}, "env = 'nowhere:Env': no module 'nowhere'"),
-        ({"env": "probes:Nothing"}, "probes has no 'Nothing'; its environment classes: .*'Target'"),
+        ({"env": "probes:Nothing"}, "probes .*has no 'Nothing'; its environment classes: .*'Target'"),
         ({"env": "json:loads"}, "env = 'json:loads' is not an environment class"),
         ({"preset": "promp"}, "preset = 'promp' does not exist for navigation; its presets: finn2017"),
         ({"device": "gpu"}, "device = 'gpu' is not a device: use auto, cpu or cuda"),

@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What of a configuration decides whether an observation is fit."""
+    """The choices of a configuration that decide whether an observation is fit."""
 
     own_network: bool = False  # the policy is a network of the user's own, which gets bytes of pictures divided by 255
     solves: bool = True  # the baseline solves a system of equations as wide as the observation
@@ -265,7 +265,7 @@ def examine(make: Callable[[], TaskEnv], asked: Asked = Asked()) -> Iterator[Fin
 
     Args:
         make: Makes it; called again for a fresh copy.
-        asked: What of a configuration decides whether its observations are fit.
+        asked: The choices that decide whether its observations are fit.
     """
     try:
         env = make()

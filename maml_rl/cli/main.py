@@ -9,11 +9,11 @@ import time
 from typing import NoReturn
 
 from maml_envs import InputError, WorkerError
-from maml_rl.cli import checks, results, train
+from maml_rl.cli import checks, policies, results, train
 from maml_rl.cli.parse import Command, is_command, name_of, summary_of, usage_of
 from maml_rl.config import toml
 
-GROUPS = (train, results, checks)
+GROUPS = (train, results, policies, checks)
 """The modules of commands; each class there that derives from Command is one."""
 
 EXIT_BAD_INPUT = 2

@@ -14,6 +14,7 @@ from tyro.conf import arg
 
 from maml_envs import InputError
 from maml_rl.config import toml
+from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import AnyConfig
 
@@ -130,3 +131,11 @@ def with_config(
         return tyro.cli(kind, prog=f"maml-rl {usage_of(kind)}", args=_spell_truths(flags), default=kind(**values))
     except ValidationError as error:
         raise toml.explain(error, "the command line") from None
+
+
+def few_shot(arguments: Sequence[str | Path]) -> bool:
+    """Return whether the first run folder among the arguments, which flags may come before, is of few-shot learning."""
+    from maml_rl.runs.folder import read_config
+
+    runs = [Path(argument) for argument in arguments if (Path(argument) / "config.toml").is_file()]
+    return bool(runs) and isinstance(read_config(runs[0]), FewShotConfig)

@@ -14,24 +14,15 @@ from maml_rl.cli.parse import (
     Command,
     Device,
     Env,
-    RunOrCheckpoint,
     Runs,
     Split,
     TrueOrFalse,
     Which,
     WorkerPython,
+    few_shot,
     name_of,
     parse,
 )
-from maml_rl.config.few_shot import FewShotConfig
-
-
-def _few_shot(arguments: Sequence[str | Path]) -> bool:
-    """Return whether the first run folder among the arguments, which flags may come before, is of few-shot learning."""
-    from maml_rl.runs.folder import read_config
-
-    runs = [Path(argument) for argument in arguments if (Path(argument) / "config.toml").is_file()]
-    return bool(runs) and isinstance(read_config(runs[0]), FewShotConfig)
 
 
 def _require_runs(command: "Evaluate | Compare | Report") -> None:
@@ -56,7 +47,7 @@ class Evaluate(Command):
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> "Evaluate":
-        return parse(EvaluateFewShot if _few_shot(arguments) else EvaluateRL, arguments)
+        return parse(EvaluateFewShot if few_shot(arguments) else EvaluateRL, arguments)
 
     def run(self) -> None:
         _require_runs(self)
@@ -207,78 +198,6 @@ class Plot(Command):
         print(*pictures.files, sep="\n")
         if pictures.missing:
             print(*pictures.missing, sep="\n", file=sys.stderr)
-
-
-class Render(Command):
-    """Film held-out tasks before and after adaptation: each gradient step, side by side, as mp4, gif and a picture."""
-
-    folder: RunOrCheckpoint
-    steps: int | None = None
-    """Gradient steps; None: the configuration's number."""
-    tasks: int | None = None
-    """Held-out tasks, a row for each; None: two, or as many as vector.vector_size has room for."""
-    episodes: int | None = None
-    """Episodes to adapt with, for each task and step; None: the configuration's number."""
-    split: Split = "in"
-    which: Which = "checkpoint"
-    out: Path | None = None
-    """Folder for the video; None: videos/ in the run folder."""
-    fps: int = 20
-    """Frames a second, one for each control step."""
-    device: Device = None
-    env: Env = None
-    worker_python: WorkerPython = None
-
-    def run(self) -> None:
-        from maml_rl.results.film import render
-
-        if _few_shot([self.folder]):
-            raise InputError(f"{self.folder} is few-shot learning, which has no episodes to film: use maml-rl plot")
-        flags = {key: value for key, value in vars(self).items() if key != "folder"}
-        print(*render(self.folder, **flags), sep="\n")
-
-
-class Export(Command):
-    """Adapt to a task, and write the policy to a file: for torch.export (.pt2) or as ONNX (.onnx).
-
-    It takes observations in the environment's own units (bytes of a picture as 0 ... 255), float32, flattened, any
-    number of rows, and gives the most probable actions in the environment's units.
-    """
-
-    folder: RunOrCheckpoint
-    task: tuple[str, ...]
-    """The numbers of the task, such as --task 0.3 -0.2; those of vector.task_ranges by name, --task gravity=-3 g=9."""
-    out: Path
-    """The file, .pt2 or .onnx."""
-    steps: int = 1
-    """Gradient steps; 0: the policy before adaptation."""
-    episodes: int | None = None
-    """Episodes to adapt with, for each step; None: the configuration's number."""
-    seed: int = 0
-    """Of the episodes."""
-    which: Which = "checkpoint"
-    device: Device = None
-    env: Env = None
-    worker_python: WorkerPython = None
-
-    def run(self) -> None:
-        from maml_rl.evaluate import load
-        from maml_rl.rl.adapted import refuse_file
-
-        refuse_file(self.out)
-        here = {"device": self.device, "env": self.env, "worker_python": self.worker_python}
-        with load(self.folder, self.which, **here) as agent:
-            print(agent.adapt(_task(self.task), self.steps, self.episodes, self.seed).save(self.out))
-
-
-def _task(words: Sequence[str]) -> list[float] | dict[str, float]:
-    """Return the numbers of a task, or its values by name."""
-    try:
-        if any("=" in word for word in words):
-            return {name: float(value) for name, _, value in (word.partition("=") for word in words)}
-        return [float(word) for word in words]
-    except ValueError:
-        raise InputError(f"--task {' '.join(words)}: give numbers, or each as name=number") from None
 
 
 class Report(Command):

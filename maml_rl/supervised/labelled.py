@@ -19,7 +19,7 @@ PIECE = 1 << 25
 
 
 class _Draw(NamedTuple):
-    """What K tasks are made of, all of it drawn."""
+    """The random choices that K tasks are made of."""
 
     rows: Tensor  # (K, ways, shots + queries) of the examples
     turns: Tensor | None  # (K, ways) quarter turns

@@ -38,7 +38,7 @@ def config(name: str, **changes: Any) -> Config:
 
 
 def outputs_by_hand(learner: Learner, params: Params, rows: torch.Tensor) -> torch.Tensor:
-    module = learner.policy.own._made(torch.Generator().manual_seed(5))  # type: ignore[union-attr]
+    module = learner.policy.own.made(torch.Generator().manual_seed(5))  # type: ignore[union-attr]
     names = dict(module.named_parameters())
     space = learner.env
     shape = getattr(space, "own_space", space.observation_space).shape
@@ -218,7 +218,7 @@ def test_bytes_of_a_picture_are_one_unit_and_others_as_they_are(env: str, method
         rows[:, -2:], expected = 1.0, [1.0]
     params = learner.initial_params()
     seen = []
-    for module in (own._idle[0], own.adapted(params).module):
+    for module in (own.idle[0], own.adapted(params).module):
         module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     own(params, rows)
     own.adapted(params)

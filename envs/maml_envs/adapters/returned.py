@@ -146,6 +146,20 @@ def refuse_signatures(reach: Callable[[str], Any], where: str) -> None:
             continue
 
 
+def refuse_other_spaces(found: Sequence[object], first: Sequence[object]) -> None:
+    """Refuse spaces, of observations and actions, that differ from those of the first environment when it was made.
+
+    Raises:
+        ValueError: One does.
+    """
+    for name, now, before in zip(("observation_space", "action_space"), found, first, strict=True):
+        if now != before:
+            raise ValueError(
+                f"{name} is {now}, and was {before} of the first environment when it was made: one policy is for one "
+                "space, the same for all tasks"
+            )
+
+
 def note(error: BaseException, note: str) -> None:
     """Add a note to an error, as ``add_note`` does, which Python 3.10 has not."""
     error.__notes__ = [*getattr(error, "__notes__", []), note]

@@ -27,6 +27,7 @@ from maml_envs.adapters.returned import (
     note,
     one_number,
     refuse_missing,
+    refuse_other_spaces,
     refuse_signatures,
     success_of,
     task_rows,
@@ -101,24 +102,14 @@ class SyncEnvs:
             self._where = self._where or type(self._envs[0].unwrapped).__name__
             self._space = self._envs[0].observation_space
             self._spaces.append((self._envs[i].observation_space, self._envs[i].action_space))
-            self._refuse_another(*self._spaces[i])
+            refuse_other_spaces(self._spaces[i], self._spaces[0])
         return self._envs[i]
-
-    def _refuse_another(self, observations: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> None:
-        for name, found, first in zip(
-            ("observation_space", "action_space"), (observations, actions), self._spaces[0], strict=True
-        ):
-            if found != first:
-                raise ValueError(
-                    f"{name} is {found}, and was {first} of the first environment when it was made: one policy is for "
-                    "one space, the same for all tasks"
-                )
 
     def _refuse_changed(self, i: int) -> None:
         """Refuse spaces that are others than when the environment was made, as a task may have set them."""
-        env, before = self._envs[i], self._spaces[i]
-        if env.observation_space is not before[0] or env.action_space is not before[1]:
-            self._refuse_another(env.observation_space, env.action_space)
+        spaces = self._envs[i].observation_space, self._envs[i].action_space
+        if any(now is not before for now, before in zip(spaces, self._spaces[i], strict=True)):
+            refuse_other_spaces(spaces, self._spaces[0])
 
     def _reach(self, name: str) -> Any:  # noqa: ANN401  an attribute of the environment or of one inside its wrappers
         env = self._env()
