@@ -1,6 +1,5 @@
 """Checks of an environment for what would break or spoil training, for ``maml-rl check-env``."""
 
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,10 +14,10 @@ from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv
 from maml_envs.adapters.spaces import units_of
 from maml_envs.contract import ContractError, check_contract
 from maml_envs.errors import InputError, WorkerError
+from maml_envs.played import MOST_STEPS, Episodes, first_difference, play, random_actions, row_of
 from maml_envs.task_env import TaskEnv
 
 BATCH = 8
-MOST_STEPS = 1000
 COMPARED = 10
 """Steps within which batches of different sizes differ by rounding alone; later, chaos amplifies it."""
 
@@ -59,80 +58,13 @@ def _own_space(env: TaskEnv) -> gymnasium.Space[Any]:
     return env.own_space if isinstance(env, GymnasiumTaskEnv) else env.observation_space
 
 
-class Episodes(NamedTuple):
-    """A batch of episodes, until the last has ended."""
-
-    observations: Tensor  # (T + 1, batch, obs)
-    rewards: Tensor  # (T, batch)
-    live: Tensor  # (T, batch) bool: the step was one of the episode
-    terminated: Tensor  # (batch,) bool
-    truncated: Tensor  # (batch,) bool
-    seconds: float
-
-
-def random_actions(env: TaskEnv, steps: int, batch: int) -> Tensor:
-    """Draw actions of an untrained policy, (steps, batch, act): standard normal numbers, or one-hot rows."""
-    numbers = random.normal(random.fold_in(torch.arange(batch), 7), (steps, env.action_width)).float().transpose(0, 1)
-    if env.discrete:
-        numbers = torch.nn.functional.one_hot(numbers.argmax(-1), env.action_width).float()
-    return numbers.to(env.device)
-
-
-@torch.no_grad()
-def play(env: TaskEnv, tasks: Tensor, seeds: Tensor, actions: Tensor) -> Episodes:
-    """Play episodes with given actions (steps, batch, act)."""
-    # Copies, which it may write into.
-    observations = [env.reset(tasks.to(env.device, copy=True), seeds.to(env.device, copy=True)).cpu().clone()]
-    ended = torch.zeros(2, len(seeds), dtype=torch.bool)
-    rewards, live = [], []
-    began = time.perf_counter()
-    for action in actions:
-        live.append(~ended.any(0))
-        step = env.step(action.clone())
-        ended = torch.where(live[-1], torch.stack((step.terminated.cpu(), step.truncated.cpu())), ended)
-        observations.append(step.observation.cpu().clone())
-        rewards.append(step.reward.cpu().clone())
-        if ended.any(0).all():
-            break
-    seconds = time.perf_counter() - began
-    terminated, truncated = ended
-    stacked = (torch.stack(observations), torch.stack(rewards), torch.stack(live))
-    return Episodes(*stacked, terminated, truncated, seconds)
-
-
-def _first_difference(one: Episodes, other: Episodes, steps: int | None = None, rounding: float = 0.0) -> str | None:
-    """Describe where two batches that should be equal first differ; None where they do not."""
-    if not torch.allclose(one.observations[0], other.observations[0], rounding, rounding, equal_nan=True):
-        return "the first observation differs"
-    none = torch.zeros_like(one.live[0])
-    for t in range(min(max(len(one.live), len(other.live)), steps or MOST_STEPS)):
-        live, others = (batch.live[t] if t < len(batch.live) else none for batch in (one, other))
-        if not torch.equal(live, others):
-            return f"at step {t} (counted from 0) other episodes have ended"
-        if not live.any():
-            break
-        for name, a, b in (
-            ("reward", one.rewards[t], other.rewards[t]),
-            ("observation", one.observations[t + 1], other.observations[t + 1]),
-        ):
-            if not torch.allclose(a[live], b[live], rounding, rounding, equal_nan=True):
-                return f"the {name} of step {t} (counted from 0) differs"
-    return None
-
-
-def _row(episodes: Episodes, i: int) -> Episodes:
-    one = slice(i, i + 1)
-    observations, rewards, live = (part[:, one] for part in (episodes.observations, episodes.rewards, episodes.live))
-    return Episodes(observations, rewards, live, episodes.terminated[one], episodes.truncated[one], episodes.seconds)
-
-
 def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
     """Check that a seed and a task give the same episode in another copy, after other tasks, and beside others."""
     seeds = random.fold_in(torch.arange(len(tasks)), 1)
     with closing(make()) as copy:
         first = play(copy, tasks, seeds, actions)
     with closing(make()) as fresh:
-        difference = _first_difference(first, play(fresh, tasks, seeds, actions))
+        difference = first_difference(first, play(fresh, tasks, seeds, actions))
         fix = "Draw every random number from the seeds given to reset (in a gymnasium.Env: self.np_random, after "
         fix += "super().reset(seed=seed))"
         yield (
@@ -145,7 +77,7 @@ def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, actions: Tensor) -> 
         if difference:
             return
         play(fresh, tasks.flip(0), random.fold_in(seeds, 2), actions[:3])
-        difference = _first_difference(first, play(fresh, tasks, seeds, actions))
+        difference = first_difference(first, play(fresh, tasks, seeds, actions))
         yield (
             Finding("error", "independence", f"an episode depends on those before it: {difference}", WHOLE_RESET)
             if difference
@@ -154,7 +86,7 @@ def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, actions: Tensor) -> 
         if difference:
             return
         alone = [play(fresh, tasks[i : i + 1], seeds[i : i + 1], actions[:, i : i + 1]) for i in range(len(tasks))]
-        pairs = [(i, _first_difference(_row(first, i), one, COMPARED, 1e-4)) for i, one in enumerate(alone)]
+        pairs = [(i, first_difference(row_of(first, i), one, COMPARED, 1e-4)) for i, one in enumerate(alone)]
         differences = [(i, f"environment {i}: {difference}") for i, difference in pairs if difference]
     if not differences:
         yield Finding("ok", "neighbours", "an episode does not depend on what else is in the batch")
@@ -162,7 +94,7 @@ def _repeatable(make: Callable[[], TaskEnv], tasks: Tensor, actions: Tensor) -> 
     i, difference = differences[0]
     with closing(make()) as unused:
         one = play(unused, tasks[i : i + 1], seeds[i : i + 1], actions[:, i : i + 1])
-    if _first_difference(_row(first, i), one, COMPARED, 1e-4):
+    if first_difference(row_of(first, i), one, COMPARED, 1e-4):
         fix = "Keep the task and the state in rows of the batch or in self, not in the class or the module"
         yield Finding("error", "neighbours", f"an episode alone is another one than in a batch; {difference}", fix)
     else:
@@ -176,7 +108,7 @@ def _tasks(env: TaskEnv, tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
         return
     one_seed, action = torch.zeros(len(tasks), dtype=torch.int64), actions[:, :1].expand_as(actions)
     episodes = play(env, tasks, one_seed, action)
-    if not any(_first_difference(_row(episodes, 0), _row(episodes, i)) for i in range(1, len(tasks))):
+    if not any(first_difference(row_of(episodes, 0), row_of(episodes, i)) for i in range(1, len(tasks))):
         fix = "Use the task in the reward or the dynamics; ignore this if it shows only to a better policy"
         yield Finding(
             "warning", "tasks", "different tasks give the same observations and rewards to random actions", fix
@@ -196,7 +128,7 @@ def _actions(env: TaskEnv, tasks: Tensor, actions: Tensor) -> Iterator[Finding]:
     """Check that actions make a difference, and name what is unusual about them."""
     seeds = random.fold_in(torch.arange(len(tasks)), 1)
     first, other = (play(env, tasks, seeds, chosen) for chosen in (actions, actions.flip(0).roll(1, 1)))
-    if _first_difference(first, other) is None:
+    if first_difference(first, other) is None:
         fix = "Use the action in step; in a MuJoCo model, look at the actuators' gear, gain and ctrlrange"
         yield Finding("error", "actions", "other actions give the same observations, rewards and endings", fix)
     else:

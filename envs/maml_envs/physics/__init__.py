@@ -72,7 +72,7 @@ class Simulator(NamedTuple):
             return f"{self.packages[-1]} is not installed: pip install 'maml_rl[{self.extra}]'"
         if not self.packages:
             return ""
-        from maml_envs.physics.gpu import lacks  # of the extra gpu
+        from maml_envs.physics.gpu_device import lacks  # of the extra gpu
 
         return lacks(device)
 

@@ -16,11 +16,9 @@ from maml_envs.errors import InputError
 from maml_envs.physics.cuda_graph import Recording
 from maml_envs.physics.fields import FOR_SENSORS, own_sensordata, stage_of
 from maml_envs.physics.gpu_buffers import buffer_sizes
+from maml_envs.physics.gpu_device import lacks
 from maml_envs.physics.gpu_worlds import SIZE_BUFFERS, values_of, with_derived
 from maml_envs.task_env import GraphKey
-
-wp.config.log_level = wp.LOG_WARNING
-wp.init()
 
 ROWS = OverflowType.NEFC | OverflowType.NJMAX_NNZ
 CONTACTS = OverflowType.BROADPHASE | OverflowType.NARROWPHASE
@@ -37,26 +35,6 @@ def _in_turn(device: torch.device) -> wp.ScopedDevice | wp.ScopedStream:
 
 def _launch(graph: wp.Graph, device: torch.device) -> None:
     wp.capture_launch(graph, wp.stream_from_torch(device) if device.type == "cuda" else None)
-
-
-LEAST_ARCHITECTURE = 75
-"""Compute capability, times ten, from which on warp's compiler makes kernels."""
-
-
-def lacks(device: torch.device) -> str:
-    """Return what warp misses to simulate on a device; empty where nothing is."""
-    if device.type != "cuda":
-        return ""
-    found = wp.get_cuda_devices()
-    if not found:
-        return (
-            "warp finds no CUDA device: its wheel needs an NVIDIA driver of the 580 series or newer; for an older one "
-            "take warp's +cu12 wheel from its releases"
-        )
-    own = found[torch.cuda.current_device() if device.index is None else device.index]
-    if own.arch < LEAST_ARCHITECTURE:
-        return f"warp makes no kernels for {own.name}, of compute capability {own.arch / 10}: it needs 7.5 or more"
-    return ""
 
 
 @wp.kernel(enable_backward=False)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maml_envs import random
 from maml_envs.errors import InputError
 from maml_envs.physics.fields import add_sensors, check_fields, check_names
 
@@ -53,6 +54,18 @@ class ResetNoise(NamedTuple):
     qvel_normal: float = 0.1
     qvel_uniform: float = 0.0
     around: tuple[float, ...] | str | None = None  # the position, qpos, or a keyframe's name; None: the model's own
+
+    def drawn(self, seeds: Tensor, nq: int, nv: int) -> tuple[Tensor, Tensor]:
+        """Return what is added to positions (batch, nq) and velocities (batch, nv), a row from each seed."""
+
+        def uniform(stream: int, width: int) -> Tensor:
+            return 2 * random.uniform(random.fold_in(seeds, stream), (width,)) - 1
+
+        def normal(stream: int, width: int) -> Tensor:
+            return random.normal(random.fold_in(seeds, stream), (width,))
+
+        position = self.qpos_uniform * uniform(0, nq) + self.qpos_normal * normal(1, nq)
+        return position, self.qvel_normal * normal(2, nv) + self.qvel_uniform * uniform(3, nv)
 
 
 def gymnasium_asset(name: str) -> str:

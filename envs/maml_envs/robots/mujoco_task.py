@@ -2,7 +2,6 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from functools import cached_property
 from typing import ClassVar
 
@@ -14,7 +13,6 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maml_envs import random
 from maml_envs.cores import cores
 from maml_envs.errors import InputError
 from maml_envs.physics import SIMULATORS, Physics, Settings, Simulator, simulator_on
@@ -33,13 +31,9 @@ from maml_envs.robots.model import (
     start_data,
     without_reset,
 )
+from maml_envs.robots.own_class import refuse_changes_in_place, refuse_late_changes
 from maml_envs.robots.parameters import check_parameters, check_sizes
 from maml_envs.task_env import SUCCESS, GraphKey, Step, TaskEnv
-
-
-def _same(one: State | Tensor, other: State | Tensor) -> bool:
-    ours, others = ([x] if isinstance(x, Tensor) else list(vars(x).values()) for x in (one, other))
-    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(ours, others, strict=True))
 
 
 class MujocoTask(TaskEnv):
@@ -203,17 +197,6 @@ class MujocoTask(TaskEnv):
             self._models.clear()
             physics.set_parameters(check_parameters(self.model, self.task_parameters(tasks), len(tasks)))
 
-    def _refuse_changed_model(self) -> None:
-        """Refuse changes to the compiled model that come too late for the start and the action space."""
-        ranges = zip(control_range(self.model), (self._limit, self._control_middle, self._control_half), strict=True)
-        start = self._like(start_data(self.model, self._noise.around).qpos)
-        if not torch.equal(start, self._start) or any(not torch.equal(x, own.cpu()) for x, own in ranges):
-            raise InputError(
-                f"{type(self).__name__}: control ranges or the start position of self.model were changed after "
-                "super().__init__, which made the action space and the start of them: change an mujoco.MjSpec, and "
-                "pass that to super().__init__"
-            )
-
     @property
     def state(self) -> State:
         """Current state of the worlds: views of the simulator's arrays, in its dtype."""
@@ -226,7 +209,8 @@ class MujocoTask(TaskEnv):
         batch = len(seeds)
         physics = self._physics
         if physics is None or batch != self._batch:
-            self._refuse_changed_model()
+            start, ranges = self._start, (self._limit, self._control_middle, self._control_half)
+            refuse_late_changes(type(self).__name__, self.model, self._noise.around, start, ranges)
             self.close()
             settings = Settings(self.device, self._threads, self.max_contacts, self.max_rows, self.fields)
             physics = self._simulator.physics(self.model, batch, settings)
@@ -235,12 +219,8 @@ class MujocoTask(TaskEnv):
         else:
             self._set_dynamics(physics, tasks, new=False)
             self._task.copy_(tasks)
-        nq, nv = self.model.nq, self.model.nv
-        shift = self._noise.qpos_uniform * (2 * random.uniform(random.fold_in(seeds, 0), (nq,)) - 1)
-        shift = shift + self._noise.qpos_normal * random.normal(random.fold_in(seeds, 1), (nq,))
-        velocity = self._noise.qvel_normal * random.normal(random.fold_in(seeds, 2), (nv,))
-        velocity = velocity + self._noise.qvel_uniform * (2 * random.uniform(random.fold_in(seeds, 3), (nv,)) - 1)
-        physics.set_state(self._start + shift, self._start_velocity + velocity)
+        position, velocity = self._noise.drawn(seeds, self.model.nq, self.model.nv)
+        physics.set_state(self._start + position, self._start_velocity + velocity)
         return self.observation(self.state).float()
 
     def step(self, action: Tensor) -> Step:
@@ -253,7 +233,8 @@ class MujocoTask(TaskEnv):
         self._physics.step(control, self.frame_skip)
         after = self.state
         if not self._looked:
-            self._look(before, control, after)
+            refuse_changes_in_place(self, before, control, after, self._task)
+            self._looked = True
         terms = self.reward_terms(before, control, after, self._task)
         if not isinstance(terms, dict) or SUCCESS in terms:
             found = list(terms) if isinstance(terms, dict) else type(terms).__name__
@@ -267,29 +248,6 @@ class MujocoTask(TaskEnv):
         solved = self.success(after, self._task)
         info = terms if solved is None else terms | {SUCCESS: check_flags(f"{name}.success", solved, self._batch)}
         return Step(self.observation(after).float(), reward, ended, torch.zeros_like(ended), info)
-
-    def _look(self, before: State, control: Tensor, after: State) -> None:
-        """Call the functions of a task once on copies, and refuse those that change in place what they are given.
-
-        Raises:
-            InputError: One does: the simulation would go on from what it left behind.
-        """
-        self._looked = True
-        given: tuple[State | Tensor, ...] = (before, control, after, self._task)
-        functions: dict[str, Callable[..., object]] = {
-            "observation": lambda _, __, after, ___: self.observation(after),
-            "reward_terms": self.reward_terms,
-            "terminated": lambda _, __, after, ___: self.terminated(after),
-            "success": lambda _, __, after, task: self.success(after, task),
-        }
-        for name, function in functions.items():
-            copies = [each.clone() for each in given]
-            function(*copies)
-            if any(not _same(one, other) for one, other in zip(copies, given, strict=True)):
-                raise InputError(
-                    f"{type(self).__name__}.{name} changes in place what it is given, which the simulation goes on "
-                    "from: write v = state.qvel / 10, and not v = state.qvel; v /= 10"
-                )
 
     @property
     def graph_key(self) -> GraphKey | None:
