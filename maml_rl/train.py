@@ -70,7 +70,7 @@ def _learner(config: Config) -> rl.Learner:
 
         refuse_undrawable(config)
     set_up(config.device, config.threads)
-    return rl.build(config)
+    return rl.build_and_try(config)
 
 
 def _evaluate(learner: rl.Learner, theta: Params) -> tuple[Row, Pictures]:

@@ -177,13 +177,13 @@ def _numbers(env: TaskEnv, episodes: Episodes, asked: Asked) -> Iterator[Finding
 
 def _endings(env: TaskEnv, episodes: Episodes) -> Iterator[Finding]:
     lengths, both = episodes.live.sum(0), episodes.terminated & episodes.truncated
-    ended = int((episodes.terminated & ~both).sum()), int(episodes.truncated.sum())
+    ended = int(episodes.terminated.sum()), int((episodes.truncated & ~both).sum())
     summary = f"of {len(lengths)} episodes of random actions {ended[0]} terminated, {ended[1]} were truncated"
     summary += f", after {int(lengths.min())} to {int(lengths.max())} steps (horizon {env.horizon})"
     same_length = len(lengths) > 1 and bool((lengths == lengths[0]).all())
     if bool(both.any()):
-        yield Finding("ok", "endings", f"{summary}; {int(both.sum())} had both flags, and are taken as terminated")
-    elif bool(episodes.terminated.all()) and same_length and int(lengths[0]) > 1:
+        summary += f"; {int(both.sum())} were both, and are taken as terminated"
+    if bool(episodes.terminated.all()) and same_length and int(lengths[0]) > 1:
         fix = "If it is a time limit, return truncated instead: a time limit ends the episode, not its value"
         yield Finding("warning", "endings", f"every episode terminated after exactly {int(lengths[0])} steps", fix)
     elif int(lengths.max()) == 1 and env.horizon > 1:

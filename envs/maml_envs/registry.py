@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,10 +138,11 @@ def make(
     if ":" in name:
         with closed_on_error([env]):
             check_contract(env)
-            if Path.cwd() != here:
+            if (there := Path.cwd()) != here:
+                os.chdir(here)
                 raise InputError(
-                    f"env = {name!r} changes the working directory, to {Path.cwd()}, where files named by a relative "
-                    "path would then be written: let it use absolute paths and no os.chdir, or set vector.workers = 1"
+                    f"env = {name!r} changes the working directory, to {there}, where files named by a relative path "
+                    "would then be written: let it use absolute paths and no os.chdir"
                 )
     return env
 

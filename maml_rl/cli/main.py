@@ -6,6 +6,9 @@ import signal
 import sys
 import textwrap
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from maml_envs import InputError, WorkerError
@@ -16,6 +19,7 @@ from maml_rl.config import toml
 GROUPS = (train, results, policies, checks)
 """The modules of commands; each class there that derives from Command is one."""
 
+_FORMATTED = warnings.formatwarning
 EXIT_BAD_INPUT = 2
 FOLLOWS_AFTER_S = 5
 WIDTH = 80
@@ -51,6 +55,21 @@ def _follow(code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _plain(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """Return a warning as users read it; those of libraries for programmers, with their place."""
+    return f"warning: {message}\n" if category is UserWarning else _FORMATTED(message, category, filename, lineno, line)
+
+
+@contextmanager
+def _read_enough() -> Iterator[None]:
+    """Exit without a word where whoever reads the output has read enough, as in `maml-rl ... | head`."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
 def main() -> None:
     """Run a command; exit with 0, 2 for bad input, or 128 + the signal that stopped it.
 
@@ -58,9 +77,11 @@ def main() -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 has no ±
+    warnings.formatwarning = _plain
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        print(overview())
+        with _read_enough():
+            print(overview(), flush=True)
         return
     command = commands().get(name)
     if command is None:
@@ -69,11 +90,9 @@ def main() -> None:
     from maml_rl.runs.loop import Stopped
 
     try:
-        command.start(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `maml-rl ... | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        with _read_enough():
+            command.start(arguments)
+            sys.stdout.flush()
     except (InputError, FloatingPointError, OSError) as error:
         _fail(error)
     except WorkerError as error:  # every rank may miss one that is gone

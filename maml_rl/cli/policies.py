@@ -71,9 +71,14 @@ class Export(Command):
 
 def _task(words: Sequence[str]) -> list[float] | dict[str, float]:
     """Return the numbers of a task, or its values by name."""
+    parts = [word.rpartition("=") for word in words]
+    names = [name for name, _, _ in parts if name]
     try:
-        if any("=" in word for word in words):
-            return {name: float(value) for name, _, value in (word.partition("=") for word in words)}
-        return [float(word) for word in words]
+        values = [float(value) for _, _, value in parts]
     except ValueError:
-        raise InputError(f"--task {' '.join(words)}: give numbers, or each as name=number") from None
+        values = []
+    if len(values) < len(words) or len(names) not in (0, len(words)):
+        raise InputError(f"--task {' '.join(words)}: give numbers, or each as name=number")
+    if len(set(names)) < len(names):
+        raise InputError(f"--task {' '.join(words)}: give each name once")
+    return dict(zip(names, values, strict=True)) if names else values

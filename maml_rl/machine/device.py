@@ -29,6 +29,17 @@ def keep_freed_memory() -> None:
 CPU = torch.device("cpu")
 
 
+def first_line(error: BaseException) -> str:
+    """Return an error's type and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Return whether an error says so: of Python, torch, whose CPU has no type for it, or warp."""
+    said = ("DefaultCPUAllocator", "Failed to allocate")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)
+
+
 @cache
 def fall_back(reason: str) -> None:
     """Say once, on standard error, why ``device = "auto"`` is the CPU although there is a GPU."""
@@ -43,7 +54,7 @@ def _found() -> torch.device:
     try:
         torch.ones(1, device="cuda").add_(1).item()
     except (RuntimeError, AssertionError) as error:  # an AssertionError of a torch without CUDA
-        fall_back(f"torch cannot compute on it ({str(error).splitlines()[0]})")
+        fall_back(f"torch cannot compute on it ({first_line(error)})")
         return CPU
     return torch.device("cuda")
 

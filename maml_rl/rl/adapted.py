@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from maml_envs import InputError
-from maml_envs.adapters.spaces import Actions, rows_of
+from maml_envs.adapters.actions import Actions
+from maml_envs.adapters.spaces import rows_of
 from maml_rl.core.tree import Params
 from maml_rl.rl.policies import CONTEXT, GaussianPolicy, Policy
 

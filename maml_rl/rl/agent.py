@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from maml_envs import InputError, VectorOptions
+from maml_envs.adapters.actions import passed_on
 from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv
-from maml_envs.adapters.spaces import passed_on
 from maml_envs.adapters.to_gymnasium import SingleEnv
 from maml_rl.core.streams import Purpose
 from maml_rl.core.tree import Params, of_one_seed
@@ -87,7 +87,7 @@ class Agent:
         row = torch.as_tensor(task, dtype=dtype)
         if row.numel() != math.prod(shape):
             raise InputError(f"a task of {self.learner.config.env} has shape {tuple(shape)}, not {tuple(row.shape)}")
-        for key, value in zip(keys, row.flatten().tolist(), strict=bool(keys)):
+        for key, value in zip(keys, row.flatten().tolist(), strict=False):  # without ranges there are no keys
             low, high = ranges[key]
             if not low <= value <= high:
                 warnings.warn(f"{key} = {value:g} is outside [{low:g}, {high:g}], which was trained on", stacklevel=3)

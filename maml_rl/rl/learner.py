@@ -20,7 +20,7 @@ from maml_rl.core.streams import Purpose, key
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params
 from maml_rl.machine import ranks
-from maml_rl.machine.device import CPU, choose_device, fall_back
+from maml_rl.machine.device import CPU, choose_device, fall_back, first_line, set_up
 from maml_rl.rl.data import Batch
 from maml_rl.rl.linear_baseline import refuse_wide
 from maml_rl.rl.losses import inner_loss
@@ -141,32 +141,42 @@ def build(config: Config) -> Learner:
     """Make the environments, policy and inner loop that a configuration names.
 
     The learner's configuration has the preset, horizon and policy.action_scale that were left to the environment. With
-    ``device = "auto"`` all is on the CPU where a GPU is there but something is missing for it, or fails in the first
-    steps of as many environments as an iteration has: one line on standard error says what.
+    ``device = "auto"`` all is on the CPU where a GPU is there but something is missing for it; one line on standard
+    error says what.
 
     Raises:
         InputError: Something it names does not exist or breaks its contract.
     """
     device = choose_device(config.device)
-    if config.device != "auto" or device.type == "cpu":
-        return _built(config, device)
-    kind = maml_envs.family(config.env, config.vector.worker_python is not None)
-    if missing := kind.lacks(device):
-        fall_back(missing)
-        return _built(config, CPU)
-    if ranks.size() > 1:  # which must not fall back one by one
-        return _built(config, device)
-    learner = None
+    if config.device == "auto" and device.type != "cpu":
+        kind = maml_envs.family(config.env, config.vector.worker_python is not None)
+        if missing := kind.lacks(device):
+            return _on_the_cpu(config, missing)
+    return _built(config, device)
+
+
+def build_and_try(config: Config) -> Learner:
+    """Make a learner to train; with ``device = "auto"`` on the CPU if the first steps on a GPU fail.
+
+    Raises:
+        InputError: Something it names does not exist or breaks its contract.
+    """
+    learner = build(config)
+    if config.device != "auto" or learner.env.device.type == "cpu" or ranks.size() > 1:  # ranks fall back together
+        return learner
     try:
-        learner = _built(config, device)
         _try_out(learner)
     except RuntimeError as error:  # of torch, warp or the driver: no memory, a kernel that does not compile
-        if learner is not None:
-            learner.close()
+        learner.close()
         torch.cuda.empty_cache()
-        fall_back(f"its first steps failed ({type(error).__name__}: {str(error).splitlines()[0]})")
-        return _built(config, CPU)
+        return _on_the_cpu(config, f"its first steps failed ({first_line(error)})")
     return learner
+
+
+def _on_the_cpu(config: Config, reason: str) -> Learner:
+    fall_back(reason)
+    set_up("cpu", config.threads)
+    return _built(config, CPU)
 
 
 def _try_out(learner: Learner) -> None:
@@ -175,7 +185,7 @@ def _try_out(learner: Learner) -> None:
     tasks = learner.training_tasks(0)
     params = {name: value.expand(len(tasks), *value.shape) for name, value in learner.initial_params().items()}
     shape = (len(tasks), config.episodes)
-    noise = torch.zeros(*shape, min(2, config.horizon or 2), learner.policy.actions, device=learner.device)
+    noise = torch.zeros(*shape, min(2, learner.env.horizon), learner.policy.actions, device=learner.device)
     seeds = torch.zeros(shape, dtype=torch.int64, device=learner.device)
     learner.sampler.rollout(params, tasks, noise, seeds, TaskAxis(len(tasks)))
 

@@ -14,6 +14,7 @@ from maml_rl.config.toml import AnyConfig, to_toml
 from maml_rl.core.slices import CPU_STEPS, GPU_STEPS
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.machine import ranks
+from maml_rl.machine.device import first_line, memory_is_full
 from maml_rl.runs.checkpoint import Checkpoint
 from maml_rl.runs.folder import RunFolder, refuse_unusable
 
@@ -156,12 +157,14 @@ class Folders:
             raise FloatingPointError(f"{where}: {error}; the state before iteration {first} is in {kept}") from error
         except WorkerError as error:
             raise WorkerError(f"{where}: {error}\n{saved}") from error
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise WorkerError(
-                f"{where}: memory is full, {_size_of(self._learners[seeds[0]], len(seeds))}: "
-                f"{str(error).splitlines()[0]}\nUse fewer of them in another run, or --device cpu; {saved}"
-            ) from error
         except Exception as error:  # such as one of a user's environment
+            if memory_is_full(error):
+                learner = self._learners[seeds[0]]
+                elsewhere = "" if learner.device.type == "cpu" else ", or --device cpu"
+                raise WorkerError(
+                    f"{where}: memory is full, {_size_of(learner, len(seeds))}: {first_line(error)}\n"
+                    f"Use fewer of them in another run{elsewhere}; {saved}"
+                ) from error
             if ranks.is_main():
                 error.add_note(f"in {where}; {saved}")
             raise

@@ -102,11 +102,13 @@ def _source(root: Path, name: str) -> Path:
     path, unpacked = root / name, root / Path(name).stem
     if path.is_file():
         return path
+    if (unpacked / unpacked.name).is_dir():  # unpacked into a folder of its own
+        return unpacked / unpacked.name
     if unpacked.is_dir():
         return unpacked
     raise InputError(
-        f"{path} does not exist, nor a folder {unpacked.name} beside it; get {HOME}{name}, or both files with "
-        f"`maml-rl download-omniglot {root}`"
+        f"{path} does not exist, nor the folder {unpacked.name} beside it, with one for each alphabet; get "
+        f"{HOME}{name}, or both files with `maml-rl download-omniglot {root}`"
     )
 
 

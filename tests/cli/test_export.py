@@ -64,6 +64,7 @@ def test_a_task_of_ranges_goes_by_name_or_in_alphabetical_order(
         (["m=1"], "a task by the keys m: give g, m"),
         (["m=1", "l=2"], "a task by the keys m, l: give g, m"),
         (["m=1", "2"], "--task m=1 2: give numbers, or each as name=number"),
+        (["m=1", "m=2"], "--task m=1 m=2: give each name once"),
         (["heavy"], "--task heavy: give numbers, or each as name=number"),
     ],
 )

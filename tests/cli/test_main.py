@@ -85,11 +85,12 @@ def test_evaluating_twice_says_so(command: Command, folder: Path) -> None:
 
 
 def test_a_pipe_that_is_closed_is_no_error(folder: Path) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    with os.fdopen(write, "w") as closed:
-        process = maml_rl("check-env", "bandit", cwd=folder, stdout=closed)
-        assert finish(process)[::2] == (128 + signal.SIGPIPE, "")
+    for arguments in (("check-env", "bandit"), ("--help",)):
+        read, write = os.pipe()
+        os.close(read)
+        with os.fdopen(write, "w") as closed:
+            process = maml_rl(*arguments, cwd=folder, stdout=closed)
+            assert finish(process)[::2] == (128 + signal.SIGPIPE, "")
 
 
 def test_a_terminal_without_utf_8_gets_its_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

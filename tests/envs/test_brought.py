@@ -50,10 +50,10 @@ def findings(name: str) -> list[Finding]:
         ("Complex", "at its reset", "holds complex numbers: return their real and imaginary parts"),
         ("BeyondFloats", "at its reset", r"holds 16777217, and a policy sees 32-bit .* up to 2\*\*24"),
         ("NoFlag", "step 0", "terminated is nan: return True or False"),
-        ("SuccessInWords", "step 0", r"info\['success'\] is 'True': give one flag"),
-        ("SuccessOfTwo", "step 0", r"info\['is_success'\] is array.*: give one flag"),
         ("TaskSetsActions", "at its reset", r"action_space is Box\(-3.0, 3.0.*, and was Box\(-1.0, 1.0"),
         ("EachHasItsOwn", "at its reset", "observation_space is Box.*, and was Box.* of the first environment"),
+        ("NoObservation", "at its reset", "the observation None is not of observation_space Box"),
+        ("Ragged", "at its reset", r"the observation \[\[1.0\], \[1.0, 2.0\]\] is not of observation_space Box"),
     ],
 )
 def test_an_error_of_its_own_says_where(name: str, where: str, what: str, workers: int | None) -> None:
@@ -81,10 +81,9 @@ def test_an_error_of_its_own_says_where(name: str, where: str, what: str, worker
         ("HeldOutWithoutSplit", r"held_out_tasks cannot be called.*write def held_out_tasks\(self, count, split\)"),
         ("HeldOutOfOtherWidth", "held_out_tasks returned rows of 3 numbers, and sample_tasks of 2"),
         ("HeldOutIsAList", r"held_out_tasks is \(\(0.0, 0.0\),\): write def held_out_tasks"),
-        ("DescribeWithoutTask", r"describe cannot be called.*write def describe\(self, task\)"),
         ("TasksAreNaN", "a task holds NaN or infinity: draw finite numbers"),
-        ("HorizonIsAFraction", "horizon is 10.0: give a whole number of steps"),
-        ("Elsewhere", r"changes the working directory, to /.*/helpers, .*or set vector.workers = 1"),
+        ("HorizonIsAFraction", "nothing says how long an episode is, a time limit or a whole number `horizon`"),
+        ("Elsewhere", r"changes the working directory, to /.*/helpers, .*and no os.chdir"),
         ("TasksTooLarge", r"a task holds \d+, which is no number that can be kept exactly: .*2\*\*53"),
     ],
 )
@@ -247,8 +246,35 @@ def test_derivatives_in_a_step_are_found_before_training() -> None:
         made("TakesDerivatives")
 
 
-def test_equal_spaces_may_be_made_anew() -> None:
-    env = made("NewSpacesThatAreEqual")
+@pytest.mark.parametrize("name", ["SuccessInWords", "SuccessOfTwo"])
+def test_a_success_that_is_no_flag_is_pointed_at_and_not_counted(name: str, tmp_path: Path) -> None:
+    warned = [finding.said for finding in findings(name) if finding.level == "warning"]
+    assert len(warned) == 1
+    assert "success is counted where it is one flag, True or False" in warned[0]
+    run = meta_train(tiny(env=f"brought:{name}", horizon=5), tmp_path / "run", quiet=True)
+    assert not any(key.startswith("success") for key in read_metrics(run)[0])
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_held_out_tasks_may_have_another_form_than_those_of_training(workers: int | None) -> None:
+    """A number or a row, whole or not: set_task gets those of training as they are drawn."""
+    for name in ("WholeBesideFractions", "NumbersBesideRows"):
+        env = made(name, workers=workers)
+        env.reset(env.sample_tasks(2, torch.Generator().manual_seed(0)), torch.arange(2))
+        env.step(torch.zeros(2, 2))
+        assert env.held_out_tasks(3).shape == (3, 1)
+        env.close()
+
+
+def test_an_own_horizon_that_is_odd_gives_way_to_one_that_is_given() -> None:
+    env = maml_envs.make("brought:HorizonIsAFraction", horizon=7)
+    assert env.horizon == 7
+    env.close()
+
+
+@pytest.mark.parametrize("name", ["NewSpacesThatAreEqual", "BoundsFollowTheTask"])
+def test_spaces_may_be_made_anew_and_bounds_of_observations_may_differ(name: str) -> None:
+    env = made(name)
     env.reset(env.sample_tasks(2, torch.Generator().manual_seed(0)), torch.arange(2))
     env.close()
 

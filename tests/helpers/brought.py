@@ -360,13 +360,59 @@ class EachHasItsOwn(Point):
     def __init__(self) -> None:
         super().__init__()
         type(self).made += 1
-        self.observation_space = spaces.Box(-10, 9 + self.made, (2,), np.float32)
+        self.observation_space = spaces.Box(-10, 10, (1 + self.made,), np.float32)
+
+    def seen(self) -> Any:
+        return np.zeros(self.observation_space.shape, np.float32)
 
 
 class NewSpacesThatAreEqual(Point):
     def set_task(self, task: Any) -> None:
         super().set_task(task)
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+
+class BoundsFollowTheTask(Point):
+    def set_task(self, task: Any) -> None:
+        super().set_task(task)
+        self.observation_space = spaces.Box(-10 - abs(float(task[0])), 11, (2,), np.float32)
+
+
+class NoObservation(Point):
+    def seen(self) -> Any:
+        return None
+
+
+class Ragged(Point):
+    def seen(self) -> Any:
+        return [[1.0], [1.0, 2.0]]
+
+
+class WholeBesideFractions(Point):
+    """Training tasks choose from a list; held-out tasks are the same numbers as fractions."""
+
+    goals = ((0.0, 1.0), (1.0, 0.0), (0.5, 0.5), (-1.0, 0.0))
+
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Any:
+        return rng.integers(4, size=count)
+
+    def held_out_tasks(self, count: int, split: str) -> Any:
+        return np.arange(20) % 4 * 1.0
+
+    def set_task(self, task: Any) -> None:
+        self.goal = np.array(self.goals[task])
+
+
+class NumbersBesideRows(Point):
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Any:
+        return rng.uniform(-1, 1, count)
+
+    def held_out_tasks(self, count: int, split: str) -> Any:
+        return np.linspace(-1, 1, count)[:, None]
+
+    def set_task(self, task: Any) -> None:
+        assert np.ndim(task) == 0, "a number, as it was drawn"
+        self.goal = np.array([task, 0.0])
 
 
 class HeldOutWithoutSplit(Point):
@@ -381,11 +427,6 @@ class HeldOutOfOtherWidth(Point):
 
 class HeldOutIsAList(Point):
     held_out_tasks = ((0.0, 0.0),)
-
-
-class DescribeWithoutTask(Point):
-    def describe(self) -> str:
-        return "a point"
 
 
 class TasksAreNaN(Point):

@@ -186,6 +186,28 @@ def not_a_module(observation_space: Any, outputs: int) -> int:
     return 1
 
 
+class Attention(nn.Module):
+    """Whose outputs are rounded in another way after eval()."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__()
+        self.start = nn.Linear(1, 8)
+        self.attention, self.end = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, outputs)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        tokens = self.start(observations.unsqueeze(-1))
+        return self.end(self.attention(tokens, tokens, tokens)[0].mean(1))
+
+
+class Acting(Layered):
+    """Its dropout is off, as it is made for acting."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.block = nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.5))
+        self.eval()
+
+
 class PlainNumbers(Layered):
     """Random numbers that are neither parameters nor buffers, as of Fourier features."""
 

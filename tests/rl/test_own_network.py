@@ -27,6 +27,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "Grouped": {"env": "own_networks:Pictures", "horizon": 5, "baseline": {"name": "time"}},
     "Layered last": {"inner": {"adapt": "last"}},
     "Layered choices": {"env": "bandit"},
+    "Attention": {},
+    "Acting": {},
     "Layered told": {"method": "oracle"},
 }
 

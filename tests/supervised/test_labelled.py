@@ -42,6 +42,16 @@ def test_held_out_tasks_come_in_pieces_that_fit(split: str, monkeypatch: pytest.
         assert torch.equal(torch.cat(parts), whole)
 
 
+def test_a_class_that_changes_its_held_out_tasks_is_measured_on_those() -> None:
+    class Sevens(Blobs):
+        def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
+            whole = super().held_out_tasks(count, split)
+            return whole._replace(query=whole.query._replace(inputs=torch.full_like(whole.query.inputs, 7.0)))
+
+    (piece,) = Sevens().held_out_pieces(5)
+    assert (piece.query.inputs == 7).all()
+
+
 def test_what_is_measured_in_pieces_is_what_is_measured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learner_of(data="few_shot:Blobs", model={"hidden": (8,)})
     theta = learner.initial_params()

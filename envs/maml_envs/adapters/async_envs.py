@@ -19,10 +19,10 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from maml_envs.adapters.facts import About, Array, StepRows
 from maml_envs.adapters.messages import PROTOCOL, packed, unpacked
 from maml_envs.adapters.named import MakeEnv, Named
 from maml_envs.adapters.processes import GRACE_S, Worker, sources, stop
-from maml_envs.adapters.sync_envs import About, Array, StepRows
 from maml_envs.adapters.worker import FAILED, REFUSED
 from maml_envs.errors import InputError, WorkerError
 

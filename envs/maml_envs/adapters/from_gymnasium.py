@@ -12,10 +12,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_envs.adapters.actions import Actions
 from maml_envs.adapters.async_envs import AsyncEnvs
 from maml_envs.adapters.attribute_tasks import Ranges
 from maml_envs.adapters.named import MakeEnv, Named
-from maml_envs.adapters.spaces import Actions, space_of
+from maml_envs.adapters.spaces import space_of
 from maml_envs.adapters.sync_envs import SyncEnvs
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.task_env import SUCCESS, Step, TaskEnv
@@ -130,7 +131,10 @@ class GymnasiumTaskEnv(TaskEnv):
             named = where or getattr(make, "__name__", "the environment")
             steps = horizon or self._about.horizon
             if steps is None:
-                raise InputError(f"{named}: nothing says how long an episode is; give horizon = 200, or another number")
+                raise InputError(
+                    f"{named}: nothing says how long an episode is, a time limit or a whole number `horizon`; give "
+                    "horizon = 200, or another number"
+                )
             self.horizon = steps
             self._batch.prepare(self._about)
         except BaseException:

@@ -15,7 +15,7 @@ from functools import cache
 from multiprocessing.connection import Connection
 
 from maml_envs import conventions, errors
-from maml_envs.adapters import attribute_tasks, messages, metaworld, named, returned, spaces, sync_envs
+from maml_envs.adapters import actions, attribute_tasks, facts, messages, metaworld, named, returned, spaces, sync_envs
 from maml_envs.adapters import worker as serving
 from maml_envs.physics import warnings
 
@@ -63,8 +63,8 @@ _PACKAGE = "maml_envs_worker"
 """The name of this package in a worker, where an environment may import the whole of it beside."""
 
 _MODULES = (
-    conventions, errors, messages, warnings, spaces, attribute_tasks, metaworld, named, returned,
-    sync_envs, serving,
+    conventions, errors, messages, warnings, actions, spaces, attribute_tasks, metaworld, named, returned,
+    facts, sync_envs, serving,
 )  # fmt: skip
 """What a worker needs of this package, in the order of their imports; sent as source, for any version of Python."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from maml_envs.adapters.spaces import form_of
 from maml_envs.conventions import SUCCESS
 from maml_envs.errors import InputError
 
@@ -30,9 +31,8 @@ SIGNATURES = {
     "reset": ("reset(self, *, seed=None, options=None)", (), {"seed": 0}),
     "step": ("step(self, action)", (None,), {}),
     "held_out_tasks": ("held_out_tasks(self, count, split)", (1, "in"), {}),
-    "describe": ("describe(self, task)", (None,), {}),
 }
-"""How a method is written, and what it is called with; the last two need not be there."""
+"""How a method is written, and what it is called with; the last need not be there."""
 
 
 def as_number(value: object) -> float:
@@ -58,18 +58,17 @@ def one_number(name: str, value: object) -> float:
 
 
 def success_of(info: Mapping[str, Any]) -> float:
-    """Return whether an info says that the task is solved; NaN where it does not say, or says None or NaN.
+    """Return whether an info says that the task is solved; NaN where it does not say."""
+    return next((as_number(info[name]) for name in SUCCESS_NAMES if info.get(name) is not None), np.nan)
 
-    Raises:
-        TypeError: It says something else than a flag or number.
-    """
-    name = next((name for name in SUCCESS_NAMES if info.get(name) is not None), None)
-    if name is None:
-        return np.nan
-    solved = as_number(info[name])
-    if solved != solved and not isinstance(info[name], float | np.floating):
-        raise TypeError(f"info[{name!r}] is {info[name]!r:.100}: give one flag, True or False")
-    return solved
+
+def odd_success(info: Mapping[str, Any]) -> list[str]:
+    """Say that an info's success is no flag, and will not be counted."""
+    solved = success_of(info)
+    given = next(((name, info[name]) for name in SUCCESS_NAMES if info.get(name) is not None), None)
+    if given is None or solved == solved or isinstance(given[1], float | np.floating):
+        return []
+    return [f"info[{given[0]!r}] is {given[1]!r:.100}, and success is counted where it is one flag, True or False"]
 
 
 def checked_step(step: object) -> tuple[Any, Any, Any, Any, Mapping[str, Any]]:
@@ -149,11 +148,14 @@ def refuse_signatures(reach: Callable[[str], Any], where: str) -> None:
 def refuse_other_spaces(found: Sequence[object], first: Sequence[object]) -> None:
     """Refuse spaces, of observations and actions, that differ from those of the first environment when it was made.
 
+    Bounds of observations may differ: nothing follows from them.
+
     Raises:
         ValueError: One does.
     """
     for name, now, before in zip(("observation_space", "action_space"), found, first, strict=True):
-        if now != before:
+        same = now == before if name == "action_space" else form_of(now) == form_of(before)
+        if not same:
             raise ValueError(
                 f"{name} is {now}, and was {before} of the first environment when it was made: one policy is for one "
                 "space, the same for all tasks"

@@ -1,7 +1,7 @@
 """Spaces of a gymnasium environment as a policy sees them: flat rows of numbers."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -59,7 +59,14 @@ def refuse_misfit(space: gymnasium.Space[Any], observation: Any) -> None:  # noq
         ValueError: It would be something else; the message says what it is.
     """
     if isinstance(space, spaces.Box):
-        _refuse_misfit_of_box(space, np.asarray(observation))
+        try:
+            given = np.asarray(observation)
+        except ValueError:  # lists of several lengths
+            given = np.zeros(0, object)
+        if given.dtype.kind not in "biufc":
+            said = f"the observation {observation!r:.200} is not of observation_space {space}"
+            raise ValueError(f"{said}: return one that is")
+        _refuse_misfit_of_box(space, given)
     elif isinstance(space, spaces.Dict):
         if isinstance(observation, Mapping):
             if unknown := [name for name in observation if name not in space.spaces]:
@@ -109,6 +116,17 @@ def _holds(space: gymnasium.Space[Any], observation: Any) -> bool:  # noqa: ANN4
     return space.contains(observation if isinstance(space, spaces.Discrete) else np.asarray(observation))
 
 
+def form_of(space: Any) -> Any:  # noqa: ANN401  of any object
+    """Return what of a space a flattened observation depends on: all but the bounds of a Box."""
+    if isinstance(space, spaces.Box):
+        return "Box", space.shape, space.dtype
+    if isinstance(space, spaces.Dict):
+        return [(name, form_of(part)) for name, part in space.spaces.items()]
+    if isinstance(space, spaces.Tuple):
+        return [form_of(part) for part in space.spaces]
+    return space
+
+
 PICTURE = 255.0
 """Bytes of a picture are divided by this."""
 
@@ -126,10 +144,6 @@ def units_of(space: gymnasium.Space[Any]) -> NDArray[np.float32]:
         and bool((space.high == PICTURE).all())
     )
     return np.full(spaces.flatdim(space), PICTURE if picture else 1.0, np.float32)
-
-
-UNBOUNDED = 1e18
-"""A bound of an action this large or larger is none."""
 
 
 def described(space: gymnasium.Space[Any]) -> tuple[Any, ...] | None:
@@ -207,84 +221,3 @@ def rows_of(space: gymnasium.Space[Any], observation: Any) -> tuple[NDArray[np.f
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         found = str(error)
     raise InputError(f"the observation {observation!r:.200} is not of {space}, nor a batch of it: {found}")
-
-
-class Affine(NamedTuple):
-    """A map of rows: middle + reach clip(row, least, most)."""
-
-    least: NDArray[np.float64]  # (act,)
-    most: NDArray[np.float64]
-    middle: NDArray[np.float64]
-    reach: NDArray[np.float64]
-
-
-class Actions(NamedTuple):
-    """The map from a policy's rows to the environment's actions; plain data, which another process can send.
-
-    A Discrete action is a one-hot row. A dimension of a Box that is bounded on both sides is -1 ... 1 for the policy,
-    clipped, spanning the bounds; any other is passed on as it is, clipped to the bound that it has.
-    """
-
-    choices: int  # of a Discrete space; 0 for a Box
-    start: int  # the first of them
-    dtype: str  # of a Box
-    low: NDArray[Any]  # the Box, in its shape
-    high: NDArray[Any]
-    spans: bool = True  # -1 ... 1 spans the bounds; otherwise actions are passed on, clipped
-
-    @classmethod
-    def of(cls, space: gymnasium.Space[Any], where: str) -> "Actions":
-        """Make it from the environment's action space; ``where`` names the environment in errors.
-
-        Raises:
-            InputError: It is neither a Box of floating-point numbers nor Discrete.
-        """
-        if isinstance(space, spaces.Discrete):
-            return cls(int(space.n), int(space.start), "", np.zeros(0), np.zeros(0))
-        if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype or np.int64, np.floating):
-            raise InputError(
-                f"{where}: action_space is {space}, and a policy gives a Box of floating-point numbers or Discrete: "
-                "wrap the environment in gymnasium.wrappers.TransformAction to one of them"
-            )
-        return cls(0, 0, str(space.dtype), space.low, space.high)
-
-    def _bounded(self) -> NDArray[np.bool_]:
-        return np.asarray(self.spans & (self.low > -UNBOUNDED) & (self.high < UNBOUNDED)).ravel()
-
-    def space(self) -> spaces.Box | spaces.Discrete:
-        """Return the environment's own action space."""
-        if self.choices:
-            return spaces.Discrete(self.choices, start=self.start)
-        return spaces.Box(self.low, self.high, dtype=np.dtype(self.dtype).type)
-
-    def affine(self) -> Affine:
-        """Return the map from a policy's rows to a Box."""
-        low, high, bounded = self.low.astype(np.float64).ravel(), self.high.astype(np.float64).ravel(), self._bounded()
-        middle, reach = np.zeros_like(low), np.ones_like(low)
-        middle[bounded] = (high[bounded] + low[bounded]) / 2
-        reach[bounded] = (high[bounded] - low[bounded]) / 2
-        return Affine(np.where(bounded, -1.0, low), np.where(bounded, 1.0, high), middle, reach)
-
-    def exact(self, actions: NDArray[Any]) -> NDArray[Any]:
-        """Return actions (n, *shape) as the space has them: of its type, and within bounds that rounding may leave."""
-        return actions if self.choices else np.asarray(np.clip(actions.astype(self.dtype), self.low, self.high))
-
-    def policy_space(self) -> spaces.Box | spaces.Discrete:
-        """Return the space of the policy's actions."""
-        if self.choices:
-            return spaces.Discrete(self.choices)
-        low, high = (np.where(self._bounded(), one, bound.ravel()) for one, bound in ((-1, self.low), (1, self.high)))
-        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-
-    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return the environment's actions, (batch, *shape), for rows (batch, act)."""
-        if self.choices:
-            return np.asarray(rows.argmax(-1) + self.start)
-        least, most, middle, reach = self.affine()
-        unit = np.clip(rows.astype(np.float64), least, most)
-        return self.exact((middle + reach * unit).reshape(len(rows), *self.low.shape))
-
-
-def passed_on(space: gymnasium.Space[Any]) -> Actions:
-    """Return the map of a space that a policy's actions are in as they are, but for its bounds: a TaskEnv's."""
-    return Actions.of(space, "a TaskEnv")._replace(spans=False)

@@ -10,14 +10,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import flatten
-from numpy.typing import ArrayLike, NDArray
 
+from maml_envs.adapters.actions import Actions
 from maml_envs.adapters.attribute_tasks import RangedEnv, mujoco_model
+from maml_envs.adapters.facts import About, Array, StepRows
 from maml_envs.adapters.named import MakeEnv, Named
 from maml_envs.adapters.returned import (
     SUCCESS_NAMES,
@@ -25,6 +26,7 @@ from maml_envs.adapters.returned import (
     checked_reset,
     checked_step,
     note,
+    odd_success,
     one_number,
     refuse_missing,
     refuse_other_spaces,
@@ -32,38 +34,12 @@ from maml_envs.adapters.returned import (
     success_of,
     task_rows,
 )
-from maml_envs.adapters.spaces import Actions, described, observation_box, refuse_misfit
+from maml_envs.adapters.spaces import described, observation_box, refuse_misfit
 from maml_envs.conventions import SUCCESS
 from maml_envs.errors import InputError
 from maml_envs.physics.warnings import log_warnings
 
-Array = NDArray[Any]
-
-
-class StepRows(NamedTuple):
-    """The results of a step, a row for each environment."""
-
-    observation: Array  # (batch, obs) float32
-    reward: Array  # (batch,) float32
-    terminated: Array  # (batch,) bool
-    truncated: Array  # (batch,) bool
-    info: Array  # (batch, names) float32; NaN where the environment did not give it
-
-
-class About(NamedTuple):
-    """Facts of an environment; plain data, which another process can send."""
-
-    low: Array  # bounds of a flattened observation
-    high: Array
-    actions: tuple[Any, ...]  # the fields of ``Actions``
-    space: tuple[Any, ...] | None  # ``described`` of observations
-    horizon: int | None  # its own, or its time limit; None where nothing says
-    names: tuple[str, ...]  # of numbers in its info; the first is success
-    flat: bool  # a task is one number, and not a row
-    whole: str  # the type of whole numbers or flags that a task is made of; empty for others
-    draws: bool  # it was made to draw RGB arrays
-    warnings: tuple[str, ...]  # what is odd about how it was asked for
-    versions: dict[str, str]  # of Python, gymnasium, and MuJoCo where it is loaded
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class SyncEnvs:
@@ -84,6 +60,7 @@ class SyncEnvs:
         self._names: Sequence[str] = ()
         self._envs: list[gymnasium.Env[Any, Any]] = []
         self._space: gymnasium.Space[Any] = gymnasium.spaces.Discrete(1)
+        self._plain = False  # observations are arrays of floating-point numbers
         self._spaces: list[tuple[gymnasium.Space[Any], gymnasium.Space[Any]]] = []  # of each, when it was made
         self._tasks: Array = np.zeros(0)
         self._live: list[int] = []
@@ -101,6 +78,7 @@ class SyncEnvs:
                 log_warnings()
             self._where = self._where or type(self._envs[0].unwrapped).__name__
             self._space = self._envs[0].observation_space
+            self._plain = isinstance(self._space, gymnasium.spaces.Box) and self._space.dtype in FLOATS
             self._spaces.append((self._envs[i].observation_space, self._envs[i].action_space))
             refuse_other_spaces(self._spaces[i], self._spaces[0])
         return self._envs[i]
@@ -126,8 +104,6 @@ class SyncEnvs:
         refuse_signatures(self._reach, self._where)
         seen, actions = observation_box(env.observation_space, self._where), Actions.of(env.action_space, self._where)
         own, limit = self._reach("horizon"), env.spec.max_episode_steps if env.spec is not None else None
-        if own is not None and not isinstance(own, Integral):
-            raise InputError(f"{self._where}: horizon is {own!r:.80}: give a whole number of steps")
         task = self._own(self.sample_tasks(1, 0)[0])
         with self._noting(f"with task {task.tolist()}, in the first set_task, reset or step"):
             self._reach("set_task")(task)
@@ -140,9 +116,9 @@ class SyncEnvs:
         versions = {"Python": platform.python_version(), "gymnasium": gymnasium.__version__}
         if "mujoco" in sys.modules:
             versions["mujoco"] = sys.modules["mujoco"].__version__
-        steps = limit if own is None else int(own)
+        steps = int(own) if isinstance(own, Integral) else limit
         draws = env.render_mode == "rgb_array"
-        odd = tuple(env.warnings()) if isinstance(env, RangedEnv) else ()
+        odd = (*(env.warnings() if isinstance(env, RangedEnv) else ()), *odd_success(info))
         return About(
             seen.low,
             seen.high,
@@ -173,16 +149,15 @@ class SyncEnvs:
 
     def sample_tasks(self, count: int, seed: int) -> Array:
         """Draw the environment's own tasks, with a generator of numpy."""
-        return self._taken(self._reach("sample_tasks")(count, np.random.default_rng(seed)), count)
+        drawn = self._reach("sample_tasks")(count, np.random.default_rng(seed))
+        rows, self._flat, self._whole = task_rows(drawn, count, self._where)
+        return rows
 
     def held_out_tasks(self, count: int, split: str) -> Array | None:
         """Return the environment's own held-out tasks; None where it has none of its own."""
         own = self._reach("held_out_tasks")
-        return None if own is None else self._taken(own(count, split), count)
-
-    def _taken(self, tasks: ArrayLike, count: int) -> Array:
-        rows, self._flat, self._whole = task_rows(tasks, count, self._where)
-        return rows
+        # Of a fixed list, the first; set_task gets them in the form of those of training.
+        return None if own is None else task_rows(own(count, split)[:count], count, self._where)[0]
 
     def describe(self, task: Array) -> str | None:
         """Return the environment's own words for a task (numbers,); None where it has none."""
@@ -203,6 +178,10 @@ class SyncEnvs:
         )
 
     def _observe(self, i: int, observation: Any) -> None:  # noqa: ANN401  whatever the environment returns
+        fits = self._plain and isinstance(observation, np.ndarray) and observation.shape == self._space.shape
+        if fits and observation.dtype.kind in "fiub":
+            self._rows.observation[i] = observation.ravel()
+            return
         cause, flat = None, None
         refuse_misfit(self._space, observation)
         try:

@@ -145,13 +145,11 @@ def start_data(model: mujoco.MjModel, around: tuple[float, ...] | str | None) ->
             raise InputError(f"ResetNoise(around={around!r}): the model has no such keyframe, only {names}")
         mujoco.mj_resetDataKeyframe(model, data, names.index(around))
         key, own = model.key(around), mujoco.MjData(model)
-        if (
-            key.time
-            or key.act.any()
-            or not (np.allclose(data.mocap_pos, own.mocap_pos) and np.allclose(data.mocap_quat, own.mocap_quat))
+        if key.act.any() or not (
+            np.allclose(data.mocap_pos, own.mocap_pos) and np.allclose(data.mocap_quat, own.mocap_quat)
         ):
             raise InputError(
-                f"ResetNoise(around={around!r}): the keyframe sets the time, activations or mocap bodies, and a start "
+                f"ResetNoise(around={around!r}): the keyframe sets activations or mocap bodies, and a start "
                 "sets positions and velocities alone: leave them out of the keyframe"
             )
     elif around is not None:

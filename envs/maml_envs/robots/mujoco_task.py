@@ -112,7 +112,7 @@ class MujocoTask(TaskEnv):
         if "sensordata" in self.fields:
             self._first_fields["sensordata"] = self._first_fields["sensordata"][: own_sensordata(self.model)]
 
-    @property
+    @cached_property
     def dt(self) -> float:
         """Time of a control step, in the model's unit: ``frame_skip`` physics steps."""
         return float(self.frame_skip * self.model.opt.timestep)

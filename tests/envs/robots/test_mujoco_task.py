@@ -451,22 +451,6 @@ def test_changes_to_the_model_that_come_too_late_are_refused() -> None:
     assert_equal(moved, [float(slow.state.qpos - start) / slow.dt], 1e-6)
 
 
-def test_a_keyframe_that_sets_more_than_a_start_has_is_refused() -> None:
-    spec = mujoco.MjSpec.from_string(
-        """<mujoco><worldbody><body><joint name="x" type="slide"/><geom size="0.1"/></body></worldbody>
-        <actuator><motor joint="x" ctrlrange="-1 1"/></actuator>
-        <keyframe><key name="later" time="5" qpos="1"/><key name="start" qpos="1"/></keyframe></mujoco>"""
-    )
-
-    class Timed(Slider):
-        def __init__(self, around: str) -> None:
-            MujocoTask.__init__(self, spec, noise=ResetNoise(around=around))
-
-    assert float(Timed("start")._start) == 1.0
-    with pytest.raises(InputError, match="the keyframe sets the time, activations or mocap bodies"):
-        Timed("later")
-
-
 def test_a_robot_without_actuators_is_refused() -> None:
     class Stone(Slider):
         def __init__(self) -> None:
