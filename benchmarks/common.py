@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import tyro
 from torch import Tensor
 
@@ -93,6 +94,17 @@ def median_seconds(function: Callable[[], object], repeats: int) -> float:
 def peak_rss_mib() -> float:
     """Largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def gpu_memory(device: torch.device) -> dict[str, float]:
+    """MiB of a GPU in use by all libraries, warp's too, and the most of torch's alone so far; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    free, total = torch.cuda.mem_get_info(device)
+    return {
+        "gpu_mib_in_use": (total - free) / 2**20,
+        "torch_peak_mib": torch.cuda.max_memory_allocated(device) / 2**20,
+    }
 
 
 def report(rows: dict[str, float]) -> None:

@@ -10,7 +10,7 @@ import torch
 import tyro
 from torch.profiler import ProfilerActivity, profile
 
-from common import Arguments, learner_for, peak_rss_mib, report
+from common import Arguments, gpu_memory, learner_for, peak_rss_mib, report
 from maml_rl.core.tree import Params, stack
 from maml_rl.rl.method import MetaRL
 
@@ -34,11 +34,8 @@ def show_profile(iterate: Callable[[], object], device: torch.device) -> None:
     print(table, file=sys.stderr)
 
 
-def main() -> None:
+def measure(chosen: Iteration) -> dict[str, float]:
     """Medians over the iterations of a training run, after the first one, which warms up."""
-    chosen = tyro.cli(Iteration, description=__doc__)
-    if chosen.seeds < 1:
-        sys.exit(f"--seeds {chosen.seeds}: time one run or more")
     learner = learner_for(chosen)
     method = MetaRL([learner.with_seed(seed) for seed in range(1, chosen.seeds + 1)], [""] * chosen.seeds)
     theta, state = stack([each.initial_params() for each in method.learners]), Params()
@@ -50,22 +47,29 @@ def main() -> None:
         rows.append(metrics[0] | {"seconds": seconds, "env_steps": sum(row["env_steps"] for row in metrics)})
     del rows[0]
     median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-    report(
-        {
-            "seconds": median["seconds"],
-            "sampling_seconds": chosen.seeds * median["seconds/sampling"],
-            "inner_seconds": chosen.seeds * median["seconds/inner"],
-            "outer_seconds": chosen.seeds * median["seconds/outer"],
-            "env_steps": median["env_steps"],
-            "steps_per_second": median["env_steps"] / median["seconds"],
-            "seconds_per_million_steps": 1e6 * median["seconds"] / median["env_steps"],
-            "peak_rss_mib": peak_rss_mib(),
-            "peak_gpu_mib": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0,
-        }
-    )
+    found = {
+        "seconds": median["seconds"],
+        "sampling_seconds": chosen.seeds * median["seconds/sampling"],
+        "inner_seconds": chosen.seeds * median["seconds/inner"],
+        "outer_seconds": chosen.seeds * median["seconds/outer"],
+        "env_steps": median["env_steps"],
+        "steps_per_second": median["env_steps"] / median["seconds"],
+        "seconds_per_million_steps": 1e6 * median["seconds"] / median["env_steps"],
+        "peak_rss_mib": peak_rss_mib(),
+        **gpu_memory(learner.device),
+    }
     if chosen.profile:
         show_profile(lambda: method.iterate(theta, state, chosen.repeats + 1), learner.device)
     learner.close()
+    return found
+
+
+def main() -> None:
+    """Print them."""
+    chosen = tyro.cli(Iteration, description=__doc__)
+    if chosen.seeds < 1:
+        sys.exit(f"--seeds {chosen.seeds}: time one run or more")
+    report(measure(chosen))
 
 
 if __name__ == "__main__":

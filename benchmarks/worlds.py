@@ -10,7 +10,7 @@ import torch
 import tyro
 
 import maml_envs
-from common import Arguments, episodes_of, learner_for, report, seconds
+from common import Arguments, episodes_of, gpu_memory, learner_for, report, seconds
 from maml_envs import TaskEnv
 from maml_rl.rl.learner import Learner
 from maml_rl.rl.rollout import Sampler
@@ -87,13 +87,10 @@ def measure(chosen: Worlds, worlds: int, on_warp: bool = True) -> dict[str, floa
     found = {
         "worlds": worlds,
         "milliseconds_a_control_step": 1e3 * alone / chosen.horizon,
-        "physics_steps_per_second": steps / alone,
+        "control_steps_per_second": steps / alone,
         "closed_loop_steps_per_second": steps / closed,
     }
-    if learner.device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(learner.device)
-        found["gpu_mib_in_use"] = (total - free) / 2**20
-        found["torch_peak_mib"] = torch.cuda.max_memory_allocated(learner.device) / 2**20
+    found |= gpu_memory(learner.device)
     learner.close()
     return found
 

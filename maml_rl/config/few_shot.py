@@ -78,7 +78,7 @@ class FewShotConfig(Whole):
     iterations: int = resumable(60_000, ge=1, description="Outer steps")
     log_every: int = Field(100, ge=1, description="Iterations in a row of metrics, and between two checkpoints")
     seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
-    device: str = resumable("auto", description="auto, cpu or cuda; auto is cuda where there is one")
+    device: str = resumable("auto", description="auto, cpu or cuda; auto is a GPU where all of the run works on it")
     threads: int = resumable(0, ge=0, description="CPU threads; 0: the physical cores, or a rank's share of them")
     model: Model = Field(Model(), description="The model that adapts")
     inner: FewShotInner = Field(FewShotInner(), description="The inner loop: adaptation to one task")

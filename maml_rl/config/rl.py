@@ -132,7 +132,7 @@ class Config(Whole):
     episodes: int = Field(20, ge=1, description="Episodes for each task and rollout")
     iterations: int = resumable(500, ge=1, description="Outer steps")
     seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
-    device: str = resumable("auto", description="auto, cpu or cuda; auto is cuda where there is one")
+    device: str = resumable("auto", description="auto, cpu or cuda; auto is a GPU where all of the run works on it")
     threads: int = resumable(0, ge=0, description="CPU threads; 0: the physical cores, or a rank's share of them")
     discount: float = Field(0.99, ge=0, le=1, description="Discount of rewards, per step")
     gae_lambda: float = Field(1.0, ge=0, le=1, description="Lambda of generalised advantage estimation")

@@ -30,7 +30,7 @@ from maml_envs.cores import cores
 from maml_rl import meta_train
 from maml_rl.core.seeds import over_ranks
 from maml_rl.core.tree import map_tensors, of_one_seed
-from maml_rl.machine import ranks
+from maml_rl.machine import device, ranks
 from maml_rl.machine.launch import _meeting, joined, local_device
 from maml_rl.rl.explore import explore
 from maml_rl.rl.learner import build
@@ -466,3 +466,25 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match="for 2 ranks on a machine with 1 GPUs: start one rank for each"):
         local_device(gpu)
+
+
+def test_a_mean_makes_its_count_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of a number on the host would be copied, and every product of the outer step wait for it."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("copied from the host")
+
+    monkeypatch.setattr(ranks, "size", lambda: 2)
+    monkeypatch.setattr(ranks, "_sum", lambda values: 2 * values)
+    monkeypatch.setattr(torch.Tensor, "new_tensor", refuse)
+    assert ranks.mean(torch.tensor([3.0, 5.0]), 4).tolist() == [3.0, 5.0]
+
+
+def test_a_gpu_has_one_thread_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(device, "choose_device", lambda name: torch.device(name))
+    device.set_up("cuda", 2)
+    assert torch.get_num_threads() == 1
+    device.set_up("cpu", 2)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)

@@ -4,7 +4,8 @@ import gc
 import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tiny import tiny
 from torch import Tensor
 
 from maml_envs import GraphKey, InputError, Step, TaskEnv, random
-from maml_envs.physics.cuda_graph import Recording
+from maml_envs.physics.cuda_graph import Recording, cuda_segments
 from maml_envs.robots.ant import AntDirection
 from maml_envs.robots.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from maml_envs.robots.hopper import HopperRandomDynamics
@@ -27,6 +28,7 @@ from maml_rl.rl.data import Trajectory
 from maml_rl.rl.learner import build
 from maml_rl.rl.policies import GaussianPolicy
 from maml_rl.rl.rollout import Sampler
+from maml_rl.rl.scan import Scan
 
 EPISODES, STEPS = 3, 6
 
@@ -303,3 +305,35 @@ def test_training_of_several_seeds_is_the_same_with_recorded_steps(
     assert rows[0] == rows[1]
     assert all(math.isfinite(value) for row in rows[0] for value in row.values())
     assert len(recorded) == len(set(map(id, recorded))) == 1
+
+
+def test_a_step_that_cannot_be_recorded_is_named_by_what_broke_it() -> None:
+    """CUDA's end of a capture raises over the error of the operation that it refused."""
+
+    @contextmanager
+    def segment() -> Iterator[Callable[[], None]]:
+        try:
+            yield lambda: None
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def step(constants: None, carry: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if recording:
+            raise RuntimeError("operation not permitted when stream is capturing: .item()")
+        recording.append(True)
+        return carry, value
+
+    recording: list[bool] = []
+    scan = Scan(step, segment, "a control step of Mine", None)
+    said = r"Mine cannot be recorded, and is taken anew .*: operation not permitted"
+    with pytest.warns(RuntimeWarning, match=said), pytest.raises(RuntimeError, match="not permitted"):
+        scan(None, torch.zeros(1), torch.zeros(3, 1))
+
+
+def test_each_recording_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(object()) or made[-1])
+    for _ in range(2):
+        cuda_segments(torch.device("cuda"))
+    assert len(set(map(id, made))) == 2

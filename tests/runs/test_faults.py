@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from alone import explore_training, gradient
 from kills import Kills, differences, survive
 from tiny import finish, maml_rl, rows, same_checkpoint, tiny
 
-from maml_envs import InputError
+from maml_envs import InputError, WorkerError
 from maml_rl import meta_train
 from maml_rl.core.task_axis import TaskAxis
-from maml_rl.rl.learner import build
+from maml_rl.rl.learner import Learner, build
 from maml_rl.rl.method import meta_objective
 from maml_rl.runs import checkpoint
-from maml_rl.runs.folder import RunFolder, read_config
+from maml_rl.runs.folder import RunFolder, read_config, read_metrics
 
 NAN = float("nan")
 
@@ -192,3 +193,39 @@ def test_a_thousand_iterations_hold_no_more_than_some(tmp_path: Path, monkeypatc
     assert threads <= early[:, 1].max() + 1  # one may start late; a leak in 1,000 iterations is hundreds
     assert files <= early[:, 2].max() + 1
     assert held[:, 3].max() == 0  # nothing that others could connect to
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "MemoryError"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore"),
+            "OutOfMemoryError: CUDA out of memory.",
+        ),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "DefaultCPUAllocator"),
+    ],
+)
+def test_a_full_memory_says_how_large_an_iteration_is(
+    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, calls = Learner.training_tasks, []
+
+    def fails(self: Learner, iteration: int) -> torch.Tensor:
+        calls.append(iteration)
+        if len(calls) == 2:
+            raise error
+        return tasks(self, iteration)
+
+    monkeypatch.setattr(Learner, "training_tasks", fails)
+    with pytest.raises(WorkerError) as caught:
+        meta_train(tiny(tasks=4, episodes=3), tmp_path / "run", quiet=True)
+    assert "iteration 1: memory is full, with 4 tasks of 3 episodes, of which 4,096 steps at most are" in str(
+        caught.value
+    )
+    assert said in str(caught.value)
+    assert "Use fewer of them in another run; what came before is saved" in str(caught.value)
+    assert len(read_metrics(tmp_path / "run")) == 1
+    monkeypatch.setattr(Learner, "training_tasks", tasks)
+    meta_train(tiny(tasks=4, episodes=3), tmp_path / "run", resume=True, quiet=True)
+    assert len(read_metrics(tmp_path / "run")) == 2
