@@ -4,6 +4,7 @@ python experiments/make_readme.py           # writes README.md
 python experiments/make_readme.py --check   # exits with 1 where README.md is not what it would write
 
 A table stands between a line `<!-- runs: FOLDER ... -->`, folders below results/ with wildcards, and `<!-- end -->`.
+One of how soon scores were reached stands after `<!-- record: FOLDER ... after 1 step: 364 728 -->`.
 """
 
 import re
@@ -13,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from maml_rl.results.comparison import comparisons
+from maml_rl.results.record import record_table
 from maml_rl.results.runs import grouped, read_runs
 from maml_rl.results.table import wide_table
 
 HERE = Path(__file__).parent
+RECORD = re.compile(r"(<!-- record: (.*?) after (\d+) steps?: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- runs: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -61,11 +64,19 @@ def block(patterns: str) -> str:
     return f"{cells}\n\n{machines(runs)}\n\n```\n" + "\n".join(dict.fromkeys(commands(runs))) + "\n```\n"
 
 
+def record(patterns: str, steps: int, targets: str) -> str:
+    """A table of how soon scores were reached, with what made the runs."""
+    runs = folders(patterns)
+    table = record_table(runs, [float(target) for target in targets.split()], steps)
+    return f"{table}\n\n```\n" + "\n".join(dict.fromkeys(commands(runs))) + "\n```\n"
+
+
 def main() -> None:
     """Write README.md, or with --check say whether it is up to date."""
     file = HERE / "README.md"
     before = file.read_text()
-    now = BLOCK.sub(lambda found: f"{found[1]}{block(found[2])}{found[3]}", before)
+    now = RECORD.sub(lambda found: f"{found[1]}{record(found[2], int(found[3]), found[4])}{found[5]}", before)
+    now = BLOCK.sub(lambda found: f"{found[1]}{block(found[2])}{found[3]}", now)
     if "--check" in sys.argv[1:]:
         if now != before:
             sys.exit("experiments/README.md is not up to date: python experiments/make_readme.py")

@@ -62,6 +62,17 @@ def unused(section: Section, table: str, name: str) -> Iterator[tuple[bool, str,
         )
 
 
+class Stop(Section):
+    """Ends of training before its iterations; a run that is resumed goes on as its keys say then."""
+
+    at: float | None = Field(
+        None,
+        description="Return at least (few-shot learning: accuracy at least, or error at most) after the last of "
+        "evaluation.steps gradient steps, mean of three evaluations in training; None: nothing is good enough",
+    )
+    minutes: float | None = Field(None, gt=0, description="Time since the command began; None: as long as it takes")
+
+
 class Whole(Section):
     """A whole configuration, whose keys must make sense together."""
 
@@ -82,6 +93,11 @@ NO_STEPS = (
     "MAML takes at least 1; for one model trained on all tasks alike use method = 'pretrained'",
 )
 """A contradiction, and its fix."""
+
+NOT_EVALUATED = (
+    "stop.at with evaluation.every = 0",
+    "there is no evaluation in training to look at; give evaluation.every",
+)
 
 
 class Method(NamedTuple):

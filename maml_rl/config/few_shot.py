@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from maml_rl.config.base import METHODS, NO_STEPS, Section, Whole, resumable
+from maml_rl.config.base import METHODS, NO_STEPS, NOT_EVALUATED, Section, Stop, Whole, resumable
 
 
 def _absolute(path: str | None) -> str | None:
@@ -84,6 +84,7 @@ class FewShotConfig(Whole):
     inner: FewShotInner = Field(FewShotInner(), description="The inner loop: adaptation to one task")
     outer: FewShotOuter = Field(FewShotOuter(), description="The outer step on the initial parameters")
     evaluation: FewShotEvaluation = resumable(FewShotEvaluation(), description="Adaptation to held-out tasks")
+    stop: Stop = resumable(Stop(), description="What ends training before its iterations")
 
     @property
     def trained_steps(self) -> int:
@@ -98,6 +99,7 @@ class FewShotConfig(Whole):
 def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
     inner, outer, model = config.inner, config.outer, config.model
     yield inner.steps == 0, *NO_STEPS
+    yield config.stop.at is not None and not config.evaluation.every, *NOT_EVALUATED
     reptile = outer.name == "reptile"
     yield (
         reptile and METHODS[config.method].tunes,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, Strict
 
-from maml_rl.config.base import METHODS, NO_STEPS, Section, Whole, only, resumable, unused
+from maml_rl.config.base import METHODS, NO_STEPS, NOT_EVALUATED, Section, Stop, Whole, only, resumable, unused
 
 
 class Policy(Section):
@@ -152,6 +152,7 @@ class Config(Whole):
     outer: Outer = Field(Outer(), description="The outer step on the initial parameters")
     baseline: Baseline = Field(Baseline(), description="The baseline that advantages are taken against")
     evaluation: Evaluation = resumable(Evaluation(), description="Adaptation to held-out tasks")
+    stop: Stop = resumable(Stop(), description="What ends training before its iterations")
 
     @property
     def trained_steps(self) -> int:
@@ -176,6 +177,7 @@ class Config(Whole):
 def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
     inner, outer, policy, vector = config.inner, config.outer, config.policy, config.vector
     yield inner.steps == 0, *NO_STEPS
+    yield config.stop.at is not None and not config.evaluation.every, *NOT_EVALUATED
     yield (
         config.evaluation.film and not config.evaluation.every,
         "evaluation.film with evaluation.every = 0",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import pairwise
@@ -17,6 +18,7 @@ from maml_rl.core.tree import Params, map_tensors, stack
 from maml_rl.machine import launch, ranks
 from maml_rl.machine.progress import ProgressLine
 from maml_rl.runs.checkpoint import Checkpoint
+from maml_rl.runs.ending import Ending
 from maml_rl.runs.folders import Evaluate, Folders, Learns, Result, Row
 from maml_rl.runs.provenance import made_with
 
@@ -153,7 +155,7 @@ def train(
         about = made_with(torch.get_num_threads(), learners[0].device, learners[0].notes())
         opened.enter_context(stop.collected())
         folders = opened.enter_context(closing(Folders(paths, learners, resume, about, iterations, flags)))
-        starts = [state.iteration for state in folders.states]
+        starts, ending = [state.iteration for state in folders.states], Ending(config, len(paths))
         with ProgressLine(method.title, iterations, min(starts), quiet or not ranks.is_main()) as progress:
             for seeds, first, last in stages(starts, iterations):
                 theta, state = _joined([folders.states[seed] for seed in seeds])
@@ -166,6 +168,11 @@ def train(
                             results = folders.evaluated(training.evaluate, seeds, results)
                     folders.record(seeds, results, stride)
                     progress.advance(method.message(_mean(rows)), stride)
+                    ending.note(seeds, [result.row for result in results])
+                    if ending.asked and (reason := ranks.from_main(ending.reason)):
+                        if ranks.is_main() and not quiet:
+                            print(f"ended: {reason}", file=sys.stderr)
+                        return paths
                     if iteration + stride < iterations:
                         stop.heed(flags)
     return paths

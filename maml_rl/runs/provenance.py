@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def made_with(threads: int, device: torch.device, notes: Sequence[str] = ()) -> 
     packages = PACKAGES + tuple(name for name, module in ON_GPU.items() if gpu and module in sys.modules)
     return {
         "command": _command(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "git_commit": _git_commit(),
@@ -56,6 +58,7 @@ def made_with(threads: int, device: torch.device, notes: Sequence[str] = ()) -> 
             "platform": f"{platform.system()} {platform.machine()}",
             "cores": os.cpu_count() or 0,
             "threads": threads,
+            **({"load": round(os.getloadavg()[0], 1)} if hasattr(os, "getloadavg") else {}),  # of the last minute
             **gpu,
         },
     }

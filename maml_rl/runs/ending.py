@@ -1,0 +1,47 @@
+"""When a run ends before its iterations: it is good enough, or its time is up."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from maml_rl.config.toml import AnyConfig
+
+LAST = 3
+"""Evaluations whose mean says how good a run is."""
+
+JUDGED = {"evaluation/{}": 1, "validation/accuracy/{}": 1, "validation/error/{}": -1}
+"""Metrics that a run is judged by, after a number of gradient steps, and whether more (1) or less (-1) is better."""
+
+
+class Ending:
+    """Looks at the evaluations and the time of training, for the keys of ``stop``.
+
+    Args:
+        config: Of the runs, which train together.
+        runs: How many.
+    """
+
+    def __init__(self, config: AnyConfig, runs: int) -> None:
+        self._stop = config.stop
+        self._signs = {name.format(config.evaluation.steps): sign for name, sign in JUDGED.items()}
+        self._sign = 1
+        self._values: list[list[float]] = [[] for _ in range(runs)]
+        self._began = time.monotonic()
+        self.asked = self._stop.at is not None or self._stop.minutes is not None
+
+    def note(self, runs: Sequence[int], rows: Sequence[Mapping[str, float]]) -> None:
+        """Take rows of metrics, of which some have an evaluation."""
+        for run, row in zip(runs, rows, strict=True):
+            for name in self._signs.keys() & row.keys():
+                self._values[run].append(row[name])
+                self._sign = self._signs[name]
+
+    def reason(self) -> str:
+        """Say why the runs end now; empty while they go on. All of them have to be good enough."""
+        at, minutes = self._stop.at, self._stop.minutes
+        if at is not None and all(len(values) >= LAST for values in self._values):
+            means = [sum(values[-LAST:]) / LAST for values in self._values]
+            if all(self._sign * mean >= self._sign * at for mean in means):
+                return f"stop.at = {at:g} is reached, by {', '.join(f'{mean:.4g}' for mean in means)}"
+        if minutes is not None and time.monotonic() - self._began >= 60 * minutes:
+            return f"stop.minutes = {minutes:g} are over"
+        return ""
