@@ -1,4 +1,4 @@
-"""How soon runs reached a score: environment steps and seconds, from their own metrics."""
+"""Environment steps and seconds until runs reached a score, from their own metrics."""
 
 from collections.abc import Sequence
 from pathlib import Path
