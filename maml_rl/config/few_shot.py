@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
@@ -67,9 +67,15 @@ class FewShotConfig(Whole):
         description="maml, or a baseline: pretrained, one model trained on all tasks alike, of classes on all training "
         "classes at once; random, one that is not trained",
     )
-    data: str = Field(description="Task distribution: sinusoid, omniglot, or module:Class for your own FewShotTasks")
+    data: str = Field(
+        description="Task distribution: sinusoid, omniglot, images (a folder of them), or module:Class for your own "
+        "FewShotTasks"
+    )
+    data_options: dict[str, Any] = Field({}, description="Arguments of what makes the tasks, such as side of images")
     root: Annotated[str | None, AfterValidator(_absolute)] = resumable(
-        None, description="omniglot: folder of its zips, or of what they hold; None: the variable OMNIGLOT_ROOT"
+        None,
+        description="omniglot: folder of its zips, or of what they hold; None: the variable OMNIGLOT_ROOT. images: a "
+        "folder with a folder for each class. Your own: its argument root",
     )
     ways: int = Field(5, ge=2, description="Classes in a task, where there are classes")
     shots: int = Field(10, ge=1, description="Support examples of a task, of each class where there are classes")

@@ -41,7 +41,7 @@ def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[F
     scores = next(iter(adapted_errors(learner, theta, CANDIDATES, steps, "test").values()))[:, -1]
     index = int(scores.argsort()[CANDIDATES // 2]) if index is None else index
     held_out = learner.data.held_out_tasks(CANDIDATES)
-    task: TaskBatch = map_tensors(lambda value: value[index].to(learner.device), held_out)
+    task: TaskBatch = map_tensors(lambda value: value[index], learner.here(held_out))
     return learner, theta, task, index
 
 

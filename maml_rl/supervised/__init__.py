@@ -1,6 +1,7 @@
 """Few-shot regression and classification with the same inner loop."""
 
 from maml_rl.config.few_shot import FewShotConfig
+from maml_rl.supervised.images import images
 from maml_rl.supervised.labelled import LabelledTasks
 from maml_rl.supervised.omniglot import omniglot
 from maml_rl.supervised.sinusoid import Sinusoid
@@ -13,5 +14,6 @@ __all__ = [
     "LabelledTasks",
     "Sinusoid",
     "TaskBatch",
+    "images",
     "omniglot",
 ]

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from maml_envs import InputError
@@ -26,8 +28,38 @@ class _Draw(NamedTuple):
     order: Tensor  # (K, ways * queries) in which the queries come
 
 
+BYTES = {torch.bool: 1, torch.uint8: 255, torch.uint16: 65535}
+"""Types of pixels, and their largest value."""
+
+
 def _scaled(inputs: Tensor) -> Tensor:
-    return inputs if inputs.is_floating_point() else inputs.float() / torch.iinfo(inputs.dtype).max
+    return inputs.float() / BYTES[inputs.dtype] if inputs.dtype in BYTES else inputs.float()
+
+
+def _tensor(values: object, what: str) -> Tensor:
+    """Return an array as a tensor.
+
+    Raises:
+        InputError: It is not one of numbers.
+    """
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} are {values!r:.80}, which is no array of numbers: {error}") from None
+
+
+def _classes(labels: ArrayLike | Tensor) -> tuple[Tensor, list[object]]:
+    """Return the class (n,) of each example, and what labels of any kind, numbers or words, call the classes."""
+    array = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "biuUS":
+        raise InputError(f"labels are {array.dtype} {array.shape}: give one for each example, a whole number or a word")
+    kinds, which = np.unique(array, return_inverse=True)
+    return torch.from_numpy(which), kinds.tolist()
 
 
 def _turned(inputs: Tensor, turns: Tensor) -> Tensor:
@@ -44,8 +76,9 @@ class LabelledTasks(FewShotTasks):
     example, and the order of the queries says nothing about their labels.
 
     Args:
-        examples: (n, *shape); integers are scaled to [0, 1] by their type's maximum.
-        labels: (n,) any integers; equal ones are a class.
+        examples: (n, *shape), a tensor or array. Bytes, 16-bit pixels and flags are scaled to [0, 1] by their type's
+            maximum; other numbers are taken as they are, and have to be floating-point.
+        labels: (n,) whole numbers or words; equal ones are a class.
         ways: Classes in a task.
         shots: Support examples of each class.
         queries: Query examples of each class.
@@ -58,21 +91,33 @@ class LabelledTasks(FewShotTasks):
 
     def __init__(
         self,
-        examples: Tensor,
-        labels: Tensor,
+        examples: ArrayLike | Tensor,
+        labels: ArrayLike | Tensor,
         ways: int = 5,
         shots: int = 1,
         queries: int = 15,
         classes: tuple[int, int, int] | None = None,
         rotate: bool = False,
     ) -> None:
-        if len(examples) != len(labels):
-            raise InputError(f"{len(examples)} examples with {len(labels)} labels: give one label for each example")
+        examples, (which, kinds) = _tensor(examples, "examples"), _classes(labels)
+        if len(examples) != len(which):
+            raise InputError(f"{len(examples)} examples with {len(which)} labels: give one label for each example")
+        if not examples.is_floating_point() and examples.dtype not in BYTES:
+            raise InputError(
+                f"examples are {str(examples.dtype).removeprefix('torch.')}, whose largest value is not a pixel's: "
+                "give bytes (uint8), or floating-point numbers, such as pixels / 255"
+            )
+        if examples.is_floating_point() and not bool(examples.isfinite().all()):
+            raise InputError("examples hold NaN or infinity: leave those out")
+        if rotate and (examples.dim() != 4 or examples.shape[2] != examples.shape[3]):
+            raise InputError(
+                f"rotate with examples of shape {tuple(examples.shape[1:])}: give square images (channels, s, s)"
+            )
         self.ways, self.shots, self.queries, self.rotate = ways, shots, queries, rotate
         self._examples = examples
-        kinds, which, sizes = labels.unique(return_inverse=True, return_counts=True)
+        sizes = which.bincount()
         needed = shots + queries
-        small = kinds[sizes < needed].tolist()
+        small = [kind for kind, size in zip(kinds, sizes.tolist(), strict=True) if size < needed]
         if small:
             raise InputError(
                 f"{len(small)} classes, such as {small[0]}, have fewer than the {needed} examples of shots = {shots} "

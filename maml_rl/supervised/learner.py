@@ -18,6 +18,7 @@ from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, Rate, map_tensors
 from maml_rl.machine.device import choose_device
 from maml_rl.supervised import models
+from maml_rl.supervised.contract import check_tasks
 from maml_rl.supervised.registry import make
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
 
@@ -93,8 +94,14 @@ class FewShotLearner:
             if not config.trained_steps:
                 drawn = TaskBatch(drawn.support, drawn.joined())
         own = TaskAxis.of_this_rank(config.tasks).own
-        batch: TaskBatch = map_tensors(lambda x: x[own].to(self.device), drawn)
-        return batch
+        return self.here(map_tensors(lambda x: x[own], drawn))
+
+    def here(self, batch: TaskBatch) -> TaskBatch:
+        """Return tasks as the model takes them: on its device, floating-point numbers in 32 bits."""
+        found: TaskBatch = map_tensors(
+            lambda x: x.to(self.device, torch.float32) if x.is_floating_point() else x.to(self.device), batch
+        )
+        return found
 
     def adaptation(self, params: Params, support: Examples, lr: Rate, steps: int) -> Iterator[Params]:
         """Yield one task's parameters after 0, 1, ..., steps gradient steps on the same support set."""
@@ -124,14 +131,9 @@ def build(config: FewShotConfig) -> FewShotLearner:
     """
     device = choose_device(config.device)
     data = make(config)
-    inputs, targets = data.sample_tasks(1, torch.Generator().manual_seed(0)).support
-    outputs = targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1
     chosen = config.model
-    if chosen.name == "convolutional" and inputs.dim() != 5:
-        raise InputError(
-            f"model.name = 'convolutional' with inputs of shape {tuple(inputs.shape[2:])}: it takes images (channels, "
-            "height, width); use model.name = 'perceptron'"
-        )
+    inputs, targets = check_tasks(data, chosen.name == "convolutional").support
+    outputs = targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1
 
     def network(outputs: int) -> nn.Module:
         return models.network(chosen.name, inputs.shape[2:], outputs, chosen.hidden, chosen.batch_norm)

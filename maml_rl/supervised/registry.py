@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maml_envs import InputError
+from maml_envs.adapters.attribute_tasks import refuse_options
 from maml_envs.adapters.named import import_own
 from maml_rl.config.few_shot import FewShotConfig
+from maml_rl.supervised.images import images
 from maml_rl.supervised.omniglot import omniglot
 from maml_rl.supervised.sinusoid import Sinusoid
 from maml_rl.supervised.tasks import FewShotTasks
 
 SIZES = ("ways", "shots", "queries")
+OWN = ("sinusoid", "omniglot", "images")
 
 
 def make(config: FewShotConfig) -> FewShotTasks:
@@ -32,14 +35,31 @@ def make(config: FewShotConfig) -> FewShotTasks:
                 "`maml-rl download-omniglot FOLDER` fetches them"
             )
         return omniglot(Path(root), config.ways, config.shots, config.queries)
+    if config.data == "images":
+        if config.root is None:
+            raise InputError("data = 'images' needs root = \"...\", a folder with a folder of images for each class")
+        refuse_options(images, config.data_options, "data_options")
+        return images(config.root, config.ways, config.shots, config.queries, **config.data_options)
     found = _own(config.data)
-    made = found(**{size: getattr(config, size) for size in _arguments(found)}) if found else None
+    made = _called(found, config) if found else None
     if not isinstance(made, FewShotTasks):
         raise InputError(
             f"data = {config.data!r} does not make a FewShotTasks when called: derive a class from "
             "maml_rl.supervised.FewShotTasks with sample_tasks and held_out_tasks, or write a function that returns one"
         )
     return made
+
+
+def _called(found: Callable[..., object], config: FewShotConfig) -> object:
+    """Call what makes a user's tasks, with those of the configuration's sizes, root and options that it takes."""
+    given = {size: getattr(config, size) for size in _arguments(found)} | config.data_options
+    known = inspect.signature(found).parameters
+    if config.root is not None:
+        if "root" not in known:
+            raise InputError(f"root = {config.root!r} does nothing: data = {config.data!r} takes no argument `root`")
+        given["root"] = config.root
+    refuse_options(found, config.data_options, "data_options")
+    return found(**given)
 
 
 def sizes_of(path: str) -> tuple[str, ...]:
@@ -58,6 +78,6 @@ def _arguments(found: Callable[..., object]) -> tuple[str, ...]:
 def _own(path: str) -> Callable[..., object] | None:
     module_name, _, class_name = path.partition(":")
     if not class_name or not all(part.isidentifier() for part in module_name.split(".")):
-        raise InputError(f"data = {path!r} is neither sinusoid, omniglot nor 'my_module:MyTasks'")
+        raise InputError(f"data = {path!r} is neither {', '.join(OWN)} nor 'my_module:MyTasks'")
     found = getattr(import_own(module_name, f"data = {path!r}"), class_name, None)
     return found if callable(found) and not inspect.isabstract(found) else None

@@ -161,7 +161,7 @@ def test_data_of_ones_own(command: Command, folder: Path) -> None:
         (["train", "small.toml", "--evaluation.every", "3"], r"evaluation\.every = 3 with log_every = 2"),
         (["train", "small.toml", "--outer.name", "reptile", "--outer.lr", "2"], r"outer\.lr = 2\.0 .* give at most 1"),
         (["train", "small.toml", "--shots", "0"], r"shots: .*greater than or equal to 1 \(given: 0\)"),
-        (["train", "small.toml", "--data", "sinusiod"], "data = 'sinusiod' is neither sinusoid, omniglot nor"),
+        (["train", "small.toml", "--data", "sinusiod"], "data = 'sinusiod' is neither sinusoid, omniglot, images nor"),
         (["train", "small.toml", "--data", "omniglot"], "give root = .* or set OMNIGLOT_ROOT"),
         (["train", "small.toml", "--data", "omniglot", "--root", "."], r"images_background\.zip does not exist"),
         (["train", "small.toml", "--data", "nowhere:Tasks"], "no module 'nowhere'"),

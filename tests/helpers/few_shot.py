@@ -49,7 +49,7 @@ def blobs(shape: tuple[int, ...] = (1, 6, 6), classes: int = 30, each: int = 6) 
 class Blobs(LabelledTasks):
     """Three of 30 classes of pictures, 2 shots and 3 queries."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: str | None = None) -> None:
         super().__init__(*blobs(), 3, 2, 3, rotate=True)
 
 

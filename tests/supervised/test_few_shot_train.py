@@ -37,7 +37,7 @@ class Broken(Sinusoid):
         return batch._replace(query=batch.query._replace(targets=batch.query.targets * self.factor()))
 
     def factor(self) -> float:
-        return float("nan") if Broken.drawn > 4 else 1.0  # one draw is the learner's look at the sizes
+        return float("nan") if Broken.drawn > 5 else 1.0  # two draws are the look before training
 
     def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
         return Sinusoid(10, 10).held_out_tasks(count, split)
@@ -49,7 +49,7 @@ class Signals(Broken):
     number = signal.SIGTERM
 
     def factor(self) -> float:
-        if Broken.drawn == 4:
+        if Broken.drawn == 5:
             signal.raise_signal(self.number)
         return 1.0
 
@@ -157,6 +157,7 @@ def test_a_signal_stops_after_the_row(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="stopped by SIGTERM; continue with --resume"):
         meta_train(config, tmp_path / "run", quiet=True)
     assert checkpoint.load(tmp_path / "run/checkpoint.pt").iteration == 4
+    Broken.drawn = 10
     meta_train(config, tmp_path / "run", resume=True, quiet=True)
     Broken.drawn = 10
     whole = meta_train(config, tmp_path / "whole", quiet=True)
@@ -218,9 +219,9 @@ def test_the_other_kind_of_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        ("sinusiod", r"data = 'sinusiod' is neither sinusoid, omniglot nor 'my_module:MyTasks'"),
-        (":Sinusoid", "is neither sinusoid, omniglot nor"),
-        ("..few:Sinusoid", "is neither sinusoid, omniglot nor"),
+        ("sinusiod", r"data = 'sinusiod' is neither sinusoid, omniglot, images nor 'my_module:MyTasks'"),
+        (":Sinusoid", "is neither sinusoid, omniglot, images nor"),
+        ("..few:Sinusoid", "is neither sinusoid, omniglot, images nor"),
         ("nowhere:Tasks", "data = 'nowhere:Tasks': no module 'nowhere' in .* or the installed packages"),
         ("nowhere.inside:Tasks", r"no module 'nowhere\.inside'"),
         ("few_shot:Nothing", "does not make a FewShotTasks when called"),

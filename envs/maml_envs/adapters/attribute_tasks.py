@@ -229,7 +229,7 @@ class RangedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return found
 
 
-def refuse_options(kind: Callable[..., Any], options: Options) -> None:
+def refuse_options(kind: Callable[..., Any], options: Options, table: str = "env_options") -> None:
     """Refuse arguments that a class or function does not take.
 
     Raises:
@@ -242,7 +242,7 @@ def refuse_options(kind: Callable[..., Any], options: Options) -> None:
         takes = {name for name, each in signature.parameters.items() if each.kind not in (each.VAR_POSITIONAL,)}
         other = next((name for name in options if name not in takes), "")
         called = getattr(kind, "__name__", kind)
-        raise InputError(f"env_options: {called} takes no {other!r}; {_near(other, takes)}") from None
+        raise InputError(f"{table}: {called} takes no {other!r}; {_near(other, takes)}") from None
     except ValueError:  # it is not written in Python
         return
 

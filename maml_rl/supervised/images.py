@@ -1,0 +1,71 @@
+"""Few-shot tasks from a folder of images, with one folder for each class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maml_envs import InputError
+from maml_rl.supervised.labelled import LabelledTasks
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+MODES = {1: "L", 3: "RGB"}
+
+
+def images(
+    root: Path | str,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    side: int = 28,
+    channels: int = 1,
+    classes: tuple[int, int, int] | None = None,
+) -> LabelledTasks:
+    """Make tasks from a folder: each folder in it is a class, the images in that its examples.
+
+    Images are made grey or RGB, transparent parts white, and shrunk or stretched to a square; (channels, side, side),
+    white 1 and black 0. Classes are split into training, validation and test as by ``LabelledTasks``.
+
+    Args:
+        root: The folder.
+        ways: Classes in a task.
+        shots: Support examples of each class.
+        queries: Query examples of each class.
+        side: Height and width of the images.
+        channels: 1 for grey, 3 for RGB.
+        classes: How many classes are for training, validation and test; None for about 70, 10 and 20 % of them.
+
+    Raises:
+        InputError: There is no such folder, it holds no classes, an image cannot be read, or there are too few.
+    """
+    if channels not in MODES:
+        raise InputError(f"channels = {channels}: give 1 for grey, or 3 for RGB")
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise InputError(f"root = {str(root)!r} is no folder: give one with a folder of images for each class")
+    files = {folder: _images_in(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
+    files = {folder: found for folder, found in files.items() if found}
+    if not files:
+        raise InputError(f"{root} has no folders with images ({' '.join(ENDINGS)}): make one for each class")
+    arrays = [_read(file, side, MODES[channels]) for found in files.values() for file in found]
+    labels = [folder.name for folder, found in files.items() for _ in found]
+    pixels = torch.from_numpy(np.stack(arrays)).reshape(len(arrays), side, side, channels).permute(0, 3, 1, 2)
+    return LabelledTasks(pixels.contiguous(), labels, ways, shots, queries, classes)
+
+
+def _images_in(folder: Path) -> Sequence[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in ENDINGS and file.is_file())
+
+
+def _read(file: Path, side: int, mode: str) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            own = image.convert("RGBA")
+    except Exception as error:  # Pillow has one for each way that bytes can be wrong
+        raise InputError(f"{file} cannot be read as an image: {error}") from error
+    paper = Image.new("RGBA", own.size, "white")
+    paper.alpha_composite(own)
+    return np.asarray(paper.convert(mode).resize((side, side), Image.Resampling.BOX))
