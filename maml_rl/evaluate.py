@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from maml_rl.runs import checkpoint
 from maml_rl.runs.evaluation import Evaluation
 from maml_rl.runs.folder import parameters_of, read_config
 from maml_rl.supervised import measures
+from maml_rl.supervised.agent import FewShotAgent
 from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.learner import build as build_few_shot
 from maml_rl.supervised.registry import sizes_of
@@ -220,11 +221,30 @@ def _load(
         raise
 
 
-def load(run: Path | str, which: str = "checkpoint", **elsewhere: Unpack[Elsewhere]) -> Agent:
+def load(run: Path | str, which: str = "checkpoint", **elsewhere: Unpack[Elsewhere]) -> Any:  # noqa: ANN401  see below
     """Load the agent of a run folder, or of a checkpoint file alone.
 
     Args:
-        run: A run folder of meta-RL, or a checkpoint file.
+        run: A run folder, or a checkpoint file.
+        which: "checkpoint" for the last parameters, "best" for those with the best training return (few-shot learning:
+            the lowest training loss).
+        **elsewhere: Keys that are others here than where it was trained, such as device; see ``Elsewhere``.
+
+    Returns:
+        An ``Agent``, or of few-shot learning a ``FewShotAgent``.
+
+    Raises:
+        InputError: There is no such run, or it is damaged.
+    """
+    learner, theta = load_learner(run, which, **elsewhere)
+    return Agent(learner, theta) if isinstance(learner, Learner) else FewShotAgent(learner, theta)
+
+
+def load_agent(run: Path | str, which: str = "checkpoint", **elsewhere: Unpack[Elsewhere]) -> Agent:
+    """Load the agent of a run of meta-RL.
+
+    Args:
+        run: A run folder, or a checkpoint file.
         which: "checkpoint" for the last parameters, "best" for those with the best training return.
         **elsewhere: Keys that are others here than where it was trained, such as device; see ``Elsewhere``.
 

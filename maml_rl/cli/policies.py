@@ -60,12 +60,12 @@ class Export(Command):
     worker_python: WorkerPython = None
 
     def run(self) -> None:
-        from maml_rl.evaluate import load
-        from maml_rl.rl.adapted import refuse_file
+        from maml_rl.evaluate import load_agent
+        from maml_rl.machine.export import refuse_file
 
         refuse_file(self.out)
         here = {"device": self.device, "env": self.env, "worker_python": self.worker_python}
-        with load(self.folder, self.which, **here) as agent:
+        with load_agent(self.folder, self.which, **here) as agent:
             print(agent.adapt(_task(self.task), self.steps, self.episodes, self.seed).save(self.out))
 
 

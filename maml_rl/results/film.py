@@ -6,7 +6,7 @@ from typing import Unpack
 
 from maml_envs import InputError
 from maml_rl.config.elsewhere import Elsewhere
-from maml_rl.evaluate import load
+from maml_rl.evaluate import load_agent
 from maml_rl.machine.files import free_name
 from maml_rl.rl.film import FPS, adapt, check, film, settings
 from maml_rl.rl.learner import environments
@@ -62,7 +62,7 @@ def render(
     target = Path(out) if out else folder / "videos"
     if target.exists() and not target.is_dir():
         raise InputError(f"out = {target} is a file: give the name of a folder")
-    with load(run, which, **elsewhere) as agent:
+    with load_agent(run, which, **elsewhere) as agent:
         learner = agent.learner
         with closing(environments(learner.config, copies=1, drawn=True)[0]) as env:
             chosen = settings(env, learner.config, f"render {run}", tasks=tasks, episodes=episodes, steps=steps)

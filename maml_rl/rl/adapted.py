@@ -1,11 +1,6 @@
 """An adapted policy: acts in an environment's own spaces and units, and is a plain torch module to take along."""
 
-import copy
-import importlib.util
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maml_envs import InputError
 from maml_envs.adapters.actions import Actions
 from maml_envs.adapters.spaces import rows_of
 from maml_rl.core.tree import Params
+from maml_rl.machine.export import save_module
 from maml_rl.rl.policies import CONTEXT, GaussianPolicy, Policy
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -144,45 +139,5 @@ class AdaptedPolicy:
         Raises:
             InputError: The name ends otherwise, the file is there already, or a package is missing.
         """
-        path = refuse_file(path)
-        example = (torch.zeros(2, self.module.observations),)
-        batch = {"observations": {0: torch.export.Dim("n")}}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        module = copy.deepcopy(self.module).requires_grad_(False)
-        with _quiet():
-            if path.suffix == ".pt2":
-                torch.export.save(torch.export.export(module, example, dynamic_shapes=batch), path)
-                return path
-            settings: Any = {"input_names": ["observations"], "output_names": ["actions"], "external_data": False}
-            torch.onnx.export(module, example, path, dynamo=True, dynamic_shapes=batch, verbose=False, **settings)
-        return path
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch from telling users what it will change in itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def refuse_file(path: Path | str) -> Path:
-    """Return the path of a file that a policy can be written to.
-
-    Raises:
-        InputError: The name ends otherwise, the file is there already, or a package is missing.
-    """
-    path = Path(path).expanduser()
-    if path.suffix not in (".pt2", ".onnx"):
-        raise InputError(f"{path}: a policy is written as a file .pt2 (torch.export) or .onnx")
-    if path.exists():
-        raise InputError(f"{path} is there already: give another name")
-    if path.suffix == ".onnx" and importlib.util.find_spec("onnxscript") is None:
-        raise InputError(f"{path}: ONNX needs `pip install 'maml_rl[onnx]'`")
-    return path
+        names = ("observations", "actions")
+        return save_module(self.module, torch.zeros(2, self.module.observations), path, names)

@@ -32,11 +32,21 @@ BYTES = {torch.bool: 1, torch.uint8: 255, torch.uint16: 65535}
 """Types of pixels, and their largest value."""
 
 
-def _scaled(inputs: Tensor) -> Tensor:
+def scaled(inputs: Tensor) -> Tensor:
+    """Return inputs as floating-point numbers of 32 bits; pixels in 0 ... 1.
+
+    Raises:
+        InputError: They are whole numbers that are no pixels.
+    """
+    if not inputs.is_floating_point() and inputs.dtype not in BYTES:
+        raise InputError(
+            f"examples are {str(inputs.dtype).removeprefix('torch.')}, whose largest value is not a pixel's: "
+            "give bytes (uint8), or floating-point numbers, such as pixels / 255"
+        )
     return inputs.float() / BYTES[inputs.dtype] if inputs.dtype in BYTES else inputs.float()
 
 
-def _tensor(values: object, what: str) -> Tensor:
+def as_tensor(values: object, what: str) -> Tensor:
     """Return an array as a tensor.
 
     Raises:
@@ -51,7 +61,7 @@ def _tensor(values: object, what: str) -> Tensor:
         raise InputError(f"{what} are {values!r:.80}, which is no array of numbers: {error}") from None
 
 
-def _classes(labels: ArrayLike | Tensor) -> tuple[Tensor, list[object]]:
+def as_classes(labels: ArrayLike | Tensor) -> tuple[Tensor, list[object]]:
     """Return the class (n,) of each example, and what labels of any kind, numbers or words, call the classes."""
     array = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -99,14 +109,10 @@ class LabelledTasks(FewShotTasks):
         classes: tuple[int, int, int] | None = None,
         rotate: bool = False,
     ) -> None:
-        examples, (which, kinds) = _tensor(examples, "examples"), _classes(labels)
+        examples, (which, kinds) = as_tensor(examples, "examples"), as_classes(labels)
         if len(examples) != len(which):
             raise InputError(f"{len(examples)} examples with {len(which)} labels: give one label for each example")
-        if not examples.is_floating_point() and examples.dtype not in BYTES:
-            raise InputError(
-                f"examples are {str(examples.dtype).removeprefix('torch.')}, whose largest value is not a pixel's: "
-                "give bytes (uint8), or floating-point numbers, such as pixels / 255"
-            )
+        scaled(examples[:1])  # says what cannot be
         if examples.is_floating_point() and not bool(examples.isfinite().all()):
             raise InputError("examples hold NaN or infinity: leave those out")
         if rotate and (examples.dim() != 4 or examples.shape[2] != examples.shape[3]):
@@ -153,7 +159,7 @@ class LabelledTasks(FewShotTasks):
 
     def _tasks(self, draw: _Draw) -> TaskBatch:
         def examples(rows: Tensor) -> Tensor:
-            inputs = _scaled(self._examples[rows])
+            inputs = scaled(self._examples[rows])
             return (inputs if draw.turns is None else _turned(inputs, draw.turns)).flatten(1, 2)
 
         def labels(each: int) -> Tensor:
@@ -177,7 +183,7 @@ class LabelledTasks(FewShotTasks):
         turns = torch.randint(4 if self.rotate else 1, shape, generator=generator)
         which = torch.randint(len(kinds), shape, generator=generator)
         place = torch.rand(shape, generator=generator) * self._sizes[kinds[which]]
-        inputs = _scaled(self._examples[self._rows[kinds[which], place.long()]])
+        inputs = scaled(self._examples[self._rows[kinds[which], place.long()]])
         return Examples(_turned(inputs, turns) if self.rotate else inputs, which + len(kinds) * turns)
 
     def references(self, batch: TaskBatch) -> dict[str, float]:

@@ -51,6 +51,9 @@ class FewShotLearner:
             is like it but for its last layer.
         inner: The inner loop.
         device: Where it computes.
+        shape: Of one input.
+        outputs: Width of the model's output: values, or classes of a task.
+        of_values: True for regression.
     """
 
     config: FewShotConfig
@@ -59,6 +62,9 @@ class FewShotLearner:
     trained: nn.Module
     inner: InnerLoop[Examples]
     device: torch.device
+    shape: tuple[int, ...]
+    outputs: int
+    of_values: bool
 
     def _generator(self, purpose: Purpose, iteration: int = 0) -> torch.Generator:
         return torch.Generator().manual_seed(int(key(self.config.seed, purpose, iteration)))
@@ -151,4 +157,5 @@ def build(config: FewShotConfig) -> FewShotLearner:
     rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
 
     inner = InnerLoop(loss_with(module), rates, config.inner.first_order)
-    return FewShotLearner(config, data, module, trained, inner, device)
+    shape, of_values = tuple(inputs.shape[2:]), targets.is_floating_point()
+    return FewShotLearner(config, data, module, trained, inner, device, shape, outputs, of_values)

@@ -89,6 +89,13 @@ def head(module: nn.Module) -> frozenset[str]:
     return frozenset(name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0])
 
 
+def with_parameters(module: nn.Module, params: Params) -> nn.Module:
+    """Return a copy of a module that has these parameters."""
+    own = copy.deepcopy(module)
+    own.load_state_dict(params, strict=False)
+    return own
+
+
 class _Copies(threading.local):
     """This thread's copies of modules: functional_call puts parameters into a module for as long as it runs."""
 

@@ -5,9 +5,12 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from tiny import Command
 
+import maml_rl
 from maml_rl.config.few_shot import FewShotConfig
 
 TEXT = (Path(__file__).parents[2] / "docs/few_shot.md").read_text()
@@ -26,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_own_data_is_learned_as_the_document_says(command: Command, folder: Path) -> None:
-    assert {file.name for file in folder.iterdir()} == {"my_data.py", "lines.py", "gestures.toml"}
+    assert {file.name for file in folder.iterdir()} == {"my_data.py", "lines.py", "gestures.toml", "drawings.toml"}
     own = [line[1:] for line in COMMANDS if any("gestures" in word for word in line)]
     assert [line[0] for line in own] == ["train", "evaluate"]
     assert command(*own[0], "--iterations", "200", "--threads", "1")[0] == 0
@@ -47,3 +50,45 @@ def test_every_key_it_names_is_there() -> None:
     for table, key in re.findall(r"`(inner|outer|model|evaluation)\.(\w+)`", TEXT):
         section = FewShotConfig.model_fields[table].annotation
         assert key in section.model_fields
+
+
+def test_a_folder_of_drawings_is_learned_as_the_document_says(command: Command, folder: Path) -> None:
+    """Sixty classes of twenty drawings: a stroke at an angle of the class, at a place by chance."""
+    random = np.random.default_rng(0)
+    for k in range(60):
+        (folder / f"drawings/class {k}").mkdir(parents=True)
+        for n in range(20):
+            paper = Image.new("L", (40, 40), 255)
+            x, y = random.uniform(14, 26, 2)
+            a, bend = np.pi * (k % 12) / 12, 6 * (k // 12) - 12
+            points = [(x - 12 * np.cos(a), y - 12 * np.sin(a)), (x - bend * np.sin(a), y + bend * np.cos(a))]
+            points.append((x + 12 * np.cos(a), y + 12 * np.sin(a)))
+            ImageDraw.Draw(paper).line(points, fill=0, width=4)
+            paper.save(folder / f"drawings/class {k}/{n}.png")
+    short = [
+        "--iterations",
+        "200",
+        "--threads",
+        "1",
+        "--model.hidden",
+        "16",
+        "16",
+        "16",
+        "--tasks",
+        "8",
+        "--outer.lr",
+        "0.005",
+    ]
+    assert command("train", "drawings.toml", *short, "--out", "runs/drawings")[0] == 0
+    code, out, _ = command("evaluate", "runs/drawings", "--tasks", "30", "--steps", "1")
+    assert code == 0
+    accuracy = [float(value) for value in re.findall(r"│ +\d │ +([\d.]+) %", out)]
+    assert accuracy[1] > 35  # chance is 20
+    with maml_rl.load(folder / "runs/drawings") as agent:
+        pixels = [
+            [np.asarray(Image.open(folder / f"drawings/class {k}/{n}.png").resize((28, 28)))]
+            for k in (0, 30)
+            for n in (0, 1)
+        ]
+        model = agent.adapt(np.array(pixels), ["flat", "flat", "bent", "bent"])
+        assert set(model.predict(np.array(pixels))) <= {"flat", "bent"}

@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
     "model": {"hidden": [8]},
     "evaluation": {"tasks": 6, "steps": 2},
 }
+BLOBS_RUN: dict[str, Any] = {"data": "few_shot:Blobs", "ways": 3, "shots": 2, "queries": 3}
 BACKGROUND, EVALUATION = "images_background", "images_evaluation"
 
 

@@ -1,0 +1,139 @@
+"""A trained few-shot model: adapt it to a few examples, and predict."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from maml_envs import InputError
+from maml_rl.core.tree import Params
+from maml_rl.machine.export import save_module
+from maml_rl.supervised import models
+from maml_rl.supervised.labelled import as_classes, as_tensor, scaled
+from maml_rl.supervised.learner import FewShotLearner
+from maml_rl.supervised.tasks import Examples
+
+
+class AdaptedModel:
+    """A model that has adapted to a few examples.
+
+    Attributes:
+        module: The network as a plain ``torch.nn.Module``, from inputs (n, *shape), float32, to logits or values.
+        classes: What the labels of the examples call the classes, in the order of the logits; empty for values.
+        shape: Of one input.
+    """
+
+    def __init__(self, learner: FewShotLearner, params: Params, support: Tensor, classes: Sequence[object]) -> None:
+        self.module = models.with_parameters(learner.module, params)
+        self.classes = list(classes)
+        self.shape = learner.shape
+        self._support = support if learner.config.model.batch_norm else None
+
+    def _outputs(self, inputs: ArrayLike | Tensor) -> Tensor:
+        given = scaled(as_tensor(inputs, "inputs"))
+        with torch.no_grad():
+            if self._support is None:
+                outputs: Tensor = self.module(given)
+                return outputs
+            return torch.stack([self.module(torch.cat([self._support, one.unsqueeze(0)]))[-1] for one in given])
+
+    def predict(self, inputs: ArrayLike | Tensor) -> Any:  # noqa: ANN401  labels as they were given, or values
+        """Return a label for each input, of those of the examples; or values (n, outputs), as a numpy array.
+
+        With batch norm each input is seen beside the examples alone, so that it does not matter what else is asked.
+        """
+        outputs = self._outputs(inputs)
+        if not self.classes:
+            return outputs.numpy()
+        return [self.classes[k] for k in outputs[:, : len(self.classes)].argmax(-1).tolist()]
+
+    def probabilities(self, inputs: ArrayLike | Tensor) -> NDArray[np.float32]:
+        """Return the probability of each class (n, classes), in the order of ``classes``.
+
+        Raises:
+            InputError: It predicts values.
+        """
+        if not self.classes:
+            raise InputError("probabilities of values: this run is regression, use predict")
+        found: NDArray[np.float32] = self._outputs(inputs)[:, : len(self.classes)].softmax(-1).numpy()
+        return found
+
+    def save(self, path: Path | str) -> Path:
+        """Write the module to a file: PATH.pt2 by ``torch.export``, PATH.onnx as ONNX (extra ``onnx``).
+
+        With batch norm its statistics are those of the batch that it is given.
+
+        Raises:
+            InputError: The name ends otherwise, the file is there already, or a package is missing.
+        """
+        return save_module(self.module, torch.zeros(2, *self.shape), path, ("inputs", "outputs"))
+
+
+class FewShotAgent:
+    """Meta-trained parameters that adapt to a few examples.
+
+    Attributes:
+        learner: What they are of.
+        theta: The parameters.
+    """
+
+    def __init__(self, learner: FewShotLearner, theta: Params) -> None:
+        self.learner, self.theta = learner, theta
+
+    def adapt(self, inputs: ArrayLike | Tensor, targets: ArrayLike | Tensor, steps: int | None = None) -> AdaptedModel:
+        """Take gradient steps on the examples of one task.
+
+        Args:
+            inputs: (n, *shape), a tensor or array; bytes are scaled to [0, 1], as in training.
+            targets: (n,) labels, whole numbers or words, of at most as many classes as in training; or values
+                (n, outputs), for one output also (n,).
+            steps: Gradient steps; None for ``evaluation.steps``.
+
+        Raises:
+            InputError: They do not fit the model.
+        """
+        steps = self.learner.config.evaluation.steps if steps is None else steps
+        if steps < 0:
+            raise InputError(f"steps = {steps}: give 0 or more")
+        given, shape = scaled(as_tensor(inputs, "inputs")), self.learner.shape
+        if tuple(given.shape[1:]) != shape or not len(given):
+            raise InputError(f"inputs have shape {tuple(given.shape)}: give (examples, {', '.join(map(str, shape))})")
+        wanted, classes = self._targets(targets)
+        if len(wanted) != len(given):
+            raise InputError(f"{len(given)} inputs with {len(wanted)} targets: give one target for each")
+        device = self.learner.device
+        support = Examples(given.to(device), wanted.to(device))
+        params, rate = self.learner.inner.rates.split(self.learner.start(self.theta))
+        *_, adapted = self.learner.adaptation(params, support, rate, steps)
+        own = {name: value.detach().cpu() for name, value in adapted.items()}
+        return AdaptedModel(self.learner, own, given, classes)
+
+    def _targets(self, targets: ArrayLike | Tensor) -> tuple[Tensor, list[object]]:
+        outputs = self.learner.outputs
+        if not self.learner.of_values:
+            which, kinds = as_classes(targets)
+            if len(kinds) > outputs:
+                raise InputError(f"the targets are {len(kinds)} classes: this model tells at most {outputs} apart")
+            return which, kinds
+        values = as_tensor(targets, "targets").float()
+        values = values.unsqueeze(-1) if values.dim() == 1 and outputs == 1 else values
+        if values.dim() != 2 or values.shape[1] != outputs:
+            raise InputError(f"targets have shape {tuple(values.shape)}: give (examples, {outputs})")
+        return values, []
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+    def __enter__(self) -> "FewShotAgent":
+        """The agent."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Hold nothing."""
