@@ -23,6 +23,11 @@ class Model(Section):
         strict=False,
         description="Widths of the hidden layers, or filters of each 3x3 convolution of stride 2",
     )
+    shared_head: bool = Field(
+        False,
+        description="Every class starts from the same, learned, weights in the last layer (UNICORN): labels may be "
+        "permuted, and any number of ways adapted to",
+    )
     batch_norm: bool = Field(False, description="Normalise each hidden layer by the statistics of its batch, always")
     init: Literal["glorot", "truncated_normal"] = Field(
         "glorot", description="Initial weights: Glorot uniform, or normal with deviation 0.01 cut at two deviations"
@@ -36,8 +41,17 @@ class FewShotInner(Section):
     steps: int = Field(1, ge=0, description="Gradient steps in training, at least 1")
     first_order: bool = Field(False, description="Treat the inner gradient as a constant in the outer step")
     adapt: Literal["all", "last"] = Field("all", description="What adapts: all parameters, or the last layer (ANIL)")
+    first_order_until: int = Field(
+        0, ge=0, description="Treat the inner gradient as a constant in the first n iterations (MAML++)"
+    )
     learn_lr: bool = Field(
         False, description="Learn a step size for every number that adapts, of either sign (Meta-SGD); lr is the start"
+    )
+    lr_of: Literal["number", "layer"] = Field(
+        "number", description="With learn_lr: a step size for every number, or for a layer's weights and its biases"
+    )
+    lr_per_step: bool = Field(
+        False, description="With learn_lr: other step sizes at each of inner.steps (MAML++, with lr_of = 'layer')"
     )
 
 
@@ -48,6 +62,15 @@ class FewShotOuter(Section):
         "adam", description="adam: up the meta-gradient; reptile: a part of the way to the adapted parameters"
     )
     lr: float = Field(1e-3, gt=0, description="adam: step size; reptile: that part")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="Of lr: the same, or down a cosine to final_lr at the last of iterations (MAML++)"
+    )
+    final_lr: float = Field(0.0, ge=0, description="cosine: lr in the end")
+    multi_step: int = Field(
+        0,
+        ge=0,
+        description="Iterations in which the query losses after earlier inner steps count too, and fade (MAML++); 0: 0",
+    )
 
 
 class FewShotEvaluation(Section):
@@ -102,6 +125,35 @@ class FewShotConfig(Whole):
         return _contradictions(self)
 
 
+def _contradictions_of_maml_plus_plus(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
+    inner, outer, model = config.inner, config.outer, config.model
+    yield (
+        inner.first_order and inner.first_order_until > 0,
+        "inner.first_order_until with inner.first_order = true",
+        "it is of first order in all iterations; leave one of them out",
+    )
+    yield (
+        (inner.lr_per_step or inner.lr_of != "number") and not inner.learn_lr,
+        f"inner.{'lr_per_step' if inner.lr_per_step else 'lr_of'} with inner.learn_lr = false",
+        "no rate is learned; use inner.learn_lr = true, or leave it out",
+    )
+    yield (
+        outer.multi_step > 0 and inner.steps < 2,
+        f"outer.multi_step with inner.steps = {inner.steps}",
+        "there is no earlier step; give inner.steps = 2 or more, or leave it out",
+    )
+    yield (
+        outer.final_lr > 0 and outer.schedule == "constant",
+        "outer.final_lr with outer.schedule = 'constant'",
+        "the rate stays as it is; use outer.schedule = 'cosine', or leave it out",
+    )
+    yield (
+        model.shared_head and (outer.name == "reptile" or METHODS[config.method].tunes),
+        f"model.shared_head with outer.name = {outer.name!r} and method = {config.method!r}",
+        "its last layer is not one that tasks share a start of; leave it out",
+    )
+
+
 def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
     inner, outer, model = config.inner, config.outer, config.model
     yield inner.steps == 0, *NO_STEPS
@@ -117,12 +169,18 @@ def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
         "inner.adapt = 'last' with outer.name = 'reptile'",
         "what does not adapt would never be trained; use inner.adapt = 'all', or outer.name = 'adam'",
     )
-    for key in ("first_order", "learn_lr"):
+    for key, section, table in (
+        ("first_order", inner, "inner"),
+        ("first_order_until", inner, "inner"),
+        ("learn_lr", inner, "inner"),
+        ("multi_step", outer, "outer"),
+    ):
         yield (
-            reptile and getattr(inner, key),
-            f"inner.{key} with outer.name = 'reptile'",
+            reptile and bool(getattr(section, key)),
+            f"{table}.{key} with outer.name = 'reptile'",
             "Reptile takes no gradient through the inner loop; leave it out, or use outer.name = 'adam'",
         )
+    yield from _contradictions_of_maml_plus_plus(config)
     yield (
         reptile and outer.lr > 1,
         f"outer.lr = {outer.lr!r} with outer.name = 'reptile'",

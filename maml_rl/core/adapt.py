@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from maml_rl.core.tree import Params, Rate
 
@@ -38,20 +39,27 @@ class Rates:
             start instead of zero.
         learned: A rate for every number that adapts, learned with theta (Meta-SGD, Li et al. 2017). As there, nothing
             keeps a rate positive: a negative one climbs the inner loss in that parameter.
+        whole: One learned rate for each parameter tensor, a layer's weights or biases, and not for each of its numbers.
+        steps: Learned rates for each of so many steps, the last one's for all after it; 0 for the same at every step.
+            With ``whole``, MAML++'s (Antoniou et al. 2019, section 4, LSLR).
     """
 
     lr: float
     adapted: frozenset[str] | None = None
     learned: bool = False
+    whole: bool = False
+    steps: int = 0
 
     def init(self, params: Params) -> Params:
         """Theta: the parameters, and after them the learned rates if there are any."""
         if not self.learned:
             return params
         adapted = params.keys() if self.adapted is None else self.adapted
-        return params | {
-            f"{PREFIX}{name}": torch.full_like(value, self.lr) for name, value in params.items() if name in adapted
-        }
+        return params | {f"{PREFIX}{name}": self._start(value) for name, value in params.items() if name in adapted}
+
+    def _start(self, value: Tensor) -> Tensor:
+        shape = (1,) * value.dim() if self.whole else value.shape
+        return value.new_full((self.steps, *shape) if self.steps else shape, self.lr)
 
     def split(self, theta: Params) -> tuple[Params, Rate]:
         """The parameters of theta and the rate to adapt them with."""
@@ -61,7 +69,16 @@ class Rates:
         adapted = self.adapted or frozenset()
         rate = {name: torch.full_like(value, self.lr if name in adapted else 0.0) for name, value in params.items()}
         learned = {name.removeprefix(PREFIX): value for name, value in theta.items() if name.startswith(PREFIX)}
+        if self.steps:
+            rate = {name: value.expand(self.steps, *value.shape) for name, value in rate.items()}
         return params, rate | learned
+
+    def of_step(self, rate: Rate, step: int) -> Rate:
+        """Return the rate of a step, counted from 0."""
+        if not (self.steps and self.learned):
+            return rate
+        assert isinstance(rate, dict)
+        return {name: value[min(step, self.steps - 1)] for name, value in rate.items()}
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,6 @@ class InnerLoop(Generic[Data]):
 
     def adapt(self, params: Params, batches: Iterable[Data], lr: Rate) -> Params:
         """Take one step for each batch, in order. No batch returns the parameters unchanged."""
-        for batch in batches:
-            params = self.step(params, batch, lr)
+        for step, batch in enumerate(batches):
+            params = self.step(params, batch, self.rates.of_step(lr, step))
         return params

@@ -29,7 +29,8 @@ class AdaptedModel:
     """
 
     def __init__(self, learner: FewShotLearner, params: Params, support: Tensor, classes: Sequence[object]) -> None:
-        self.module = models.with_parameters(learner.module, params)
+        own = learner.make(len(classes)) if learner.config.model.shared_head and classes else learner.module
+        self.module = models.with_parameters(own, params)
         self.classes = list(classes)
         self.shape = learner.shape
         self._support = support if learner.config.model.batch_norm else None
@@ -90,8 +91,8 @@ class FewShotAgent:
 
         Args:
             inputs: (n, *shape), a tensor or array; bytes are scaled to [0, 1], as in training.
-            targets: (n,) labels, whole numbers or words, of at most as many classes as in training; or values
-                (n, outputs), for one output also (n,).
+            targets: (n,) labels, whole numbers or words, of at most as many classes as in training (with
+                ``model.shared_head`` of any number); or values (n, outputs), for one output also (n,).
             steps: Gradient steps; None for ``evaluation.steps``.
 
         Raises:
@@ -108,7 +109,7 @@ class FewShotAgent:
             raise InputError(f"{len(given)} inputs with {len(wanted)} targets: give one target for each")
         device = self.learner.device
         support = Examples(given.to(device), wanted.to(device))
-        params, rate = self.learner.inner.rates.split(self.learner.start(self.theta))
+        params, rate = self.learner.inner.rates.split(self.learner.start(self.theta, len(classes) or None))
         *_, adapted = self.learner.adaptation(params, support, rate, steps)
         own = {name: value.detach().cpu() for name, value in adapted.items()}
         return AdaptedModel(self.learner, own, given, classes)
@@ -117,7 +118,7 @@ class FewShotAgent:
         outputs = self.learner.outputs
         if not self.learner.of_values:
             which, kinds = as_classes(targets)
-            if len(kinds) > outputs:
+            if len(kinds) > outputs and not self.learner.config.model.shared_head:
                 raise InputError(f"the targets are {len(kinds)} classes: this model tells at most {outputs} apart")
             return which, kinds
         values = as_tensor(targets, "targets").float()

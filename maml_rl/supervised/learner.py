@@ -1,6 +1,7 @@
 """A few-shot configuration made real: its tasks, model and loss; the meta-gradient, and how it is seeded."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -21,6 +22,20 @@ from maml_rl.supervised import models
 from maml_rl.supervised.contract import check_tasks
 from maml_rl.supervised.registry import make
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
+
+LEAST = 0.03
+"""Share of an earlier step's first weight that MAML++ keeps."""
+
+
+def step_weights(steps: int, iteration: int, fading: int) -> tuple[float, ...]:
+    """Weights of the query losses after each of the inner steps (Antoniou et al. 2019, equation 4); empty: the last.
+
+    They are equal at first; those of earlier steps fade to 3 % of that in ``fading`` iterations, and are left out then.
+    """
+    if iteration >= fading or steps < 2:
+        return ()
+    earlier = max(1 - iteration / fading, LEAST) / steps
+    return (*[earlier] * (steps - 1), 1 - (steps - 1) * earlier)
 
 
 def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -54,6 +69,8 @@ class FewShotLearner:
         shape: Of one input.
         outputs: Width of the model's output: values, or classes of a task.
         of_values: True for regression.
+        make: Makes a model of other outputs.
+        weights: Of the query losses after each inner step in training; empty for the last one alone.
     """
 
     config: FewShotConfig
@@ -65,6 +82,8 @@ class FewShotLearner:
     shape: tuple[int, ...]
     outputs: int
     of_values: bool
+    make: Callable[[int], nn.Module]
+    weights: tuple[float, ...] = ()
 
     def _generator(self, purpose: Purpose, iteration: int = 0) -> torch.Generator:
         return torch.Generator().manual_seed(int(key(self.config.seed, purpose, iteration)))
@@ -79,12 +98,37 @@ class FewShotLearner:
 
     def _initial(self, module: nn.Module) -> Params:
         drawn = models.initial(module, self.config.model.init, self._generator(Purpose.INITIALISATION))
+        if self.config.model.shared_head and not self.of_values:
+            drawn |= {name: drawn[name][:1] for name in models.head(module)}
         return {name: value.to(self.device) for name, value in self.inner.rates.init(drawn).items()}
 
-    def start(self, theta: Params) -> Params:
+    def at(self, iteration: int) -> Self:
+        """Return the same as it trains in an iteration: MAML++'s first order at first, and weights of its losses."""
+        config = self.config
+        first = config.inner.first_order or iteration < config.inner.first_order_until
+        weights = step_weights(config.trained_steps, iteration, config.outer.multi_step)
+        return replace(self, inner=replace(self.inner, first_order=first), weights=weights)
+
+    def outer_lr(self, iteration: int) -> float:
+        """Return the outer step size of an iteration: as it is, or down a cosine to the last of all."""
+        outer, last = self.config.outer, max(1, self.config.iterations - 1)
+        if outer.schedule == "constant":
+            return outer.lr
+        return outer.final_lr + (outer.lr - outer.final_lr) * (1 + math.cos(math.pi * min(1, iteration / last))) / 2
+
+    def spread(self, theta: Params, ways: int | None = None) -> Params:
+        """Theta with a last layer for each class, which all have the same start if it is shared."""
+        if not self.config.model.shared_head or self.of_values:
+            return theta
+        wide = {
+            name: theta[name].expand(ways or self.outputs, *theta[name].shape[1:]) for name in models.head(self.module)
+        }
+        return theta | wide
+
+    def start(self, theta: Params, ways: int | None = None) -> Params:
         """Theta as a task adapts it: the last layer of a classifier of all training classes makes way for a new one."""
         if self.trained is self.module:
-            return theta
+            return self.spread(theta, ways)
         new = self._initial(self.module)
         return theta | {name: new[name] for name in models.head(self.module)}
 
@@ -112,8 +156,8 @@ class FewShotLearner:
     def adaptation(self, params: Params, support: Examples, lr: Rate, steps: int) -> Iterator[Params]:
         """Yield one task's parameters after 0, 1, ..., steps gradient steps on the same support set."""
         yield params
-        for _ in range(steps):
-            params = self.inner.step(params, support, lr)
+        for step in range(steps):
+            params = self.inner.step(params, support, self.inner.rates.of_step(lr, step))
             yield params
 
     @property
@@ -154,8 +198,10 @@ def build(config: FewShotConfig) -> FewShotLearner:
             )
         trained = network(data.training_classes)
     adapted = models.head(module) if config.inner.adapt == "last" else None
-    rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
+    inner_steps = config.trained_steps if config.inner.lr_per_step else 0
+    learned, whole = config.inner.learn_lr and config.trained_steps > 0, config.inner.lr_of == "layer"
+    rates = Rates(config.inner.lr, adapted, learned, whole, inner_steps)
 
     inner = InnerLoop(loss_with(module), rates, config.inner.first_order)
     shape, of_values = tuple(inputs.shape[2:]), targets.is_floating_point()
-    return FewShotLearner(config, data, module, trained, inner, device, shape, outputs, of_values)
+    return FewShotLearner(config, data, module, trained, inner, device, shape, outputs, of_values, network)

@@ -63,11 +63,11 @@ class FewShot:
         slope: Params = {}
         for at in range(iteration, iteration + self.iterations_per_call):
             try:
-                loss, slope = gradient(learner, theta, learner.training_tasks(at), name)
+                loss, slope = gradient(learner.at(at), theta, learner.training_tasks(at), name)
             except FloatingPointError as error:
                 raise FloatingPointError(f"in iteration {at}, {error}") from error
             total += loss[0]
-            theta, state = OUTER[outer.name].step(theta, state, slope, outer.lr)
+            theta, state = OUTER[outer.name].step(theta, state, slope, learner.outer_lr(at))
         row = {
             "loss": float(total) / self.iterations_per_call,
             "grad/norm": float(flatten(slope).norm()),

@@ -19,9 +19,14 @@ LOSS = "the query loss"
 
 def query_loss(learner: FewShotLearner, theta: Params, task: TaskBatch) -> Tensor:
     """Return the query loss of one task after the inner loop."""
-    params, lr = learner.inner.rates.split(theta)
-    adapted = learner.inner.adapt(params, [task.support] * learner.config.trained_steps, lr)
-    return learner.inner.loss(adapted, task.query)
+    steps = learner.config.trained_steps
+    params, lr = learner.inner.rates.split(learner.spread(theta) if steps else theta)
+    if not learner.weights:
+        adapted = learner.inner.adapt(params, [task.support] * steps, lr)
+        return learner.inner.loss(adapted, task.query)
+    _, *chain = learner.adaptation(params, task.support, lr, steps)
+    losses = [learner.inner.loss(each, task.query) for each in chain]
+    return torch.stack([weight * loss for weight, loss in zip(learner.weights, losses, strict=True)]).sum()
 
 
 def meta_gradient(learner: FewShotLearner, theta: Params, batch: TaskBatch, axis: TaskAxis) -> tuple[Tensor, Params]:
