@@ -12,7 +12,7 @@ BIN = .venv/bin
 DEMO = runs/demo
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test full lint bench clean
+.PHONY: help demo test full lint bench record clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,13 @@ bench: .venv/installed  ## time rollouts, the outer step and a whole iteration
 	$(BIN)/python benchmarks/rollout.py
 	$(BIN)/python benchmarks/outer_step.py
 	$(BIN)/python benchmarks/iteration.py
+
+record: .venv/installed  ## how soon half-cheetah-dir reaches the published return: five seeds, half an hour, nothing else meanwhile
+	for seed in 21 22 23 24 25; do \
+		$(BIN)/maml-rl train record_half_cheetah_dir --seed $$seed --resume \
+			--out runs/record_half_cheetah_dir/s$$seed || exit 1; \
+	done
+	$(BIN)/python experiments/make_readme.py --record runs/record_half_cheetah_dir/s* 364 728
 
 clean:  ## remove .venv, builds and caches; runs/ stays
 	rm -rf .venv build dist htmlcov .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache MUJOCO_LOG.TXT

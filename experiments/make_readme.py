@@ -2,6 +2,7 @@
 
 python experiments/make_readme.py           # writes README.md
 python experiments/make_readme.py --check   # exits with 1 where README.md is not what it would write
+python experiments/make_readme.py --record RUN ... SCORE ...  # prints how soon runs reached scores after one step
 
 A table stands between a line `<!-- runs: FOLDER ... -->`, folders below results/ with wildcards, and `<!-- end -->`.
 One of how soon scores were reached stands after `<!-- record: FOLDER ... after 1 step: 364 728 -->`.
@@ -73,6 +74,10 @@ def record(patterns: str, steps: int, targets: str) -> str:
 
 def main() -> None:
     """Write README.md, or with --check say whether it is up to date."""
+    if sys.argv[1:2] == ["--record"]:
+        scores = [word for word in sys.argv[2:] if re.fullmatch(r"-?[0-9.]+", word)]
+        print(record_table([Path(word) for word in sys.argv[2:] if word not in scores], [float(x) for x in scores], 1))
+        return
     file = HERE / "README.md"
     before = file.read_text()
     now = RECORD.sub(lambda found: f"{found[1]}{record(found[2], int(found[3]), found[4])}{found[5]}", before)

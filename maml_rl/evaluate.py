@@ -16,7 +16,7 @@ from maml_rl.config.elsewhere import Elsewhere, moved
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 from maml_rl.config.rl import Evaluation as EvaluationSettings
-from maml_rl.config.toml import AnyConfig, of_kind, parse, parse_toml, with_evaluation
+from maml_rl.config.toml import AnyConfig, agents, of_kind, parse, parse_toml, with_evaluation
 from maml_rl.core.statistics import Floats
 from maml_rl.core.tree import Params
 from maml_rl.machine.device import set_up
@@ -186,6 +186,8 @@ def load_learner(
         InputError: There is no such run, it is damaged, or its parameters are not the model's.
     """
     path = Path(run).expanduser()
+    if not path.exists():
+        path = agents().get(str(run), path)
     learner, theta, _ = _load(path, None if path.is_file() else _config_of(path), which, changes or {}, elsewhere)
     return learner, theta
 
@@ -225,7 +227,7 @@ def load(run: Path | str, which: str = "checkpoint", **elsewhere: Unpack[Elsewhe
     """Load the agent of a run folder, or of a checkpoint file alone.
 
     Args:
-        run: A run folder, or a checkpoint file.
+        run: A run folder, a checkpoint file, or the name of an agent of this package, such as "half_cheetah_dir".
         which: "checkpoint" for the last parameters, "best" for those with the best training return (few-shot learning:
             the lowest training loss).
         **elsewhere: Keys that are others here than where it was trained, such as device; see ``Elsewhere``.

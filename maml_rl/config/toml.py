@@ -132,6 +132,13 @@ def experiments() -> dict[str, Path]:
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
 
 
+def agents() -> dict[str, Path]:
+    """The package's trained agents by name, checkpoint files, where its experiments are."""
+    here = Path(__file__).parents[1]
+    folders = [here / "experiments", here.parent / "experiments"]
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("agents/*.pt"))}
+
+
 def find(name: str | Path) -> Path:
     """The file of a configuration: a path, or the name of one of the package's experiments.
 
