@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import field
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from maml_envs import InputError
 from maml_rl.cli.parse import Command, ConfigName, Keys, Positional, with_config
 from maml_rl.config import toml
 from maml_rl.config.rl import Config
@@ -25,6 +27,29 @@ class Envs(Command):
         for row in catalogue():
             table.add_row(*row)
         Console().print(table)
+
+
+class Doctor(Command):
+    """Look at what this machine and installation can do: versions, cores, GPU, films, extras, disk.
+
+    Exits with 1 where training, or something of --need, cannot work.
+    """
+
+    need: tuple[str, ...] = ()
+    """What has to work, such as gpu films onnx metaworld."""
+    out: Path = Path("runs")
+    """Where run folders will go."""
+
+    def run(self) -> None:
+        from maml_rl.machine.doctor import LOOKS, examine
+
+        if unknown := [name for name in self.need if name not in LOOKS]:
+            raise InputError(f"--need {unknown[0]}: give some of {', '.join(LOOKS)}")
+        broken = False
+        for finding in examine(self.out):
+            broken |= finding.level == "wrong" or (finding.subject in self.need and finding.level != "ok")
+            print(f"{finding.level:<8} {finding.subject}: {finding.said}", flush=True)
+        sys.exit(int(broken))
 
 
 class CheckEnv(Command):

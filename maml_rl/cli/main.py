@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from maml_envs import InputError, WorkerError
-from maml_rl.cli import checks, policies, results, train
+from maml_rl.cli import checks, new, policies, results, train
 from maml_rl.cli.parse import Command, is_command, name_of, summary_of, usage_of
 from maml_rl.config import toml
 
-GROUPS = (train, results, policies, checks)
+GROUPS = (train, results, policies, checks, new)
 """The modules of commands; each class there that derives from Command is one."""
 
 _FORMATTED = warnings.formatwarning

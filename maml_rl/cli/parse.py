@@ -28,7 +28,10 @@ Keys = Annotated[T, arg(name=""), tyro.conf.FlagConversionOff, tyro.conf.AvoidSu
 """The keys of a configuration as flags; one that is true or false takes true or false."""
 
 Runs = Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help="Run folders.")]
-RunOrCheckpoint = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder, or a checkpoint file.")]
+RunOrCheckpoint = Annotated[
+    Positional[Path],
+    arg(metavar="RUN", help="Run folder, checkpoint file, or a trained agent: half_cheetah_dir."),
+]
 Which = Annotated[
     Literal["checkpoint", "best", "initial"],
     arg(
