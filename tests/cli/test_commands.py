@@ -16,7 +16,7 @@ from maml_rl.config.toml import to_toml
 
 NAMES = [
     "train", "download-omniglot", "evaluate", "compare", "plot", "report", "render", "export",
-    "envs", "check-env", "check-gradients", "check-estimators",
+    "envs", "doctor", "check-env", "check-gradients", "check-estimators", "new",
 ]  # fmt: skip
 CLASSES = [
     kind
@@ -147,6 +147,6 @@ print(*sorted(set(sys.modules) - before), sep="\\n", file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stderr.split()
     assert {name for name in loaded if name.startswith("maml_rl")} <= {
-        "maml_rl.cli", *(f"maml_rl.cli.{name}" for name in ("main", "parse", "train", "results", "policies", "checks"))
+        "maml_rl.cli", *(f"maml_rl.cli.{name}" for name in ("main", "parse", "train", "results", "policies", "checks", "new"))
     }  # fmt: skip
     assert not {name.split(".")[0] for name in loaded} & {"torch", "matplotlib", "PIL", "mujoco", "jinja2", "maml_envs"}
