@@ -1,12 +1,9 @@
 """The command that writes the beginning of an environment, a robot or few-shot data of one's own."""
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-from tyro.conf import arg
 
 from maml_envs import InputError
-from maml_rl.cli.parse import Command, Positional
+from maml_rl.cli.parse import Command, Positional, TemplateKind
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -67,9 +64,7 @@ def test_a_model_can_adapt_to_it():
 class New(Command):
     """Write the beginning of an environment, a robot or few-shot data: a module, its configuration and a test."""
 
-    kind: Annotated[Positional[Literal["gymnasium", "batch", "robot", "few_shot"]], arg(metavar="KIND")]
-    """gymnasium: an environment with two more methods; batch: one of tensors, all stepped at once; robot: a MuJoCo
-    model; few_shot: labelled examples."""
+    kind: TemplateKind
     name: Positional[str]
     """Name of the class or function, such as Reach; files are named after it."""
     folder: Path = Path()

@@ -39,6 +39,14 @@ Which = Annotated[
         "or those before training."
     ),
 ]
+TemplateKind = Annotated[
+    Positional[Literal["gymnasium", "batch", "robot", "few_shot"]],
+    arg(
+        metavar="KIND",
+        help="gymnasium: an environment with two more methods; batch: one of tensors, all stepped at once; robot: a "
+        "MuJoCo model; few_shot: labelled examples.",
+    ),
+]
 TrueOrFalse = Annotated[bool, tyro.conf.FlagConversionOff]
 """A flag that takes true or false, as those of a configuration."""
 

@@ -121,17 +121,6 @@ def _disk(out: Path) -> tuple[Level, str]:
     return ("wrong", f"{said}: too little for a long run") if free < LEAST_FREE else ("ok", said)
 
 
-def _locks(out: Path) -> tuple[Level, str]:
-    import filelock
-
-    folder = next(each for each in (out, *out.parents) if each.exists())
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        lock = filelock.FileLock(Path(place) / "lock")
-        lock.acquire(timeout=1)
-        lock.release()
-    return "ok", "its file system has locks, which keep two runs out of one folder"
-
-
 LOOKS: dict[str, Callable[[Path], tuple[Level, str]]] = {
     "versions": _versions,
     "cores": _cores,
@@ -140,6 +129,5 @@ LOOKS: dict[str, Callable[[Path], tuple[Level, str]]] = {
     "onnx": _onnx,
     "metaworld": _metaworld,
     "disk": _disk,
-    "locks": _locks,
 }
 """What is looked at, by its name, in the order of the page."""

@@ -27,7 +27,7 @@ def test_it_is_a_page_with_a_line_for_each_subject(command: Command, folder: Pat
 @pytest.mark.skipif("torch.cuda.is_available()", reason="there is a GPU")
 def test_what_is_needed_and_missing_fails(command: Command, folder: Path) -> None:
     assert command("doctor", "--need", "gpu")[0] == 1
-    assert command("doctor", "--need", "disk", "locks")[0] == 0
+    assert command("doctor", "--need", "disk", "versions")[0] == 0
     code, _, err = command("doctor", "--need", "luck")
     assert (code, err) == (2, f"error: --need luck: give some of {', '.join(doctor.LOOKS)}\n")
 
@@ -40,7 +40,7 @@ def test_a_look_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch, command
     code, out, _ = command("doctor")
     assert code == 1
     assert "wrong    cores: OSError: no such thing\n" in out
-    assert "ok       locks: " in out
+    assert "ok       disk: " in out
 
 
 def test_a_full_disk_and_a_broken_gl_are_told(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
