@@ -62,7 +62,7 @@ def test_a_model_can_adapt_to_it():
 
 
 class New(Command):
-    """Write the beginning of an environment, a robot or few-shot data: a module, its configuration and a test."""
+    """Begin an environment, a robot or few-shot data: write a module, its configuration and a test."""
 
     kind: TemplateKind
     name: Positional[str]
