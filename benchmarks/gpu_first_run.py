@@ -1,7 +1,7 @@
 """The first minutes on a new GPU: everything that a CPU could not show, in one go, as one JSON object.
 
-Each part that fails says why and stops nothing. Needs the extra ``gpu``; it takes less than eight minutes, most of them
-to compile. With ``--device cpu`` mujoco_warp runs on the CPU, to try this script.
+A part that fails says why, and the next goes on. Needs the extra ``gpu``; it takes less than eight minutes, most of
+them to compile. With ``--device cpu`` mujoco_warp runs on the CPU, to try this script.
 """
 
 import json
@@ -184,7 +184,7 @@ def life(chosen: FirstRun) -> dict[str, Any]:
             "render": ["render", run, "--tasks", "1", "--steps", "1"],
         }.items():
             process = _command(*words)
-            out, err = process.communicate()
+            out, err = process.communicate(timeout=240)
             last = (out.strip() or err.strip()).splitlines()[-1:]
             found[name] = {"code": process.returncode, "said": last if process.returncode == 0 else err[-2000:]}
     return found
@@ -219,7 +219,7 @@ def main() -> None:
     found = {}
     for part in PARTS:
         found[part.__name__] = attempt(lambda part=part: part(chosen))
-        print(f"{part.__name__}: {found[part.__name__]['took_seconds']} s", file=sys.stderr, flush=True)
+        print(json.dumps({part.__name__: found[part.__name__]}), file=sys.stderr, flush=True)  # should a later one hang
     print(json.dumps(found))
 
 

@@ -194,7 +194,9 @@ def load_learner(
 
 def _config_of(path: Path) -> AnyConfig:
     if not path.exists():
-        raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`")
+        own = ", ".join(agents())
+        hint = f" (agents of this package, which load, render and export take by name: {own})" if own else ""
+        raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`{hint}")
     return read_config(path)
 
 

@@ -1,5 +1,8 @@
 """The command that writes the beginning of an environment, a robot or few-shot data of one's own."""
 
+import importlib.util
+import keyword
+import shlex
 from pathlib import Path
 
 from maml_envs import InputError
@@ -71,12 +74,14 @@ class New(Command):
     """Where the files go."""
 
     def run(self) -> None:
-        if not self.name.isidentifier():
-            raise InputError(f"name = {self.name!r} is no name of a class: give letters, digits and _, such as Reach")
+        if not self.name.isidentifier() or keyword.iskeyword(self.name):
+            raise InputError(f"name = {self.name!r} is not a class's name: give letters, digits and _, such as Reach")
         module = "".join(f"_{c.lower()}" if c.isupper() and k else c.lower() for k, c in enumerate(self.name))
         few_shot = self.kind == "few_shot"
         name = module if few_shot else self.name
         module = f"{module}_data" if few_shot else module
+        if importlib.util.find_spec(module) is not None and not (self.folder / f"{module}.py").exists():
+            raise InputError(f"name = {self.name!r}: a module {module} is installed already; give another name")
         words = {"module": module, "name": name}
         files = {
             f"{module}.py": (TEMPLATES / f"{self.kind}.txt").read_text().replace("NAME", name),
@@ -89,5 +94,6 @@ class New(Command):
         for file, text in files.items():
             (self.folder / file).write_text(text)
             print(f"written: {self.folder / file}")
+        inside = "" if self.folder == Path() else f"cd {shlex.quote(str(self.folder))}; "
         check = "" if few_shot else f"maml-rl check-env {module}.toml; "
-        print(f"next:    {check}maml-rl train {module}.toml --out runs/{module}")
+        print(f"next:    {inside}{check}maml-rl train {module}.toml --out runs/{module}")

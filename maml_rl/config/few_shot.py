@@ -65,11 +65,13 @@ class FewShotOuter(Section):
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="Of lr: the same, or down a cosine to final_lr at the last of iterations (MAML++)"
     )
-    final_lr: float = Field(0.0, ge=0, description="cosine: lr in the end")
+    final_lr: float = Field(
+        0.0, ge=0, description="cosine: lr at the last of iterations, of which a resumed run may have more"
+    )
     multi_step: int = Field(
         0,
         ge=0,
-        description="Iterations in which the query losses after earlier inner steps count too, and fade (MAML++); 0: 0",
+        description="Iterations in which the query losses after earlier inner steps count, and fade (MAML++); 0: never",
     )
 
 

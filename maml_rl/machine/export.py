@@ -61,9 +61,9 @@ def refuse_file(path: Path | str) -> Path:
     """
     path = Path(path).expanduser()
     if path.suffix not in (".pt2", ".onnx"):
-        raise InputError(f"{path}: a policy is written as a file .pt2 (torch.export) or .onnx")
+        raise InputError(f"{path}: give a name that ends in .pt2 (torch.export) or .onnx")
     if path.exists():
         raise InputError(f"{path} is there already: give another name")
-    if path.suffix == ".onnx" and importlib.util.find_spec("onnxscript") is None:
+    if path.suffix == ".onnx" and any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
         raise InputError(f"{path}: ONNX needs `pip install 'maml_rl[onnx]'`")
     return path

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from maml_envs import InputError
 from maml_rl.config.rl import Config
 from maml_rl.results.runs import Run, read_runs
 from maml_rl.runs.ending import LAST
@@ -48,7 +49,8 @@ def record_table(folders: Sequence[Path], targets: Sequence[float], steps: int) 
     lines = [header, ["---"] * len(header)]
     found: list[list[Moment | None]] = []
     for run in runs:
-        assert isinstance(run.config, Config)
+        if not isinstance(run.config, Config) or not any(f"evaluation/{steps}" in row for row in run.metrics):
+            raise InputError(f"{run.name} was not evaluated after {steps} steps in training: give evaluation.every")
         found.append([moment(run.metrics, target, f"evaluation/{steps}") for target in targets])
         lines.append([str(run.config.seed), *_cells(found[-1]), *_made(run, steps)])
     means = [_mean([moments[k] for moments in found]) for k in range(len(targets))]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 
+from maml_rl.config.base import METHODS
 from maml_rl.config.toml import AnyConfig
 
 LAST = 3
@@ -22,7 +23,8 @@ class Ending:
 
     def __init__(self, config: AnyConfig, runs: int) -> None:
         self._stop = config.stop
-        self._signs = {name.format(config.evaluation.steps): sign for name, sign in JUDGED.items()}
+        steps = 0 if METHODS[config.method].told else config.evaluation.steps
+        self._signs = {name.format(steps): sign for name, sign in JUDGED.items()}
         self._sign = 1
         self._values: list[list[float]] = [[] for _ in range(runs)]
         self._began = time.monotonic()
@@ -38,8 +40,9 @@ class Ending:
     def reason(self) -> str:
         """Say why the runs end now; empty while they go on. All of them have to be good enough."""
         at, minutes = self._stop.at, self._stop.minutes
-        if at is not None and all(len(values) >= LAST for values in self._values):
-            means = [sum(values[-LAST:]) / LAST for values in self._values]
+        training = [values for values in self._values if values]  # a run that is complete already has none
+        if at is not None and training and all(len(values) >= LAST for values in training):
+            means = [sum(values[-LAST:]) / LAST for values in training]
             if all(self._sign * mean >= self._sign * at for mean in means):
                 return f"stop.at = {at:g} is reached, by {', '.join(f'{mean:.4g}' for mean in means)}"
         if minutes is not None and time.monotonic() - self._began >= 60 * minutes:

@@ -1,7 +1,7 @@
 """Few-shot regression and classification with the same inner loop."""
 
 from maml_rl.config.few_shot import FewShotConfig
-from maml_rl.supervised.images import images
+from maml_rl.supervised.images import images, read_image
 from maml_rl.supervised.labelled import LabelledTasks
 from maml_rl.supervised.omniglot import omniglot
 from maml_rl.supervised.sinusoid import Sinusoid
@@ -16,4 +16,5 @@ __all__ = [
     "TaskBatch",
     "images",
     "omniglot",
+    "read_image",
 ]

@@ -19,6 +19,21 @@ from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.tasks import Examples
 
 
+def _checked(inputs: ArrayLike | Tensor, shape: tuple[int, ...], what: str) -> Tensor:
+    """Return inputs (n, *shape) as floating-point numbers.
+
+    Raises:
+        InputError: They are of another shape, none, or not finite.
+    """
+    given = as_tensor(inputs, "inputs")
+    given = scaled(given) if len(shape) > 1 else given.float()
+    if tuple(given.shape[1:]) != shape or not len(given):
+        raise InputError(f"inputs have shape {tuple(given.shape)}: give ({what}, {', '.join(map(str, shape))})")
+    if not bool(given.isfinite().all()):
+        raise InputError("inputs hold NaN or infinity")
+    return given
+
+
 class AdaptedModel:
     """A model that has adapted to a few examples.
 
@@ -36,7 +51,7 @@ class AdaptedModel:
         self._support = support if learner.config.model.batch_norm else None
 
     def _outputs(self, inputs: ArrayLike | Tensor) -> Tensor:
-        given = scaled(as_tensor(inputs, "inputs"))
+        given = _checked(inputs, self.shape, "n")
         with torch.no_grad():
             if self._support is None:
                 outputs: Tensor = self.module(given)
@@ -90,7 +105,8 @@ class FewShotAgent:
         """Take gradient steps on the examples of one task.
 
         Args:
-            inputs: (n, *shape), a tensor or array; bytes are scaled to [0, 1], as in training.
+            inputs: (n, *shape), a tensor or array, scaled as the training data were; bytes of pictures are divided by
+                255, as ``LabelledTasks`` does.
             targets: (n,) labels, whole numbers or words, of at most as many classes as in training (with
                 ``model.shared_head`` of any number); or values (n, outputs), for one output also (n,).
             steps: Gradient steps; None for ``evaluation.steps``.
@@ -101,9 +117,7 @@ class FewShotAgent:
         steps = self.learner.config.evaluation.steps if steps is None else steps
         if steps < 0:
             raise InputError(f"steps = {steps}: give 0 or more")
-        given, shape = scaled(as_tensor(inputs, "inputs")), self.learner.shape
-        if tuple(given.shape[1:]) != shape or not len(given):
-            raise InputError(f"inputs have shape {tuple(given.shape)}: give (examples, {', '.join(map(str, shape))})")
+        given = _checked(inputs, self.learner.shape, "examples")
         wanted, classes = self._targets(targets)
         if len(wanted) != len(given):
             raise InputError(f"{len(given)} inputs with {len(wanted)} targets: give one target for each")
@@ -125,6 +139,8 @@ class FewShotAgent:
         values = values.unsqueeze(-1) if values.dim() == 1 and outputs == 1 else values
         if values.dim() != 2 or values.shape[1] != outputs:
             raise InputError(f"targets have shape {tuple(values.shape)}: give (examples, {outputs})")
+        if not bool(values.isfinite().all()):
+            raise InputError("targets hold NaN or infinity")
         return values, []
 
     def close(self) -> None:

@@ -45,6 +45,12 @@ def check_tasks(data: FewShotTasks, convolutional: bool) -> TaskBatch:
             f"{name}: the {part} of held-out tasks are {_form(theirs)}, and those of training {_form(mine)}: make them "
             "alike",
         )
+    if not drawn[0].support.targets.is_floating_point():
+        ways = [len(batch.support.targets[0].unique()) for batch in (drawn[0], held_out[0])]
+        _refuse(
+            ways[0] != ways[1],
+            f"{name}: held-out tasks have {ways[1]} classes, and those of training {ways[0]}: give them the same",
+        )
     if convolutional:
         _check_images(drawn[0].support.inputs, name)
     return drawn[0]
@@ -110,6 +116,10 @@ def _check_classes(support: Tensor, query: Tensor, where: str) -> None:
     for own, asked in zip(support, query, strict=True):
         found = own.unique().tolist()
         _refuse(
+            found == list(range(len(found))) and len(found) != ways,
+            f"{where}: one task has {len(found)} classes and another {ways}: give all tasks of a draw the same number",
+        )
+        _refuse(
             found != list(range(ways)),
             f"{where}: the labels of a support set are {found[:12]}: number the classes of each task 0 ... ways - 1",
         )
@@ -125,7 +135,7 @@ def _check_images(inputs: Tensor, name: str) -> None:
         "model.name = 'perceptron'",
     )
     _refuse(
-        shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4),
+        shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4) and shape[0] == shape[1],
         f"{name}: images of shape {shape} have their channels last: give (channels, height, width), as "
         "images.permute(0, 3, 1, 2) does",
     )

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from maml_envs import InputError
 from maml_rl.supervised.labelled import LabelledTasks
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 MODES = {1: "L", 3: "RGB"}
@@ -48,24 +52,44 @@ def images(
     files = {folder: found for folder, found in files.items() if found}
     if not files:
         raise InputError(f"{root} has no folders with images ({' '.join(ENDINGS)}): make one for each class")
-    arrays = [_read(file, side, MODES[channels]) for found in files.values() for file in found]
+    arrays = [read_image(file, side, channels) for found in files.values() for file in found]
     labels = [folder.name for folder, found in files.items() for _ in found]
-    pixels = torch.from_numpy(np.stack(arrays)).reshape(len(arrays), side, side, channels).permute(0, 3, 1, 2)
-    return LabelledTasks(pixels.contiguous(), labels, ways, shots, queries, classes)
+    return LabelledTasks(np.stack(arrays), labels, ways, shots, queries, classes)
 
 
 def _images_in(folder: Path) -> Sequence[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in ENDINGS and file.is_file())
 
 
-def _read(file: Path, side: int, mode: str) -> np.ndarray:
+def _of_eight_bits(image: "Image.Image") -> "Image.Image":
+    """Return a grey image of 16 bits as one of 8; Pillow would cut its numbers off at 255.
+
+    Raises:
+        ValueError: Its numbers are of another kind, whose largest nobody knows.
+    """
     from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of mode {image.mode}: save it with 8 or 16 bits")
+    return image
+
+
+def read_image(file: Path | str, side: int = 28, channels: int = 1) -> NDArray[np.uint8]:
+    """Return an image as ``images`` takes it, (channels, side, side), bytes.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as image:
-            own = image.convert("RGBA")
+            own = _of_eight_bits(ImageOps.exif_transpose(image)).convert("RGBA")
     except Exception as error:  # Pillow has one for each way that bytes can be wrong
         raise InputError(f"{file} cannot be read as an image: {error}") from error
     paper = Image.new("RGBA", own.size, "white")
     paper.alpha_composite(own)
-    return np.asarray(paper.convert(mode).resize((side, side), Image.Resampling.BOX))
+    pixels = np.asarray(paper.convert(MODES[channels]).resize((side, side), Image.Resampling.BOX))
+    return pixels.reshape(side, side, channels).transpose(2, 0, 1)

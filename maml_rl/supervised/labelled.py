@@ -12,6 +12,7 @@ from maml_envs import InputError
 from maml_rl.core.tree import map_tensors
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch, held_out_generator
 
+SPLITS = ("training", "validation", "test")
 SPLIT_SEED = 20_170_810
 """Which classes are held out is the same in every run."""
 
@@ -55,10 +56,11 @@ def as_tensor(values: object, what: str) -> Tensor:
     if isinstance(values, Tensor):
         return values
     try:
-        array = np.asarray(values)
+        array = np.ascontiguousarray(np.asarray(values))
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError) as error:
-        raise InputError(f"{what} are {values!r:.80}, which is no array of numbers: {error}") from None
+        raise InputError(f"{what} are {values!r:.80}, which is not an array of numbers: {error}") from None
 
 
 def as_classes(labels: ArrayLike | Tensor) -> tuple[Tensor, list[object]]:
@@ -66,6 +68,8 @@ def as_classes(labels: ArrayLike | Tensor) -> tuple[Tensor, list[object]]:
     array = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
+    if array.dtype == object and all(isinstance(each, str) for each in array.ravel()):  # such as a column of pandas
+        array = array.astype(str)
     if array.ndim != 1 or array.dtype.kind not in "biuUS":
         raise InputError(f"labels are {array.dtype} {array.shape}: give one for each example, a whole number or a word")
     kinds, which = np.unique(array, return_inverse=True)
@@ -130,6 +134,8 @@ class LabelledTasks(FewShotTasks):
                 f"and queries = {queries}: ask for fewer, or leave those classes out"
             )
         count = len(kinds)
+        if classes is not None and len(classes) != len(SPLITS):
+            raise InputError(f"classes = {classes}: give three numbers, of {', '.join(SPLITS)} classes")
         parts = classes or (count - count // 10 - count // 5, count // 10, count // 5)
         if sum(parts) > count or min(parts) < ways:
             most = count // len(parts)
@@ -139,8 +145,7 @@ class LabelledTasks(FewShotTasks):
                 f"part needs at least ways = {ways}; {other if ways <= most else f'they are enough for {most} ways'}"
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
-        names = ("training", "validation", "test")
-        self.split = dict(zip(names, order[: sum(parts)].split(list(parts)), strict=True))
+        self.split = dict(zip(SPLITS, order[: sum(parts)].split(list(parts)), strict=True))
         # Where the examples of each class are: a table of rows, the short ones filled up by a repetition of 0.
         ranked, starts = which.argsort(stable=True), sizes.cumsum(0) - sizes
         at = torch.arange(int(sizes.max()))

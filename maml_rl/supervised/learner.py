@@ -204,4 +204,6 @@ def build(config: FewShotConfig) -> FewShotLearner:
 
     inner = InnerLoop(loss_with(module), rates, config.inner.first_order)
     shape, of_values = tuple(inputs.shape[2:]), targets.is_floating_point()
+    if of_values and chosen.shared_head:
+        raise InputError("model.shared_head = true with values to predict: it is for classes; leave it out")
     return FewShotLearner(config, data, module, trained, inner, device, shape, outputs, of_values, network)

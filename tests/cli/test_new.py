@@ -52,5 +52,18 @@ def test_it_is_sound_at_once(kind: str, name: str, module: str, command: Command
 
 def test_a_name_that_is_none_is_refused(command: Command, folder: Path) -> None:
     code, _, err = command("new", "batch", "my-env")
-    assert (code, err.startswith("error: name = 'my-env' is no name of a class")) == (2, True)
+    assert (code, err.startswith("error: name = 'my-env' is not a class's name")) == (2, True)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["class", "Torch"])
+def test_a_name_that_would_hide_another_is_refused(name: str, command: Command, folder: Path) -> None:
+    code, _, err = command("new", "batch", name)
+    assert code == 2
+    assert "is not a class's name" in err or "a module torch is installed already" in err
+    assert not list(folder.iterdir())
+
+
+def test_in_another_folder_it_says_to_go_there(command: Command, folder: Path) -> None:
+    _, out, _ = command("new", "batch", "Weights", "--folder", "my work")
+    assert out.splitlines()[-1].startswith("next:    cd 'my work'; maml-rl check-env weights.toml; ")

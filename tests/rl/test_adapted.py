@@ -172,7 +172,7 @@ def test_it_is_exported(taken: tuple[AdaptedPolicy, torch.Tensor, Any], tmp_path
     np.testing.assert_allclose(loaded(rows).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match="is there already: give another name"):
         policy.save(path)
-    with pytest.raises(InputError, match=r"a policy is written as a file \.pt2"):
+    with pytest.raises(InputError, match=r"give a name that ends in \.pt2"):
         policy.save(tmp_path / "policy.pth")
 
 

@@ -35,6 +35,20 @@ def test_it_is_good_enough_by_the_mean_of_three_evaluations_of_every_run() -> No
     assert not Ending(tiny(), 1).asked
 
 
+def test_a_policy_that_is_told_the_task_is_judged_before_any_step() -> None:
+    end = Ending(tiny(method="oracle", evaluation=EVALUATED, stop={"at": 10.0}), 1)
+    for _ in range(3):
+        end.note([0], [{"evaluation/0": 11.0}])
+    assert end.reason() == "stop.at = 10 is reached, by 11"
+
+
+def test_a_run_that_is_complete_keeps_none_from_ending() -> None:
+    end = Ending(tiny(evaluation=EVALUATED, stop={"at": 10.0}), 2)
+    for _ in range(3):
+        end.note([1], [{"evaluation/1": 11.0}])
+    assert end.reason() == "stop.at = 10 is reached, by 11"
+
+
 def test_of_an_error_less_is_better_and_of_an_accuracy_more() -> None:
     chosen = {"log_every": 1, "evaluation": {"every": 1, "steps": 2}, "stop": Stop(at=0.5)}
     for name, values, enough in (("error", (0.9, 0.3, 0.2), 0.4), ("accuracy", (0.3, 0.6, 0.6), 0.6)):

@@ -76,6 +76,7 @@ def test_any_number_of_shots_and_fewer_ways(tmp_path: Path) -> None:
         (torch.rand(3, 1, 6, 6), [0, 1], "3 inputs with 2 targets: give one target for each"),
         (torch.ones(3, 1, 6, 6).long(), [0, 1, 2], "examples are int64, whose largest value is not a pixel's"),
         (torch.rand(3, 1, 6, 6), [0.5, 1.0, 2.0], "labels are float64"),
+        (torch.full((3, 1, 6, 6), torch.nan), [0, 1, 2], "inputs hold NaN or infinity"),
     ],
 )
 def test_examples_that_do_not_fit_are_named(inputs: Any, targets: Any, said: str, tmp_path: Path) -> None:
@@ -98,3 +99,20 @@ def test_it_is_exported(ending: str, tmp_path: Path) -> None:
         onnxruntime = pytest.importorskip("onnxruntime")
         (found,) = onnxruntime.InferenceSession(path).run(["outputs"], {"inputs": examples[:7].numpy()})
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [torch.rand(2, 6, 6, 1), torch.rand(1, 6, 6), torch.rand(0, 1, 6, 6)])
+def test_what_is_asked_has_the_shape_of_training(asked: torch.Tensor, tmp_path: Path) -> None:
+    with maml_rl.load(blobs_run(tmp_path / "run")) as agent:
+        examples, labels = blobs()
+        model = agent.adapt(examples[[0, 6, 12]], labels[[0, 6, 12]])
+    with pytest.raises(InputError, match=r"inputs have shape .*: give \(n, 1, 6, 6\)"):
+        model.predict(asked)
+
+
+def test_whole_numbers_are_fine_where_inputs_are_numbers(tmp_path: Path) -> None:
+    with maml_rl.load(meta_train(tiny(), tmp_path / "run", quiet=True)) as agent:
+        model = agent.adapt([[1], [2], [3]], [1.0, 2.0, 3.0])
+        np.testing.assert_array_equal(model.predict([[1]]), model.predict([[1.0]]))
+        with pytest.raises(InputError, match="targets hold NaN or infinity"):
+            agent.adapt([[1], [2]], [1.0, np.inf])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from maml_envs import InputError
 from maml_rl import evaluate, meta_train
-from maml_rl.supervised import Examples, FewShotTasks, LabelledTasks, TaskBatch, images
+from maml_rl.supervised import Examples, FewShotTasks, LabelledTasks, TaskBatch, images, read_image
 from maml_rl.supervised.learner import build
 
 EXAMPLES, LABELS = blobs((1, 6, 6), 30, 6)
@@ -159,6 +159,8 @@ def test_doubles_are_cast(tmp_path: Path) -> None:
         (EXAMPLES.double(), LABELS.tolist()),
         (EXAMPLES.numpy().tolist(), [f"class {label:02d}" for label in LABELS.tolist()]),
         (EXAMPLES, LABELS.unsqueeze(-1)),
+        (EXAMPLES.numpy()[..., ::-1][..., ::-1], np.array([f"class {k:02d}" for k in LABELS.tolist()], dtype=object)),
+        (EXAMPLES.numpy().astype(">f4"), LABELS.numpy().astype(">i4")),
     ],
 )
 def test_arrays_lists_and_words_are_taken(examples: Any, labels: Any) -> None:
@@ -193,7 +195,13 @@ def test_flags_are_zeros_and_ones() -> None:
             {"ways": 3, "shots": 5, "queries": 5},
             "30 classes, such as 0, have fewer than the 10",
         ),
-        (np.array(["a", "b"]), [0, 1], {}, "examples are array.*, which is no array of numbers"),
+        (np.array(["a", "b"]), [0, 1], {}, "examples are array.*, which is not an array of numbers"),
+        (
+            EXAMPLES,
+            LABELS,
+            {"queries": 2, "classes": (20, 10)},
+            r"classes = \(20, 10\): give three numbers, of training, validation",
+        ),
     ],
 )
 def test_labelled_examples_that_cannot_be_used_are_named(
@@ -234,6 +242,22 @@ def test_a_folder_of_images_is_taken(channels: int, side: int, folder: Path) -> 
     whole = images(folder, 4, 1, 3, side, channels, (4, 4, 4))._examples
     before = 5 + 6 + 7 + 8 + 7  # of classes 0, 1, 10, 11 and 2
     assert (whole[before : before + 8] == 255).all()  # class 3 is transparent
+
+
+def test_a_grey_image_of_16_bits_keeps_its_shades_and_a_turned_one_is_turned_back(tmp_path: Path) -> None:
+    shades = np.linspace(0, 65535, 28 * 28).reshape(28, 28)
+    Image.fromarray(shades.astype(np.uint16)).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "deep.png")[0], (shades.astype(np.uint16) >> 8).astype(np.uint8)
+    )
+    Image.fromarray(shades.astype(np.int32)).save(tmp_path / "deeper.tiff")
+    with pytest.raises(InputError, match="its pixels are of mode I: save it with 8 or 16 bits"):
+        read_image(tmp_path / "deeper.tiff")
+    upright = Image.fromarray((shades / 257).astype(np.uint8))
+    turned, exif = upright.rotate(90), Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees to the right
+    turned.save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png")[0], np.asarray(upright))
 
 
 def test_images_are_trained_on_from_a_configuration(folder: Path, tmp_path: Path) -> None:
