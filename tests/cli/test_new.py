@@ -65,5 +65,5 @@ def test_a_name_that_would_hide_another_is_refused(name: str, command: Command, 
 
 
 def test_in_another_folder_it_says_to_go_there(command: Command, folder: Path) -> None:
-    _, out, _ = command("new", "batch", "Weights", "--folder", "my work")
-    assert out.splitlines()[-1].startswith("next:    cd 'my work'; maml-rl check-env weights.toml; ")
+    _, out, _ = command("new", "batch", "Springs", "--folder", "my work")
+    assert out.splitlines()[-1].startswith("next:    cd 'my work'; maml-rl check-env springs.toml; ")

@@ -200,7 +200,7 @@ def test_flags_are_zeros_and_ones() -> None:
             EXAMPLES,
             LABELS,
             {"queries": 2, "classes": (20, 10)},
-            r"classes = \(20, 10\): give three numbers, of training, validation",
+            r"classes = \(20, 10\): give three numbers",
         ),
     ],
 )

@@ -185,10 +185,6 @@ def test_all_of_it_trains_goes_on_and_adapts_to_more_ways(tmp_path: Path) -> Non
             {"outer": {"name": "reptile"}, "model": {"shared_head": True}},
             "model.shared_head with outer.name = ",
         ),
-        (
-            {"method": "pretrained", "inner": {"learn_lr": True}},
-            "learn_lr with method = 'pretrained': it takes no inner",
-        ),
         ({"method": "pretrained", "model": {"shared_head": True}}, "and method = 'pretrained': its last layer"),
     ],
 )
