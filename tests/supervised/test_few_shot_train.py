@@ -17,7 +17,7 @@ import maml_rl
 from maml_envs import InputError
 from maml_rl import Stopped
 from maml_rl.config.toml import parse_toml
-from maml_rl.evaluate import evaluate, load_learner
+from maml_rl.evaluate import evaluate, load_agent, load_learner
 from maml_rl.results import plot
 from maml_rl.runs import checkpoint
 from maml_rl.runs.folder import read_config
@@ -205,11 +205,11 @@ def test_the_other_kind_of_run_is_refused(tmp_path: Path) -> None:
     maml_rl.meta_train(tiny_rl(iterations=1), reinforced, quiet=True)
     before = files(tmp_path)
     said = "is of few-shot learning; this is for meta-reinforcement learning"
-    for call, run in ((maml_rl.load, few), (maml_rl.render, few), (plot.plot, [reinforced, few])):
+    for call, run in ((load_agent, few), (maml_rl.render, few), (plot.plot, [reinforced, few])):
         with pytest.raises(InputError, match=said):
             call(run)  # type: ignore[operator]
     with pytest.raises(InputError, match=said):
-        maml_rl.load(few / "checkpoint.pt")
+        load_agent(few / "checkpoint.pt")
     said = "is of meta-reinforcement learning; this is for few-shot learning"
     with pytest.raises(InputError, match=said):
         plot.plot([few, reinforced])
