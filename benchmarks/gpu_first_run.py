@@ -133,9 +133,9 @@ def recorded(chosen: FirstRun) -> dict[str, Any]:
 
 def parity(chosen: FirstRun) -> dict[str, Any]:
     """Compare worlds on the device with MuJoCo's: the largest differences after one and after several steps."""
-    family = maml_envs.family(chosen.env)
-    cpu = family(preset=chosen.preset, threads=1)  # type: ignore[call-arg]
-    other = worlds.warped(chosen) if chosen.device == "cpu" else family(preset=chosen.preset, device=chosen.device)  # type: ignore[call-arg]
+    cpu = maml_envs.make(chosen.env, chosen.preset, threads=1)
+    there = torch.device(chosen.device)
+    other = worlds.warped(chosen) if there.type == "cpu" else maml_envs.make(chosen.env, chosen.preset, device=there)
     tasks, seeds = cpu.held_out_tasks(8), torch.arange(8)
     cpu.reset(tasks, seeds)
     other.reset(tasks.to(other.device), seeds.to(other.device))

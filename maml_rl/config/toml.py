@@ -127,16 +127,18 @@ def of_kind(config: AnyConfig, kind: type[Kind], source: str) -> Kind:
 
 def experiments() -> dict[str, Path]:
     """The package's experiments by name: beside the package in a checkout, inside it once installed."""
-    here = Path(__file__).parents[1]
-    folders = [here / "experiments", here.parent / "experiments"]
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
+    return _shipped("*.toml")
 
 
 def agents() -> dict[str, Path]:
     """The package's trained agents by name, checkpoint files, where its experiments are."""
+    return _shipped("agents/*.pt")
+
+
+def _shipped(pattern: str) -> dict[str, Path]:
     here = Path(__file__).parents[1]
     folders = [here / "experiments", here.parent / "experiments"]
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("agents/*.pt"))}
+    return {file.stem: file for folder in folders for file in sorted(folder.glob(pattern))}
 
 
 def find(name: str | Path) -> Path:

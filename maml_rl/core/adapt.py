@@ -1,6 +1,7 @@
 """The inner loop. It knows nothing of reinforcement learning: a loss, parameters, a batch, a rate."""
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -111,8 +112,14 @@ class InnerLoop(Generic[Data]):
             gradients = {name: gradient.detach() for name, gradient in gradients.items()}
         return descend(params, gradients, lr)
 
-    def adapt(self, params: Params, batches: Iterable[Data], lr: Rate) -> Params:
-        """Take one step for each batch, in order. No batch returns the parameters unchanged."""
+    def path(self, params: Params, batches: Iterable[Data], lr: Rate) -> Iterator[Params]:
+        """Yield the parameters before the first step, and after one for each batch, in order."""
+        yield params
         for step, batch in enumerate(batches):
             params = self.step(params, batch, self.rates.of_step(lr, step))
-        return params
+            yield params
+
+    def adapt(self, params: Params, batches: Iterable[Data], lr: Rate) -> Params:
+        """Take one step for each batch, in order. No batch returns the parameters unchanged."""
+        (adapted,) = deque(self.path(params, batches, lr), maxlen=1)
+        return adapted

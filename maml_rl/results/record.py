@@ -7,7 +7,7 @@ from typing import NamedTuple
 from maml_envs import InputError
 from maml_rl.config.rl import Config
 from maml_rl.results.runs import Run, read_runs
-from maml_rl.runs.ending import LAST
+from maml_rl.runs.ending import LAST, lately
 
 PARTS = ("seconds/sampling", "seconds/inner", "seconds/outer")
 """The time of training; evaluations in it are not counted."""
@@ -34,7 +34,7 @@ def moment(rows: Sequence[dict[str, float]], at: float, key: str) -> Moment | No
         seconds += sum(row.get(part, 0.0) for part in PARTS)
         if key in row:
             seen.append(row[key])
-            if len(seen) >= LAST and sum(seen[-LAST:]) / LAST >= at:
+            if lately(seen) >= at:
                 return Moment(row["env_steps"], seconds)
     return None
 

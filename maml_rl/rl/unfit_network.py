@@ -69,8 +69,8 @@ def _refuse_another(network: Network, module: nn.Module, rows: Tensor, first: Te
         )
 
 
-def refuse_unfit(network: Network, module: nn.Module) -> None:
-    """Refuse what cannot be a pure function of parameters and one observation."""
+def _refuse_parameters(network: Network, module: nn.Module) -> None:
+    """Refuse what cannot adapt, or is a policy's own name, and statistics that a module keeps."""
     params = dict(module.named_parameters())
     if not params:
         raise InputError(f"{network.where} has no parameters: there is nothing to adapt")
@@ -88,6 +88,12 @@ def refuse_unfit(network: Network, module: nn.Module) -> None:
                 f"{network.where}: {name} ({type(part).__name__}) keeps running statistics, which no task has of its "
                 "own: use LayerNorm or GroupNorm, or leave it out"
             )
+
+
+def refuse_unfit(network: Network, module: nn.Module) -> None:
+    """Refuse what cannot be a pure function of parameters and one observation."""
+    _refuse_parameters(network, module)
+    params = dict(module.named_parameters())
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     rows = torch.rand(3, network.width, generator=torch.Generator().manual_seed(0))
     first, again = _tried(network, module, rows), _tried(network, module, rows)

@@ -1,5 +1,6 @@
 """When a run ends before its iterations: it is good enough, or its time is up."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +12,11 @@ LAST = 3
 
 JUDGED = {"evaluation/{}": 1, "validation/accuracy/{}": 1, "validation/error/{}": -1}
 """Metrics that a run is judged by, after a number of gradient steps, and whether more (1) or less (-1) is better."""
+
+
+def lately(values: Sequence[float]) -> float:
+    """Return the mean of the last evaluations; NaN, which reaches no score, where there are too few."""
+    return sum(values[-LAST:]) / LAST if len(values) >= LAST else math.nan
 
 
 class Ending:
@@ -40,11 +46,9 @@ class Ending:
     def reason(self) -> str:
         """Say why the runs end now; empty while they go on. All of them have to be good enough."""
         at, minutes = self._stop.at, self._stop.minutes
-        training = [values for values in self._values if values]  # a run that is complete already has none
-        if at is not None and training and all(len(values) >= LAST for values in training):
-            means = [sum(values[-LAST:]) / LAST for values in training]
-            if all(self._sign * mean >= self._sign * at for mean in means):
-                return f"stop.at = {at:g} is reached, by {', '.join(f'{mean:.4g}' for mean in means)}"
+        means = [lately(values) for values in self._values if values]  # a run that is complete already has none
+        if at is not None and means and all(self._sign * mean >= self._sign * at for mean in means):
+            return f"stop.at = {at:g} is reached, by {', '.join(f'{mean:.4g}' for mean in means)}"
         if minutes is not None and time.monotonic() - self._began >= 60 * minutes:
             return f"stop.minutes = {minutes:g} are over"
         return ""

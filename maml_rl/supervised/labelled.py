@@ -33,17 +33,21 @@ BYTES = {torch.bool: 1, torch.uint8: 255, torch.uint16: 65535}
 """Types of pixels, and their largest value."""
 
 
+def _refuse_unknown_range(inputs: Tensor) -> None:
+    if not inputs.is_floating_point() and inputs.dtype not in BYTES:
+        raise InputError(
+            f"examples are {str(inputs.dtype).removeprefix('torch.')}, whose largest value is not a pixel's: "
+            "give bytes (uint8), or floating-point numbers, such as pixels / 255"
+        )
+
+
 def scaled(inputs: Tensor) -> Tensor:
     """Return inputs as floating-point numbers of 32 bits; pixels in 0 ... 1.
 
     Raises:
         InputError: They are whole numbers that are no pixels.
     """
-    if not inputs.is_floating_point() and inputs.dtype not in BYTES:
-        raise InputError(
-            f"examples are {str(inputs.dtype).removeprefix('torch.')}, whose largest value is not a pixel's: "
-            "give bytes (uint8), or floating-point numbers, such as pixels / 255"
-        )
+    _refuse_unknown_range(inputs)
     return inputs.float() / BYTES[inputs.dtype] if inputs.dtype in BYTES else inputs.float()
 
 
@@ -116,7 +120,7 @@ class LabelledTasks(FewShotTasks):
         examples, (which, kinds) = as_tensor(examples, "examples"), as_classes(labels)
         if len(examples) != len(which):
             raise InputError(f"{len(examples)} examples with {len(which)} labels: give one label for each example")
-        scaled(examples[:1])  # says what cannot be
+        _refuse_unknown_range(examples)
         if examples.is_floating_point() and not bool(examples.isfinite().all()):
             raise InputError("examples hold NaN or infinity: leave those out")
         if rotate and (examples.dim() != 4 or examples.shape[2] != examples.shape[3]):

@@ -155,10 +155,7 @@ class FewShotLearner:
 
     def adaptation(self, params: Params, support: Examples, lr: Rate, steps: int) -> Iterator[Params]:
         """Yield one task's parameters after 0, 1, ..., steps gradient steps on the same support set."""
-        yield params
-        for step in range(steps):
-            params = self.inner.step(params, support, self.inner.rates.of_step(lr, step))
-            yield params
+        return self.inner.path(params, [support] * steps, lr)
 
     @property
     def loop(self) -> bool:

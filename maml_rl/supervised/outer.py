@@ -20,7 +20,7 @@ LOSS = "the query loss"
 def query_loss(learner: FewShotLearner, theta: Params, task: TaskBatch) -> Tensor:
     """Return the query loss of one task after the inner loop."""
     steps = learner.config.trained_steps
-    params, lr = learner.inner.rates.split(learner.spread(theta) if steps else theta)
+    params, lr = learner.inner.rates.split(learner.spread(theta))
     if not learner.weights:
         adapted = learner.inner.adapt(params, [task.support] * steps, lr)
         return learner.inner.loss(adapted, task.query)

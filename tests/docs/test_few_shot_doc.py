@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from documents import blocks, write_files
 from PIL import Image, ImageDraw
 from tiny import Command
 
@@ -14,7 +15,7 @@ import maml_rl
 from maml_rl.config.few_shot import FewShotConfig
 
 TEXT = (Path(__file__).parents[2] / "docs/few_shot.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+BLOCKS = blocks(TEXT)
 COMMANDS = [shlex.split(line) for language, text in BLOCKS if not language for line in text.splitlines() if line]
 
 
@@ -22,9 +23,7 @@ COMMANDS = [shlex.split(line) for language, text in BLOCKS if not language for l
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for _, text in BLOCKS:
-        if named := re.match(r"# (\w+\.\w+)\n", text):
-            (tmp_path / named[1]).write_text(text)
+    write_files(BLOCKS, tmp_path)
     return tmp_path
 
 

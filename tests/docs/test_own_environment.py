@@ -7,6 +7,7 @@ from pathlib import Path
 
 import films
 import pytest
+from documents import blocks, write_files
 from few_shot import tiny as few_shot_tiny
 from tiny import Command, tiny
 
@@ -14,7 +15,7 @@ from maml_rl import meta_train, render
 
 TEXT = (Path(__file__).parents[2] / "docs/own_environment.md").read_text()
 README = (Path(__file__).parents[2] / "README.md").read_text()
-BLOCKS, README_BLOCKS = (re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for text in (TEXT, README))
+BLOCKS, README_BLOCKS = (blocks(text) for text in (TEXT, README))
 COMMANDS = [shlex.split(line) for language, text in BLOCKS if not language for line in text.splitlines()]
 SHORT = [
     "--iterations",
@@ -34,9 +35,7 @@ SHORT = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for _, text in BLOCKS:
-        if named := re.match(r"# (\w+\.\w+)\n", text):
-            (tmp_path / named[1]).write_text(text)
+    write_files(BLOCKS, tmp_path)
     return tmp_path
 
 

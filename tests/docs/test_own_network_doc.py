@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from documents import blocks, write_files
 
 TEXT = (Path(__file__).parents[2] / "docs/own_network.md").read_text()
 SHORT = ["--iterations", "1", "--tasks", "2", "--episodes", "2", "--horizon", "5", "--threads", "1"]
@@ -15,9 +16,7 @@ SHORT = ["--iterations", "1", "--tasks", "2", "--episodes", "2", "--horizon", "5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("own_network")
-    for text in re.findall(r"^```\w+\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
-        if named := re.match(r"# (\S+\.(?:py|toml))\n", text):
-            (made / named[1]).write_text(text)
+    write_files(blocks(TEXT), made)
     assert {file.name for file in made.iterdir()} == {"residual.py", "pixels.py", "pixels.toml"}
     return made
 

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from documents import blocks, write_files
 from tiny import Command
 
 import maml_envs
@@ -17,7 +18,7 @@ from maml_envs import InputError, MujocoTask, ResetNoise
 from maml_envs.check_env import Finding, examine
 
 TEXT = (Path(__file__).parents[2] / "docs/own_robot.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+BLOCKS = blocks(TEXT)
 COMMANDS = [shlex.split(line) for language, text in BLOCKS if not language for line in text.splitlines()]
 SHORT = ["--iterations", "1", "--tasks", "3", "--episodes", "2"]
 FEW = ["--tasks", "2", "--episodes", "2"]
@@ -29,9 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     for name in ("reach", "walk"):
         sys.modules.pop(name, None)
-    for _, text in BLOCKS:
-        if named := re.match(r"(?:# |<!-- )(\w+\.\w+)", text):
-            (tmp_path / named[1]).write_text(text)
+    write_files(BLOCKS, tmp_path, r"(?:# |<!-- )(\w+\.\w+)")
     return tmp_path
 
 

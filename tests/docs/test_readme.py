@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from documents import write_files
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -18,9 +19,7 @@ def run(arguments: list[str], folder: Path) -> str:
 
 
 def test_the_plug_in_example_trains(tmp_path: Path) -> None:
-    for _, text in BLOCKS:
-        if named := re.match(r"# (reach\.\w+)\n", text):
-            (tmp_path / named[1]).write_text(text)
+    write_files(BLOCKS, tmp_path, r"# (reach\.\w+)\n")
     assert {file.name for file in tmp_path.iterdir()} == {"reach.py", "reach.toml"}
     short = ["--iterations", "1", "--tasks", "2", "--episodes", "2"]
     run(["-m", "maml_rl", "train", "reach.toml", "--out", "runs/reach", *short], tmp_path)

@@ -1,16 +1,16 @@
 """docs/simulators.md does what it says, with the virtual environment that it makes: `make full` has one."""
 
 import os
-import re
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from documents import blocks, write_files
 from tiny import Command
 
 TEXT = (Path(__file__).parents[2] / "docs/simulators.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+BLOCKS = blocks(TEXT)
 COMMANDS = [shlex.split(line) for kind, text in BLOCKS if not kind for line in text.splitlines() if "maml-rl" in line]
 SHORT = ["--iterations", "1", "--tasks", "2", "--episodes", "2", "--horizon", "20", "--evaluation.tasks", "2"]
 HERE = os.environ.get("SIMULATORS")  # the virtual environment
@@ -20,9 +20,7 @@ HERE = os.environ.get("SIMULATORS")  # the virtual environment
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for _, text in BLOCKS:
-        if named := re.match(r"# (\w+\.\w+)\n", text):
-            (tmp_path / named[1]).write_text(text)
+    write_files(BLOCKS, tmp_path)
     return tmp_path
 
 

@@ -275,7 +275,8 @@ def test_an_own_horizon_that_is_odd_gives_way_to_one_that_is_given() -> None:
 @pytest.mark.parametrize("name", ["NewSpacesThatAreEqual", "BoundsFollowTheTask"])
 def test_spaces_may_be_made_anew_and_bounds_of_observations_may_differ(name: str) -> None:
     env = made(name)
-    env.reset(env.sample_tasks(2, torch.Generator().manual_seed(0)), torch.arange(2))
+    first = env.reset(env.sample_tasks(2, torch.Generator().manual_seed(0)), torch.arange(2))
+    assert first.shape == (2, 2)
     env.close()
 
 

@@ -145,7 +145,6 @@ class SyncEnvs:
         """Take what ``about`` returned, here or in another process, as the form of tasks, observations and info."""
         about = About(*about)
         self._width, self._names, self._flat, self._whole = len(about.low), about.names, about.flat, about.whole
-        self._env()
 
     def sample_tasks(self, count: int, seed: int) -> Array:
         """Draw the environment's own tasks, with a generator of numpy."""
