@@ -1,4 +1,4 @@
-"""docs/few_shot.md does what it says: its files are written, its commands for own data run."""
+"""docs/lessons/few_shot.md does what it says: its files are written, its commands for own data run."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from tiny import Command
 import maml_rl
 from maml_rl.config.few_shot import FewShotConfig
 
-TEXT = (Path(__file__).parents[2] / "docs/few_shot.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs/lessons/few_shot.md").read_text()
 BLOCKS = blocks(TEXT)
 COMMANDS = [shlex.split(line) for language, text in BLOCKS if not language for line in text.splitlines() if line]
 

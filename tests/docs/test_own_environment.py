@@ -1,4 +1,4 @@
-"""docs/own_environment.md does what it says: its files are written, its commands run."""
+"""docs/lessons/own_environment.md does what it says: its files are written, its commands run."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from tiny import Command, tiny
 
 from maml_rl import meta_train, render
 
-TEXT = (Path(__file__).parents[2] / "docs/own_environment.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs/lessons/own_environment.md").read_text()
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS, README_BLOCKS = (blocks(text) for text in (TEXT, README))
 COMMANDS = [shlex.split(line) for language, text in BLOCKS if not language for line in text.splitlines()]

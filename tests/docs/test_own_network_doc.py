@@ -1,4 +1,4 @@
-"""docs/own_network.md does what it says: its files are written and its commands run."""
+"""docs/lessons/own_network.md does what it says: its files are written and its commands run."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from documents import blocks, write_files
 
-TEXT = (Path(__file__).parents[2] / "docs/own_network.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs/lessons/own_network.md").read_text()
 SHORT = ["--iterations", "1", "--tasks", "2", "--episodes", "2", "--horizon", "5", "--threads", "1"]
 
 

@@ -1,4 +1,4 @@
-"""docs/own_robot.md does what it says: its files are written, its commands run, and its robots are whole."""
+"""docs/lessons/own_robot.md does what it says: its files are written, its commands run, and its robots are whole."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ import maml_envs
 from maml_envs import InputError, MujocoTask, ResetNoise
 from maml_envs.check_env import Finding, examine
 
-TEXT = (Path(__file__).parents[2] / "docs/own_robot.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs/lessons/own_robot.md").read_text()
 BLOCKS = blocks(TEXT)
 COMMANDS = [shlex.split(line) for language, text in BLOCKS if not language for line in text.splitlines()]
 SHORT = ["--iterations", "1", "--tasks", "3", "--episodes", "2"]

@@ -1,4 +1,4 @@
-"""docs/simulators.md does what it says, with the virtual environment that it makes: `make full` has one."""
+"""docs/how_to/simulators.md does what it says, with the virtual environment that it makes: `make full` has one."""
 
 import os
 import shlex
@@ -9,7 +9,7 @@ import pytest
 from documents import blocks, write_files
 from tiny import Command
 
-TEXT = (Path(__file__).parents[2] / "docs/simulators.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs/how_to/simulators.md").read_text()
 BLOCKS = blocks(TEXT)
 COMMANDS = [shlex.split(line) for kind, text in BLOCKS if not kind for line in text.splitlines() if "maml-rl" in line]
 SHORT = ["--iterations", "1", "--tasks", "2", "--episodes", "2", "--horizon", "20", "--evaluation.tasks", "2"]

@@ -144,7 +144,7 @@ def metaworld_maker(name: str) -> Callable[[], "gymnasium.Env[Any, Any]"]:
             raise
         raise InputError(
             f"env = '{BY_METAWORLD}{name}' needs Meta-World, which wants a virtual environment of its own, whose "
-            "Python is vector.worker_python; docs/metaworld.md makes one in two commands"
+            "Python is vector.worker_python; docs/how_to/metaworld.md makes one in two commands"
         ) from error
     known = [*BENCHMARKS, *env_dict.ALL_V3_ENVIRONMENTS]
     if name not in known:

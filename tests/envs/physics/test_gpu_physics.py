@@ -126,7 +126,7 @@ def steep(env: Locomotion) -> Tensor:
 
 def test_the_ant_agrees_but_where_a_steep_leg_has_other_axes_of_friction(on_warp: Make) -> None:
     # MuJoCo lays the edges of the friction pyramid along the capsule, mujoco_warp only where it leans 30 degrees or
-    # more. When this fails because they agree everywhere, the note in docs/gpu.md can go.
+    # more. When this fails because they agree everywhere, the note in docs/how_to/gpu.md can go.
     cpu, warped = AntDirection("finn2017", threads=1), on_warp(AntDirection, "finn2017")
     tasks, seeds = cpu.held_out_tasks(WORLDS), torch.arange(WORLDS)
     cpu.reset(tasks, seeds)
