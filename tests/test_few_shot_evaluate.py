@@ -47,7 +47,7 @@ def errors_by_hand(learner: FewShotLearner, theta: Params, batch: TaskBatch, ste
             outputs = models.predict(learner.module, own, task.query.inputs)
             seen.append(float((outputs - task.query.targets).square().mean().detach()))
             optimiser.zero_grad()
-            learner.inner.loss(own, task.support).backward()
+            learner.loss(own, task.support).backward()
             optimiser.step()
         found.append(seen)
     return np.array(found)
@@ -252,9 +252,9 @@ def test_learned_rates_are_used_and_cannot_be_tuned(tmp_path: Path) -> None:
     params = {name: value for name, value in theta.items() if not name.startswith("lr.")}
     task = learner.data.held_out_tasks(1)
     one = map_tensors(lambda x: x[0], task)
-    gradients = torch.func.grad(learner.inner.loss)(params, one.support)
+    gradients = torch.func.grad(learner.loss)(params, one.support)
     moved = {name: value - theta[f"lr.{name}"] * gradients[name] for name, value in params.items()}
-    expected = float(learner.inner.loss(moved, one.query))
+    expected = float(learner.loss(moved, one.query))
     assert evaluate(run, tasks=1, steps=1).values["error"][0][1] == pytest.approx(expected, rel=1e-4)
 
 

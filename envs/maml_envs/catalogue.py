@@ -1,4 +1,4 @@
-"""Catalogue of all families and presets; ``python -m maml_envs.catalogue > docs/reference/environments.md`` writes it."""
+"""Catalogue of all families and presets: ``python -m maml_envs.catalogue`` writes docs/reference/environments.md."""
 
 import inspect
 from contextlib import closing
@@ -8,8 +8,9 @@ from maml_envs.registry import FAMILIES, make
 
 HEAD = """# Environments
 
-Made from the classes by `python -m maml_envs.catalogue > docs/reference/environments.md`. Returns compare only within a preset;
-the first is the default. "Beyond" says whether `evaluate --split out` has tasks outside the training distribution.
+Made from the classes by `python -m maml_envs.catalogue > docs/reference/environments.md`. Returns compare only within a
+preset; the first is the default. "Beyond" says whether `evaluate --split out` has tasks outside the training
+distribution.
 
 A picture of any task of any family, where there is a display, or `MUJOCO_GL` is set to `egl` or `osmesa` before Python
 starts:

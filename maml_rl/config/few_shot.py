@@ -29,6 +29,10 @@ class Model(Section):
         "permuted, and any number of ways adapted to",
     )
     batch_norm: bool = Field(False, description="Normalise each hidden layer by the statistics of its batch, always")
+    norm_per_step: bool = Field(
+        False,
+        description="batch_norm's scale and shift are learned for each of inner.steps, and do not adapt (MAML++)",
+    )
     init: Literal["glorot", "truncated_normal"] = Field(
         "glorot", description="Initial weights: Glorot uniform, or normal with deviation 0.01 cut at two deviations"
     )
@@ -148,6 +152,16 @@ def _contradictions_of_maml_plus_plus(config: FewShotConfig) -> Iterator[tuple[b
         outer.final_lr > 0 and outer.schedule == "constant",
         "outer.final_lr with outer.schedule = 'constant'",
         "the rate stays as it is; use outer.schedule = 'cosine', or leave it out",
+    )
+    yield (
+        model.norm_per_step and not model.batch_norm,
+        "model.norm_per_step with model.batch_norm = false",
+        "there is no scale and shift; use model.batch_norm = true, or leave it out",
+    )
+    yield (
+        model.norm_per_step and outer.name == "reptile",
+        "model.norm_per_step with outer.name = 'reptile'",
+        "what does not adapt would never be trained; leave it out, or use outer.name = 'adam'",
     )
     yield (
         model.shared_head and (outer.name == "reptile" or METHODS[config.method].tunes),

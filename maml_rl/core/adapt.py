@@ -15,9 +15,12 @@ Loss = Callable[[Params, Data], torch.Tensor]
 
 
 def descend(params: Params, gradients: Params, lr: Rate) -> Params:
-    """Return params - lr * gradients; ``lr`` is a number, or a tensor for each parameter by name."""
+    """Return params - lr * gradients; ``lr`` is a number, or a tensor for each parameter by name.
+
+    Parameters without a gradient stay as they are.
+    """
     rates = lr if isinstance(lr, dict) else dict.fromkeys(params, lr)
-    return {name: value - rates[name] * gradients[name] for name, value in params.items()}
+    return params | {name: params[name] - rates[name] * gradient for name, gradient in gradients.items()}
 
 
 PREFIX = "lr."
@@ -107,7 +110,9 @@ class InnerLoop(Generic[Data]):
         Returns:
             New parameters, differentiable in the old ones (and in ``lr``).
         """
-        gradients = torch.func.grad(self.loss)(params, batch)
+        names = params.keys() if self.rates.adapted is None else self.rates.adapted
+        own = {name: value for name, value in params.items() if name in names}
+        gradients = torch.func.grad(lambda own: self.loss(params | own, batch))(own)
         if self.first_order:
             gradients = {name: gradient.detach() for name, gradient in gradients.items()}
         return descend(params, gradients, lr)

@@ -21,7 +21,7 @@ from maml_rl.machine.device import choose_device
 from maml_rl.supervised import models
 from maml_rl.supervised.contract import check_tasks
 from maml_rl.supervised.registry import make
-from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
+from maml_rl.supervised.tasks import AtStep, Examples, FewShotTasks, TaskBatch
 
 LEAST = 0.03
 """Share of an earlier step's first weight that MAML++ keeps."""
@@ -45,11 +45,23 @@ def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, targets)
 
 
-def loss_with(module: nn.Module) -> Loss[Examples]:
-    """Return the loss of one task's examples as a function of a model's parameters."""
+def at_step(params: Params, step: int, of_steps: frozenset[str]) -> Params:
+    """Return a model's parameters of an inner step: row ``step`` of those that each step has its own of, or the last.
 
-    def loss(params: Params, examples: Examples) -> Tensor:
-        return loss_of(models.predict(module, params, examples.inputs), examples.targets)
+    Args:
+        params: One task's.
+        step: Counted from 0.
+        of_steps: Names of those that have a row for each step.
+    """
+    return params | {name: params[name][min(step, len(params[name]) - 1)] for name in of_steps}
+
+
+def loss_with(module: nn.Module, of_steps: frozenset[str] = frozenset()) -> Loss[AtStep]:
+    """Return the loss of one task's examples at an inner step as a function of parameters; see ``at_step``."""
+
+    def loss(params: Params, batch: AtStep) -> Tensor:
+        own = at_step(params, batch.step, of_steps)
+        return loss_of(models.predict(module, own, batch.examples.inputs), batch.examples.targets)
 
     return loss
 
@@ -70,6 +82,7 @@ class FewShotLearner:
         outputs: Width of the model's output: values, or classes of a task.
         of_values: True for regression.
         make: Makes a model of other outputs.
+        of_steps: Names of the parameters that have a row for each inner step: MAML++'s batch norm.
         weights: Of the query losses after each inner step in training; empty for the last one alone.
     """
 
@@ -77,12 +90,13 @@ class FewShotLearner:
     data: FewShotTasks
     module: nn.Module
     trained: nn.Module
-    inner: InnerLoop[Examples]
+    inner: InnerLoop[AtStep]
     device: torch.device
     shape: tuple[int, ...]
     outputs: int
     of_values: bool
     make: Callable[[int], nn.Module]
+    of_steps: frozenset[str] = frozenset()
     weights: tuple[float, ...] = ()
 
     def _generator(self, purpose: Purpose, iteration: int = 0) -> torch.Generator:
@@ -100,6 +114,7 @@ class FewShotLearner:
         drawn = models.initial(module, self.config.model.init, self._generator(Purpose.INITIALISATION))
         if self.config.model.shared_head and not self.of_values:
             drawn |= {name: drawn[name][:1] for name in models.head(module)}
+        drawn |= {name: drawn[name].repeat(self.config.trained_steps, 1) for name in self.of_steps}
         return {name: value.to(self.device) for name, value in self.inner.rates.init(drawn).items()}
 
     def at(self, iteration: int) -> Self:
@@ -154,13 +169,22 @@ class FewShotLearner:
         return found
 
     def adaptation(self, params: Params, support: Examples, lr: Rate, steps: int) -> Iterator[Params]:
-        """Yield one task's parameters after 0, 1, ..., steps gradient steps on the same support set."""
-        return self.inner.path(params, [support] * steps, lr)
+        """Yield a model's parameters for one task after 0, 1, ..., steps gradient steps on the same support set.
+
+        Of what each step has its own of, they have those of the last step that was taken (Antoniou et al. 2019).
+        """
+        path = self.inner.path(params, [AtStep(support, step) for step in range(steps)], lr)
+        for taken, own in enumerate(path):
+            yield at_step(own, max(0, taken - 1), self.of_steps)
+
+    def loss(self, params: Params, examples: Examples) -> Tensor:
+        """Return the loss of one task's examples with a model's parameters."""
+        return loss_of(models.predict(self.module, params, examples.inputs), examples.targets)
 
     @property
     def loop(self) -> bool:
-        """True where tasks are looped over: on a CPU convolutions with weights of each task are slower mapped."""
-        return self.device.type == "cpu" and self.config.model.name == "convolutional"
+        """True where tasks are looped over."""
+        return looped(self.config, self.device)
 
     def notes(self) -> list[str]:
         """Return nothing."""
@@ -168,6 +192,11 @@ class FewShotLearner:
 
     def close(self) -> None:
         """Hold nothing."""
+
+
+def looped(config: FewShotConfig, device: torch.device) -> bool:
+    """Return whether tasks are looped over: on a CPU convolutions with weights of each task are slower mapped."""
+    return device.type == "cpu" and config.model.name == "convolutional"
 
 
 def build(config: FewShotConfig) -> FewShotLearner:
@@ -183,7 +212,8 @@ def build(config: FewShotConfig) -> FewShotLearner:
     outputs = targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1
 
     def network(outputs: int) -> nn.Module:
-        return models.network(chosen.name, inputs.shape[2:], outputs, chosen.hidden, chosen.batch_norm)
+        fused = looped(config, device)
+        return models.network(chosen.name, inputs.shape[2:], outputs, chosen.hidden, chosen.batch_norm, fused)
 
     module = trained = network(outputs)
     if METHODS[config.method].tunes and not targets.is_floating_point():
@@ -194,13 +224,16 @@ def build(config: FewShotConfig) -> FewShotLearner:
                 "its sample_examples tells apart"
             )
         trained = network(data.training_classes)
+    of_steps = models.norms(module) if chosen.norm_per_step and config.trained_steps else frozenset()
     adapted = models.head(module) if config.inner.adapt == "last" else None
+    if of_steps and adapted is None:
+        adapted = frozenset(name for name, _ in module.named_parameters()) - of_steps
     inner_steps = config.trained_steps if config.inner.lr_per_step else 0
     learned, whole = config.inner.learn_lr and config.trained_steps > 0, config.inner.lr_of == "layer"
     rates = Rates(config.inner.lr, adapted, learned, whole, inner_steps)
 
-    inner = InnerLoop(loss_with(module), rates, config.inner.first_order)
+    inner = InnerLoop(loss_with(module, of_steps), rates, config.inner.first_order)
     shape, of_values = tuple(inputs.shape[2:]), targets.is_floating_point()
     if of_values and chosen.shared_head:
         raise InputError("model.shared_head = true with values to predict: it is for classes; leave it out")
-    return FewShotLearner(config, data, module, trained, inner, device, shape, outputs, of_values, network)
+    return FewShotLearner(config, data, module, trained, inner, device, shape, outputs, of_values, network, of_steps)

@@ -21,11 +21,10 @@ def query_loss(learner: FewShotLearner, theta: Params, task: TaskBatch) -> Tenso
     """Return the query loss of one task after the inner loop."""
     steps = learner.config.trained_steps
     params, lr = learner.inner.rates.split(learner.spread(theta))
+    chain = list(learner.adaptation(params, task.support, lr, steps))
     if not learner.weights:
-        adapted = learner.inner.adapt(params, [task.support] * steps, lr)
-        return learner.inner.loss(adapted, task.query)
-    _, *chain = learner.adaptation(params, task.support, lr, steps)
-    losses = [learner.inner.loss(each, task.query) for each in chain]
+        return learner.loss(chain[-1], task.query)
+    losses = [learner.loss(each, task.query) for each in chain[1:]]
     return torch.stack([weight * loss for weight, loss in zip(learner.weights, losses, strict=True)]).sum()
 
 
@@ -43,8 +42,8 @@ def way_to_adapted(learner: FewShotLearner, theta: Params, batch: TaskBatch, axi
     def of_task(theta: Params, task: TaskBatch) -> tuple[Tensor, Params]:
         params, lr = learner.inner.rates.split(theta)
         joined = Examples(*(torch.cat(pair) for pair in zip(task.support, task.query, strict=True)))
-        adapted = learner.inner.adapt(params, [joined] * learner.config.trained_steps, lr)
-        return learner.inner.loss(adapted, joined), {name: params[name] - adapted[name] for name in params}
+        *_, adapted = learner.adaptation(params, joined, lr, learner.config.trained_steps)
+        return learner.loss(adapted, joined), {name: params[name] - adapted[name] for name in params}
 
     return axis.finite_mean(of_task, theta, batch, value=LOSS)
 

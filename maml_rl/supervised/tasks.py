@@ -20,6 +20,13 @@ class Examples(NamedTuple):
     targets: Tensor  # (K, n) int64, or (K, n, outputs)
 
 
+class AtStep(NamedTuple):
+    """One task's examples, and the inner step that they are for, counted from 0."""
+
+    examples: Examples
+    step: int
+
+
 class TaskBatch(NamedTuple):
     """K tasks: the model adapts to the support set and is judged on the query set."""
 

@@ -168,7 +168,7 @@ def test_a_sinusoid_run_gives_three_pictures(run: Path, drawn: dict[str, tuple[A
     examples = type(batch.support)(batch.support.inputs[k], batch.support.targets[k])
     curves = panels["MAML"]
     assert list(curves) == [0, 1, 10]
-    gradients = torch.func.grad(learner.inner.loss)(theta, examples)
+    gradients = torch.func.grad(learner.loss)(theta, examples)
     moved = {name: value - 0.05 * gradients[name] for name, value in theta.items()}
     for params, curve in ((theta, curves[0]), (moved, curves[1])):
         found = models.predict(learner.module, params, torch.tensor(x).unsqueeze(-1)).flatten()
@@ -183,7 +183,7 @@ def test_the_task_in_the_picture_is_the_one_in_the_middle(run: Path) -> None:
     assert _one_task(run, 3)[3] == 3
     chain = adapted(learner, theta, task, 2)
     assert len(chain) == 3
-    assert learner.inner.loss(chain[2], task.support) < learner.inner.loss(chain[0], task.support)
+    assert learner.loss(chain[2], task.support) < learner.loss(chain[0], task.support)
 
 
 def test_published_errors_are_of_five_shots(run: Path, drawn: dict[str, tuple[Any, ...]]) -> None:

@@ -126,7 +126,7 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters(changes: di
         task, own = task_of(batch, k), theta
         for part in (*[task.support] * 3, task.query):
             own = leaves_of(own)
-            gradients = torch.autograd.grad(learner.inner.loss(own, part), list(own.values()))
+            gradients = torch.autograd.grad(learner.loss(own, part), list(own.values()))
             if part is not task.query:
                 own = {n: (v - 0.2 * g).detach() for (n, v), g in zip(own.items(), gradients, strict=True)}
         total = {n: total[n] + g / count(batch) for n, g in zip(total, gradients, strict=True)}
@@ -140,11 +140,14 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters(changes: di
 
 @pytest.mark.parametrize("changes", [NORMED, CONVOLUTIONAL], ids=["perceptron", "convolutional"])
 def test_tasks_mapped_and_tasks_in_a_loop_agree(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = learner_of(**changes, inner={"steps": 2, "lr": 0.3})
-    theta, batch = problem(learner)
+    """Batch norm is torch's fused one in the loop, and of plain operations where tasks are mapped."""
     found = []
     for one_by_one in (False, True):
-        monkeypatch.setattr(FewShotLearner, "loop", one_by_one)
+        monkeypatch.setattr("maml_rl.supervised.learner.looped", lambda *_, one_by_one=one_by_one: one_by_one)
+        learner = learner_of(**changes, inner={"steps": 2, "lr": 0.3})
+        theta, batch = problem(learner)
+        fused = {part.fused for part in learner.module.modules() if isinstance(part, models.BatchNorm)}
+        assert fused == {one_by_one}
         assert len(slices(learner, batch)) == (count(batch) if one_by_one else 1)
         found.append(slope_of(learner, theta, batch))
     torch.testing.assert_close(*found)
@@ -220,9 +223,9 @@ def test_reptile_by_hand(changes: dict[str, Any]) -> None:
         optimiser = torch.optim.SGD(own.values(), lr=0.2)
         for _ in range(3):
             optimiser.zero_grad()
-            learner.inner.loss(own, examples).backward()
+            learner.loss(own, examples).backward()
             optimiser.step()
-        losses.append(float(learner.inner.loss(own, examples).detach()))
+        losses.append(float(learner.loss(own, examples).detach()))
         total = {name: total[name] + (theta[name] - own[name].detach()) / count(batch) for name in theta}
     loss, gradient = slope_of(learner, theta, batch)
     torch.testing.assert_close(gradient, total)
@@ -245,7 +248,7 @@ def test_with_no_step_it_is_the_query_loss_and_its_gradient() -> None:
     theta, batch = problem(learner)
     leaves = leaves_of(theta)
     joined = Examples(*(x.flatten(0, 1) for x in batch.query))  # tasks are of one size: a mean of means
-    expected = torch.autograd.grad(learner.inner.loss(leaves, joined), list(leaves.values()))
+    expected = torch.autograd.grad(learner.loss(leaves, joined), list(leaves.values()))
     torch.testing.assert_close(slope_of(learner, theta, batch)[1], dict(zip(theta, expected, strict=True)))
 
 
@@ -324,7 +327,7 @@ def test_the_seed_decides_parameters_and_tasks() -> None:
 def test_a_learner_takes_its_sizes_from_the_data() -> None:
     learner = learner_of(**CONVOLUTIONAL)
     assert flatten(learner.initial_params()).numel() == 4 * 9 + 8 + 4 * 4 * 9 + 8 + 3 * 4 + 3
-    assert learner.inner.loss(learner.initial_params(), task_of(learner.training_tasks(0), 0).query).dim() == 0
+    assert learner.loss(learner.initial_params(), task_of(learner.training_tasks(0), 0).query).dim() == 0
     assert in_double(learner.initial_params())["0.weight"].dtype == torch.float64
 
 

@@ -17,7 +17,8 @@ from maml_rl.core.tree import Params
 from maml_rl.runs import checkpoint
 from maml_rl.supervised import TaskBatch
 from maml_rl.supervised.learner import FewShotLearner, step_weights
-from maml_rl.supervised.models import head, predict
+from maml_rl.supervised.models import head, norms, predict
+from maml_rl.supervised.tasks import AtStep
 
 CLASSES = {**BLOBS_RUN, "tasks": 2}
 
@@ -34,24 +35,30 @@ def by_hand(
     steps, ways, total = len(weights), learner.outputs, torch.zeros((), dtype=torch.float64)
     judge = mse_loss if learner.of_values else cross_entropy
     last = head(learner.module)
+    own = norms(learner.module) if learner.config.model.norm_per_step else frozenset()
+    adapted = last if learner.config.inner.adapt == "last" else theta.keys() - own
+
+    def outputs(params: Params, step: int, inputs: Tensor) -> Tensor:
+        return predict(learner.module, {k: v[step] if k in own else v for k, v in params.items()}, inputs)
+
     for k in range(len(batch.support.inputs)):
         (x, y), (asked, answers) = of_task(batch, k)
         params = {name: value for name, value in leaves.items() if not name.startswith("lr.")}
         if learner.config.model.shared_head:
             params |= {name: torch.cat([params[name]] * ways) for name in last}
         for step in range(steps):
-            loss = judge(predict(learner.module, params, x), y)
+            loss = judge(outputs(params, step, x), y)
             slopes = torch.autograd.grad(loss, list(params.values()), create_graph=True)
             moved = {}
             for (name, value), slope in zip(params.items(), slopes, strict=True):
                 slope = slope.detach() if first else slope
                 rate: Any = 0.01
                 if learner.config.inner.learn_lr:
-                    rate = leaves[f"lr.{name}"]
+                    rate = leaves.get(f"lr.{name}", torch.zeros(steps))
                     rate = rate[step] if learner.config.inner.lr_per_step else rate
-                moved[name] = value - rate * slope
+                moved[name] = value - rate * slope if name in adapted else value
             params = moved
-            total = total + weights[step] * judge(predict(learner.module, params, asked), answers)
+            total = total + weights[step] * judge(outputs(params, step, asked), answers)
     total = total / len(batch.support.inputs)
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     return total, {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)}
@@ -64,6 +71,23 @@ CASES: dict[str, dict[str, Any]] = {
     "losses of all steps": {"inner": {"steps": 3}, "outer": {"multi_step": 10}},
     "all of it": {
         "inner": {"steps": 2, "learn_lr": True, "lr_of": "layer", "lr_per_step": True, "first_order_until": 2},
+        "outer": {"multi_step": 10},
+    },
+    "batch norm of steps": {
+        **CLASSES,
+        "inner": {"steps": 3},
+        "model": {"hidden": [5], "batch_norm": True, "norm_per_step": True},
+    },
+    "batch norm of steps, only the head adapts": {
+        **CLASSES,
+        "inner": {"steps": 2, "adapt": "last"},
+        "model": {"hidden": [5], "batch_norm": True, "norm_per_step": True},
+        "outer": {"multi_step": 5},
+    },
+    "MAML++ on images": {
+        **CLASSES,
+        "inner": {"steps": 2, "learn_lr": True, "lr_of": "layer", "lr_per_step": True, "first_order_until": 2},
+        "model": {"name": "convolutional", "hidden": [3], "batch_norm": True, "norm_per_step": True},
         "outer": {"multi_step": 10},
     },
     "shared head": {**CLASSES, "inner": {"steps": 2}, "model": {"hidden": [5], "shared_head": True}},
@@ -123,7 +147,7 @@ def test_more_steps_than_were_trained_go_on_at_the_last_rate() -> None:
     support = type(batch.support)(*(part[0] for part in batch.support))
     chain = list(learner.adaptation(params, support, rate, 4))
     for step, size in enumerate((0.01, 0.1, 0.1, 0.1)):
-        expected = learner.inner.step(chain[step], support, size)
+        expected = learner.inner.step(chain[step], AtStep(support, step), size)
         for name, value in expected.items():
             torch.testing.assert_close(chain[step + 1][name], value)
 
