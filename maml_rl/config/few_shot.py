@@ -18,6 +18,11 @@ class Model(Section):
     """The model that adapts."""
 
     name: Literal["perceptron", "convolutional"] = Field("perceptron", description="Kind of network")
+    network: str | None = Field(
+        None,
+        description="A torch.nn.Module of yours instead, as module:Class, which is made as Class(shape, outputs); its "
+        "own layers, initial weights and norms",
+    )
     hidden: tuple[PositiveInt, ...] = Field(
         (40, 40),
         strict=False,
@@ -154,7 +159,7 @@ def _contradictions_of_maml_plus_plus(config: FewShotConfig) -> Iterator[tuple[b
         "the rate stays as it is; use outer.schedule = 'cosine', or leave it out",
     )
     yield (
-        model.norm_per_step and not model.batch_norm,
+        model.norm_per_step and not model.batch_norm and model.network is None,
         "model.norm_per_step with model.batch_norm = false",
         "there is no scale and shift; use model.batch_norm = true, or leave it out",
     )
@@ -168,6 +173,10 @@ def _contradictions_of_maml_plus_plus(config: FewShotConfig) -> Iterator[tuple[b
         f"model.shared_head with outer.name = {outer.name!r} and method = {config.method!r}",
         "its last layer is not one that tasks share a start of; leave it out",
     )
+
+
+def _by_default(section: Section, key: str) -> bool:
+    return bool(getattr(section, key) == type(section).model_fields[key].default)
 
 
 def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
@@ -211,6 +220,12 @@ def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
         inner.adapt == "last" and not model.hidden,
         "inner.adapt = 'last' with model.hidden = []",
         "the last layer is the whole model; use inner.adapt = 'all', or add a hidden layer",
+    )
+    kept = [key for key in ("name", "hidden", "batch_norm", "init") if not _by_default(model, key)]
+    yield (
+        model.network is not None and bool(kept),
+        f"model.{''.join(kept[:1])} with model.network = {model.network!r}",
+        "it is of the network that comes with the package; leave it out",
     )
     for name, count in (("iterations", config.iterations), ("evaluation.every", config.evaluation.every)):
         yield (

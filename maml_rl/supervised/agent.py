@@ -13,7 +13,6 @@ from torch import Tensor
 from maml_envs import InputError
 from maml_rl.core.tree import Params
 from maml_rl.machine.export import save_module
-from maml_rl.supervised import models
 from maml_rl.supervised.labelled import as_classes, as_tensor, scaled
 from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.tasks import Examples
@@ -44,11 +43,11 @@ class AdaptedModel:
     """
 
     def __init__(self, learner: FewShotLearner, params: Params, support: Tensor, classes: Sequence[object]) -> None:
-        own = learner.make(len(classes)) if learner.config.model.shared_head and classes else learner.module
-        self.module = models.with_parameters(own, params)
+        wide = len(classes) if learner.config.model.shared_head and classes else learner.outputs
+        self.module = learner.model.restored(wide, params)
         self.classes = list(classes)
         self.shape = learner.shape
-        self._support = support if learner.config.model.batch_norm else None
+        self._support = support if learner.model.of_batch else None
 
     def _outputs(self, inputs: ArrayLike | Tensor) -> Tensor:
         given = _checked(inputs, self.shape, "n")

@@ -1,7 +1,7 @@
 """A few-shot configuration made real: its tasks, model and loss; the meta-gradient, and how it is seeded."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -20,8 +20,12 @@ from maml_rl.core.tree import Params, Rate, map_tensors
 from maml_rl.machine.device import choose_device
 from maml_rl.supervised import models
 from maml_rl.supervised.contract import check_tasks
+from maml_rl.supervised.models import StandardModel
+from maml_rl.supervised.own_model import OwnModel
 from maml_rl.supervised.registry import make
 from maml_rl.supervised.tasks import AtStep, Examples, FewShotTasks, TaskBatch
+
+Model = StandardModel | OwnModel
 
 LEAST = 0.03
 """Share of an earlier step's first weight that MAML++ keeps."""
@@ -73,7 +77,8 @@ class FewShotLearner:
     Attributes:
         config: The configuration.
         data: The distribution of tasks.
-        module: The model, whose own parameters are never used.
+        model: Makes models of any number of outputs.
+        module: The one that adapts, whose own parameters are never used.
         trained: What theta is of: the model, or with method = "pretrained" a classifier of all training classes that
             is like it but for its last layer.
         inner: The inner loop.
@@ -81,13 +86,13 @@ class FewShotLearner:
         shape: Of one input.
         outputs: Width of the model's output: values, or classes of a task.
         of_values: True for regression.
-        make: Makes a model of other outputs.
         of_steps: Names of the parameters that have a row for each inner step: MAML++'s batch norm.
         weights: Of the query losses after each inner step in training; empty for the last one alone.
     """
 
     config: FewShotConfig
     data: FewShotTasks
+    model: Model
     module: nn.Module
     trained: nn.Module
     inner: InnerLoop[AtStep]
@@ -95,7 +100,6 @@ class FewShotLearner:
     shape: tuple[int, ...]
     outputs: int
     of_values: bool
-    make: Callable[[int], nn.Module]
     of_steps: frozenset[str] = frozenset()
     weights: tuple[float, ...] = ()
 
@@ -104,16 +108,16 @@ class FewShotLearner:
 
     def initial_params(self) -> Params:
         """Theta before training."""
-        return self._initial(self.trained)
+        return self._initial(self.outputs if self.trained is self.module else self.data.training_classes)
 
     def with_seed(self, seed: int) -> Self:
         """The same with another seed."""
         return replace(self, config=with_seed(self.config, seed))
 
-    def _initial(self, module: nn.Module) -> Params:
-        drawn = models.initial(module, self.config.model.init, self._generator(Purpose.INITIALISATION))
+    def _initial(self, outputs: int) -> Params:
+        drawn = self.model.init(outputs, self._generator(Purpose.INITIALISATION))
         if self.config.model.shared_head and not self.of_values:
-            drawn |= {name: drawn[name][:1] for name in models.head(module)}
+            drawn |= {name: drawn[name][:1] for name in self.model.head}
         drawn |= {name: drawn[name].repeat(self.config.trained_steps, 1) for name in self.of_steps}
         return {name: value.to(self.device) for name, value in self.inner.rates.init(drawn).items()}
 
@@ -135,17 +139,15 @@ class FewShotLearner:
         """Theta with a last layer for each class, which all have the same start if it is shared."""
         if not self.config.model.shared_head or self.of_values:
             return theta
-        wide = {
-            name: theta[name].expand(ways or self.outputs, *theta[name].shape[1:]) for name in models.head(self.module)
-        }
-        return theta | wide
+        ways = ways or self.outputs
+        return theta | {name: theta[name].expand(ways, *theta[name].shape[1:]) for name in self.model.head}
 
     def start(self, theta: Params, ways: int | None = None) -> Params:
         """Theta as a task adapts it: the last layer of a classifier of all training classes makes way for a new one."""
         if self.trained is self.module:
             return self.spread(theta, ways)
-        new = self._initial(self.module)
-        return theta | {name: new[name] for name in models.head(self.module)}
+        new = self._initial(self.outputs)
+        return theta | {name: new[name] for name in self.model.head}
 
     def training_tasks(self, iteration: int) -> TaskBatch:
         """This rank's tasks of an iteration; to pretrain, all their examples, or as many of all classes at once."""
@@ -184,7 +186,7 @@ class FewShotLearner:
     @property
     def loop(self) -> bool:
         """True where tasks are looped over."""
-        return looped(self.config, self.device)
+        return self.model.loop
 
     def notes(self) -> list[str]:
         """Return nothing."""
@@ -194,9 +196,25 @@ class FewShotLearner:
         """Hold nothing."""
 
 
-def looped(config: FewShotConfig, device: torch.device) -> bool:
-    """Return whether tasks are looped over: on a CPU convolutions with weights of each task are slower mapped."""
-    return device.type == "cpu" and config.model.name == "convolutional"
+def _model(config: FewShotConfig, shape: tuple[int, ...], outputs: int, device: torch.device) -> Model:
+    """Make what makes models, and see that it can what is asked of it.
+
+    Raises:
+        InputError: It cannot.
+    """
+    chosen, name = config.model, f"model.network = {config.model.network!r}"
+    if chosen.network is None:
+        return StandardModel(chosen, shape, device)
+    model = OwnModel(chosen.network, shape, outputs, device)
+    if chosen.norm_per_step and not model.norms:
+        raise InputError(f"model.norm_per_step = true with {name}: it has no batch norm with a scale; leave it out")
+    parameters = dict(model.module(outputs).named_parameters())
+    if chosen.shared_head and {len(parameters[key]) for key in model.head} != {outputs}:
+        raise InputError(
+            f"model.shared_head = true with {name}: its last layer ({', '.join(sorted(model.head))}) does not have a "
+            "row for each class; end it with torch.nn.Linear(..., outputs), or leave shared_head out"
+        )
+    return model
 
 
 def build(config: FewShotConfig) -> FewShotLearner:
@@ -207,25 +225,23 @@ def build(config: FewShotConfig) -> FewShotLearner:
     """
     device = choose_device(config.device)
     data = make(config)
-    chosen = config.model
-    inputs, targets = check_tasks(data, chosen.name == "convolutional").support
+    inputs, targets = check_tasks(data, config.model.name == "convolutional").support
     outputs = targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1
-
-    def network(outputs: int) -> nn.Module:
-        fused = looped(config, device)
-        return models.network(chosen.name, inputs.shape[2:], outputs, chosen.hidden, chosen.batch_norm, fused)
-
-    module = trained = network(outputs)
-    if METHODS[config.method].tunes and not targets.is_floating_point():
+    shape, of_values = tuple(inputs.shape[2:]), targets.is_floating_point()
+    if of_values and config.model.shared_head:
+        raise InputError("model.shared_head = true with values to predict: it is for classes; leave it out")
+    model = _model(config, shape, outputs, device)
+    module = trained = model.module(outputs)
+    if METHODS[config.method].tunes and not of_values:
         data.sample_examples((1, 1), torch.Generator())  # says what is missing
         if data.training_classes < 2:
             raise InputError(
                 f"{type(data).__name__}.training_classes = {data.training_classes}: give the number of classes that "
                 "its sample_examples tells apart"
             )
-        trained = network(data.training_classes)
-    of_steps = models.norms(module) if chosen.norm_per_step and config.trained_steps else frozenset()
-    adapted = models.head(module) if config.inner.adapt == "last" else None
+        trained = model.module(data.training_classes)
+    of_steps = model.norms if config.model.norm_per_step and config.trained_steps else frozenset()
+    adapted = model.head if config.inner.adapt == "last" else None
     if of_steps and adapted is None:
         adapted = frozenset(name for name, _ in module.named_parameters()) - of_steps
     inner_steps = config.trained_steps if config.inner.lr_per_step else 0
@@ -233,7 +249,6 @@ def build(config: FewShotConfig) -> FewShotLearner:
     rates = Rates(config.inner.lr, adapted, learned, whole, inner_steps)
 
     inner = InnerLoop(loss_with(module, of_steps), rates, config.inner.first_order)
-    shape, of_values = tuple(inputs.shape[2:]), targets.is_floating_point()
-    if of_values and chosen.shared_head:
-        raise InputError("model.shared_head = true with values to predict: it is for classes; leave it out")
-    return FewShotLearner(config, data, module, trained, inner, device, shape, outputs, of_values, network, of_steps)
+    return FewShotLearner(
+        config, data, model, module, trained, inner, device, shape, outputs, of_values, of_steps=of_steps
+    )

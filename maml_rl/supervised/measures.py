@@ -35,7 +35,7 @@ def measures(learner: FewShotLearner, params: Params, task: TaskBatch) -> dict[s
     if targets.is_floating_point():
         return {"error": (outputs - targets).square().mean().double()}
     right = {"accuracy": _right(outputs, targets)}
-    if not learner.config.model.batch_norm:
+    if not learner.model.of_batch:
         return right
     support = task.support.inputs
     alone = torch.stack([models.predict(module, params, torch.cat([support, one.unsqueeze(0)]))[-1] for one in inputs])

@@ -10,7 +10,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from maml_rl.config.few_shot import Model
 from maml_rl.core.tree import Params
 
 
@@ -100,8 +102,30 @@ def head(module: nn.Module) -> frozenset[str]:
 
 def norms(module: nn.Module) -> frozenset[str]:
     """Names of the scales and shifts of batch norm."""
-    layers = [name for name, part in module.named_modules() if isinstance(part, BatchNorm)]
-    return frozenset(f"{layer}.{name}" for layer in layers for name in ("weight", "bias"))
+    layers = {name for name, part in module.named_modules() if isinstance(part, BatchNorm | _BatchNorm)}
+    return frozenset(name for name, _ in module.named_parameters() if name.rpartition(".")[0] in layers)
+
+
+class StandardModel:
+    """The models that come with the package; attributes and methods as of ``OwnModel``."""
+
+    def __init__(self, chosen: Model, shape: tuple[int, ...], device: torch.device) -> None:
+        self.loop, self.of_batch = device.type == "cpu" and chosen.name == "convolutional", chosen.batch_norm
+        self._chosen, self._shape = chosen, shape
+        self.head, self.norms = head(self.module(2)), norms(self.module(2))
+
+    def module(self, outputs: int) -> nn.Module:
+        """Return one of so many outputs, whose parameters are never used."""
+        chosen = self._chosen
+        return network(chosen.name, self._shape, outputs, chosen.hidden, chosen.batch_norm, fused=self.loop)
+
+    def init(self, outputs: int, generator: torch.Generator) -> Params:
+        """Return parameters drawn from the generator; see ``initial``."""
+        return initial(self.module(outputs), self._chosen.init, generator)
+
+    def restored(self, outputs: int, params: Params) -> nn.Module:
+        """Return a module of its own with these parameters."""
+        return with_parameters(self.module(outputs), params)
 
 
 def with_parameters(module: nn.Module, params: Params) -> nn.Module:

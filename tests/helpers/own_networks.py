@@ -182,6 +182,17 @@ class Branches(Layered):
         return super().forward(observations) if self.start.weight.sum() > -1e9 else observations
 
 
+class Recurrent(Layered):
+    """Has derivatives of several tasks at once, and no outputs."""
+
+    def __init__(self, observation_space: Any, outputs: int) -> None:
+        super().__init__(observation_space, outputs)
+        self.cell = nn.GRU(outputs, outputs, batch_first=True)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.cell(super().forward(observations).unsqueeze(1))[0][:, -1]
+
+
 def not_a_module(observation_space: Any, outputs: int) -> int:
     return 1
 

@@ -153,11 +153,12 @@ def test_making_it_does_not_disturb_other_random_numbers() -> None:
         ("NoParameters", "has no parameters: there is nothing to adapt"),
         ("Frozen", r"the parameter start.weight is not trained \(requires_grad = False\)"),
         ("Lazy", "end.weight is lazy: give its layer the width of its input"),
-        ("NamedAsOurs", "a parameter is named 'log_std', which is a policy's own: rename it"),
+        ("NamedAsOurs", "a parameter is named 'log_std', which is another one's name: rename it"),
         ("OneArgument", r"is made as OneArgument\(observation_space, outputs\): too many positional"),
         ("Fails", r"fails for observations \(3, 2\): RuntimeError"),
         ("FunctionalNorm", "torch differentiates it wrongly twice for several tasks at once, in start.weight"),
         ("Branches", "cannot be taken for several tasks at once and differentiated twice"),
+        ("Recurrent", "cannot be taken for several tasks at once and differentiated twice"),
         ("Closure", "block.0.weight, block.0.bias takes no part in its outputs"),
         ("PlainNumbers", "with the same parameters it gives another output when it is made anew"),
         ("WhenTraining", r"gives another output after eval\(\) than after train\(\)"),
@@ -193,7 +194,7 @@ def test_an_unknown_module_is_named() -> None:
 
 def test_torchs_own_layer_norm_would_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it is not, torch has mended its second derivatives under vmap, and ``PLAIN`` may go."""
-    monkeypatch.setattr("maml_rl.rl.own_network.PLAIN", {})
+    monkeypatch.setattr("maml_rl.core.own_module.PLAIN", {})
     with pytest.raises(InputError, match="torch differentiates it wrongly twice"):
         build(config("Layered"))
 

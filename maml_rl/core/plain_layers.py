@@ -18,6 +18,13 @@ def _group_norm(layer: nn.GroupNorm, values: Tensor) -> Tensor:
     return _affine(plain, weight, bias)
 
 
+def _batch_norm(layer: nn.BatchNorm2d, values: Tensor) -> Tensor:
+    axes = tuple(axis for axis in range(values.dim()) if axis != 1)
+    shape = (-1, *[1] * (values.dim() - 2))
+    weight, bias = (None if each is None else each.reshape(shape) for each in (layer.weight, layer.bias))
+    return _affine(_standard(values, axes, layer.eps), weight, bias)
+
+
 def _standard(values: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
     centred = values - values.mean(axes, keepdim=True)
     return centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
@@ -28,5 +35,14 @@ def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tenso
     return scaled if bias is None else scaled + bias
 
 
-PLAIN: dict[type[nn.Module], Callable[..., Tensor]] = {nn.LayerNorm: _layer_norm, nn.GroupNorm: _group_norm}
-"""Layers by their plain operations: under ``vmap``, torch 2.13 has their own second derivatives wrong, by a percent."""
+PLAIN: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.LayerNorm: _layer_norm,
+    nn.GroupNorm: _group_norm,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm3d: _batch_norm,
+}
+"""Layers by their plain operations: under ``vmap``, torch 2.13 has their own second derivatives wrong, by a percent.
+
+Batch norm takes the statistics of the batch: one that keeps its own is not taken.
+"""

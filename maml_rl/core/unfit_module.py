@@ -1,4 +1,4 @@
-"""Refusals of networks of a user's own that cannot be a policy: each with its reason, before training."""
+"""Refusals of modules of a user's own that cannot be taken: each with its reason, before training."""
 
 from typing import Any, Protocol
 
@@ -10,12 +10,33 @@ from maml_envs import InputError
 from maml_rl.core.adapt import PREFIX
 from maml_rl.core.tree import Params
 
-TAKEN = ("log_std", "context")
-"""Names of parameters that a policy has beside its network's."""
+
+class Use(Protocol):
+    """See ``Role``."""
+
+    @property
+    def inputs(self) -> str:
+        """The word for its inputs."""
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """Names that its parameters may not have."""
+
+    @property
+    def of_batch(self) -> bool:
+        """True where an output may depend on a whole batch."""
+
+    @property
+    def at_once(self) -> bool:
+        """True where it is mapped over tasks."""
 
 
 class Network(Protocol):
-    """A network as it is looked at here; see ``OwnNetwork``."""
+    """A network as it is looked at here; see ``OwnModule``."""
+
+    @property
+    def role(self) -> Use:
+        """The network's use."""
 
     where: str
     width: int
@@ -33,6 +54,9 @@ class Network(Protocol):
         """Return what the module gets for rows."""
 
 
+BATCH = "track_running_stats = False, which takes the batch's own"
+"""Advice where a batch has statistics."""
+
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2}
 """Of second derivatives, in what they are compared in: the second where the first fails."""
 
@@ -47,7 +71,7 @@ def _refuse_another(network: Network, module: nn.Module, rows: Tensor, first: Te
     Args:
         network: The network.
         module: One that was made.
-        rows: Observations.
+        rows: Its inputs.
         first: Its outputs for them.
     """
     params = dict(module.named_parameters())
@@ -70,7 +94,7 @@ def _refuse_another(network: Network, module: nn.Module, rows: Tensor, first: Te
 
 
 def _refuse_parameters(network: Network, module: nn.Module) -> None:
-    """Refuse what cannot adapt, or is a policy's own name, and statistics that a module keeps."""
+    """Refuse what cannot adapt, or has a name that is taken, and statistics that a module keeps."""
     params = dict(module.named_parameters())
     if not params:
         raise InputError(f"{network.where} has no parameters: there is nothing to adapt")
@@ -80,18 +104,23 @@ def _refuse_parameters(network: Network, module: nn.Module) -> None:
         if value.dtype != torch.float32 or not value.requires_grad:
             what = value.dtype if value.dtype != torch.float32 else "not trained (requires_grad = False)"
             raise InputError(f"{network.where}: the parameter {name} is {what}: float32 and trained are what adapts")
-        if name.partition(".")[0] in TAKEN or name.startswith(PREFIX):
-            raise InputError(f"{network.where}: a parameter is named {name!r}, which is a policy's own: rename it")
+        if name.partition(".")[0] in network.role.taken or name.startswith(PREFIX):
+            raise InputError(f"{network.where}: a parameter is named {name!r}, which is another one's name: rename it")
     for name, part in module.named_modules():
         if getattr(part, "running_mean", None) is not None:
             raise InputError(
                 f"{network.where}: {name} ({type(part).__name__}) keeps running statistics, which no task has of its "
-                "own: use LayerNorm or GroupNorm, or leave it out"
+                f"own: use LayerNorm or GroupNorm, or {BATCH if network.role.of_batch else 'leave it out'}"
             )
 
 
-def refuse_unfit(network: Network, module: nn.Module) -> None:
-    """Refuse what cannot be a pure function of parameters and one observation."""
+def refuse_unfit(network: Network, module: nn.Module) -> bool:
+    """Refuse what cannot be a pure function of parameters and one input, or where it may, a batch of them.
+
+    Returns:
+        Whether an output depends on the other inputs of a batch.
+    """
+    inputs = network.role.inputs
     _refuse_parameters(network, module)
     params = dict(module.named_parameters())
     buffers = {name: value.clone() for name, value in module.named_buffers()}
@@ -100,20 +129,19 @@ def refuse_unfit(network: Network, module: nn.Module) -> None:
     if not isinstance(first, Tensor) or first.shape != (3, network.outputs):
         given = tuple(first.shape) if isinstance(first, Tensor) else f"a {type(first).__name__}"
         raise InputError(
-            f"{network.where} gives {given} for observations (3, {', '.join(map(str, network.shape))}): it has to give "
-            f"(3, {network.outputs}), a number for each action"
+            f"{network.where} gives {given} for {inputs} (3, {', '.join(map(str, network.shape))}): it has to give "
+            f"(3, {network.outputs})"
         )
     if not first.isfinite().all():
         raise InputError(
-            f"{network.where} gives NaN or infinity for observations in 0 ... 1: bounds of a space may be infinite"
+            f"{network.where} gives NaN or infinity for {inputs} in 0 ... 1: is it divided by bounds that are infinite?"
         )
     changed = [name for name, value in module.named_buffers() if not torch.equal(value, buffers[name])]
     if changed:
-        raise InputError(f"{network.where} changes its buffer {changed[0]} as it runs: a policy has no state")
+        raise InputError(f"{network.where} changes its buffer {changed[0]} as it runs: it has to be without state")
     if not torch.equal(first, again):
         raise InputError(
-            f"{network.where} gives another output for the same input: dropout, noise or state inside; a policy's "
-            "noise is its standard deviation's"
+            f"{network.where} gives another output for the same input: dropout, noise or state inside; take it out"
         )
     _refuse_another(network, module, rows, first)
     modes = {part: part.training for part in module.modules()}
@@ -123,13 +151,14 @@ def refuse_unfit(network: Network, module: nn.Module) -> None:
         part.training = mode
     if not torch.allclose(acting, first, rtol=1e-4, atol=1e-5):
         raise InputError(
-            f"{network.where} gives another output after eval() than after train(): training and acting have to be "
+            f"{network.where} gives another output after eval() than after train(): training and its use have to be "
             "by the same network"
         )
     others = torch.cat([rows[:2], rows[:1]])
-    if not torch.allclose(_tried(network, module, others)[:2], first[:2], rtol=1e-4, atol=1e-5):
+    of_batch = not torch.allclose(_tried(network, module, others)[:2], first[:2], rtol=1e-4, atol=1e-5)
+    if of_batch and not network.role.of_batch:
         raise InputError(
-            f"{network.where}: an output depends on the other observations of the batch, as with batch "
+            f"{network.where}: an output depends on the other {inputs} of the batch, as with batch "
             "normalisation: use LayerNorm"
         )
     taken = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
@@ -139,6 +168,7 @@ def refuse_unfit(network: Network, module: nn.Module) -> None:
     if unused:
         raise InputError(f"{network.where}: {', '.join(unused)} takes no part in its outputs: leave it out")
     _try_derivatives(network, rows)
+    return of_batch
 
 
 def _tried(network: Network, module: nn.Module, rows: Tensor) -> Any:  # noqa: ANN401  whatever it returns
@@ -149,7 +179,7 @@ def _tried(network: Network, module: nn.Module, rows: Tensor) -> Any:  # noqa: A
             outputs = module(given)
     except Exception as error:
         raise InputError(
-            f"{network.where} fails for observations ({len(rows)}, {', '.join(map(str, network.shape))}): "
+            f"{network.where} fails for {network.role.inputs} ({len(rows)}, {', '.join(map(str, network.shape))}): "
             f"{type(error).__name__}: {error}"
         ) from error
     if not torch.equal(given, kept):
@@ -161,21 +191,26 @@ def _tried(network: Network, module: nn.Module, rows: Tensor) -> Any:  # noqa: A
 
 def _try_derivatives(network: Network, rows: Tensor) -> None:
     """Hold second derivatives of two tasks at once, which training takes, against those of each alone."""
-    generator = torch.Generator().manual_seed(1)
+    generator, rows = torch.Generator().manual_seed(1), torch.stack([rows, rows.flip(0)])
     for dtype, tolerance in TOLERANCES.items():
         params = {
             name: value.detach().to(dtype) + 0.1 * torch.randn(2, *value.shape, generator=generator, dtype=dtype)
             for name, value in network.idle[0].named_parameters()
         }
         try:
-            together, alone = (_second(network, params, rows.to(dtype), at_once) for at_once in (True, False))
+            if network.role.at_once:  # layers may have derivatives of several tasks, and no outputs
+                vmap(network.of_rows)(params, rows.to(dtype))
+            alone, together = (
+                _second(network, params, rows.to(dtype), at_once) for at_once in (False, network.role.at_once)
+            )
             wrong = [name for name in together if not _close(together[name], alone[name], tolerance)]
             break
         except Exception as error:  # of a network that is for float32 alone, at first
             failed = error
     else:
+        several = "taken for several tasks at once and " if network.role.at_once else ""
         raise InputError(
-            f"{network.where} cannot be taken for several tasks at once and differentiated twice, which MAML needs: "
+            f"{network.where} cannot be {several}differentiated twice, which MAML needs: "
             f"{type(failed).__name__}: {str(failed).splitlines()[0]}"
         ) from failed
     if wrong:
@@ -186,14 +221,14 @@ def _try_derivatives(network: Network, rows: Tensor) -> None:
 
 
 def _second(network: Network, params: Params, rows: Tensor, at_once: bool) -> Params:
-    """Gradient of the sum of squared gradients of two tasks, at once or one by one."""
+    """Gradient of the sum of squared gradients of two tasks, (2, ...) of each, at once or one by one."""
 
-    def steepness(params: Params) -> Tensor:
+    def steepness(params: Params, rows: Tensor) -> Tensor:
         gradient = grad(lambda params: network.of_rows(params, rows).square().sum())(params)
         return torch.stack([value.square().sum() for value in gradient.values()]).sum()
 
     leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
-    tasks = [{name: value[k] for name, value in leaves.items()} for k in range(2)]
-    each = vmap(steepness)(leaves) if at_once else torch.stack([steepness(task) for task in tasks])
+    tasks = [({name: value[k] for name, value in leaves.items()}, rows[k]) for k in range(2)]
+    each = vmap(steepness)(leaves, rows) if at_once else torch.stack([steepness(*task) for task in tasks])
     found = torch.autograd.grad(each.sum(), list(leaves.values()), materialize_grads=True)
     return dict(zip(leaves, found, strict=True))
