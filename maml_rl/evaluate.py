@@ -34,6 +34,18 @@ from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.learner import build as build_few_shot
 from maml_rl.supervised.registry import sizes_of
 
+OF_FEW_SHOT = ("shots", "seed", "permutations", "backtracks")
+
+
+class Options(Elsewhere, total=False):
+    """Keys of a few-shot evaluation in place of the run's, and of how a run is read; None: the run's own."""
+
+    shots: int | None  # support examples, of each class where there are classes
+    seed: int | None  # another one draws other held-out tasks
+    permutations: int | None  # of the labels of each task, whose spread is measured
+    backtracks: int | None  # halvings of a step that would raise the support loss
+
+
 AnyLearner = Learner | FewShotLearner
 
 
@@ -45,8 +57,7 @@ def evaluate(
     split: str = "in",
     which: str = "checkpoint",
     tune_lr: bool | None = None,
-    shots: int | None = None,
-    **elsewhere: Unpack[Elsewhere],
+    **options: Unpack[Options],
 ) -> Evaluation:
     """Evaluate a run and write evaluation.json into its folder; a second evaluation gets a number.
 
@@ -57,12 +68,13 @@ def evaluate(
         episodes: Meta-RL: episodes for each task and step.
         split: "in" for held-out tasks of the training distribution; meta-RL: "out" for tasks beyond it,
             "validation" for others of it to choose settings by.
-        which: "checkpoint" for the last parameters, "best" for those with the best training return or the lowest
-            training loss, "initial" for those before training: with these, learning each task from scratch.
+        which: "checkpoint" for the last parameters, "best" for those with the best training return or, in few-shot
+            learning, the best on validation tasks (the lowest training loss without evaluation.every), "initial" for
+            those before training: with these, learning each task from scratch.
         tune_lr: Adapt at the rate that serves other tasks best, those of training or, in few-shot learning, of
             validation; None for where method = "pretrained".
-        shots: Few-shot learning: support examples (of each class).
-        **elsewhere: Keys that are others here than where it was trained, such as device; see ``Elsewhere``.
+        **options: Few-shot learning: shots, seed, permutations and backtracks in place of [evaluation]'s; and keys that
+            are others here than where it was trained, such as device; see ``Options``.
 
     Returns:
         The evaluation, with the file it is in.
@@ -74,9 +86,11 @@ def evaluate(
     if run.is_file():
         raise InputError(f"{run} is a file: give the run folder that it is in")
     config = read = _config_of(run)
-    _refuse_idle(config, split, episodes, shots)
+    own: Any = {key: value for key, value in options.items() if key in OF_FEW_SHOT and value is not None}
+    elsewhere: Any = {key: value for key, value in options.items() if key not in OF_FEW_SHOT}
+    _refuse_idle(config, split, episodes, own)
     which = parameters_of(config, which)
-    config = with_evaluation(config, f"evaluate {run}", tasks=tasks, steps=steps, episodes=episodes, shots=shots)
+    config = with_evaluation(config, f"evaluate {run}", tasks=tasks, steps=steps, episodes=episodes, **own)
     changes: dict[str, object] = {"evaluation": config.evaluation.model_dump()}
     if isinstance(config, FewShotConfig):
         changes["shots"] = config.evaluation.shots or config.shots
@@ -88,7 +102,7 @@ def evaluate(
         if isinstance(learner, Learner):
             evaluation = _of_episodes(learner, theta, learner.config.evaluation, split, tuned)
         else:
-            evaluation = _of_examples(learner, theta, tuned, shots)
+            evaluation = _of_examples(learner, theta, tuned, own)
     return _written(replace(evaluation, which=which, iteration=iteration, tuned=tuned), run)
 
 
@@ -98,10 +112,10 @@ def _written(evaluation: Evaluation, run: Path) -> Evaluation:
     return replace(evaluation, file=file)
 
 
-def _refuse_idle(config: AnyConfig, split: str, episodes: int | None, shots: int | None) -> None:
+def _refuse_idle(config: AnyConfig, split: str, episodes: int | None, of_few_shot: Mapping[str, int]) -> None:
     if isinstance(config, Config):
-        if shots is not None:
-            raise InputError(f"--shots {shots} has no effect on meta-RL, which adapts to episodes: leave it out")
+        for key, value in of_few_shot.items():
+            raise InputError(f"--{key} {value} has no effect on meta-RL, which adapts to episodes: leave it out")
         return
     if episodes is not None:
         raise InputError(f"--episodes {episodes} has no effect on few-shot learning: leave it out, or give --shots")
@@ -120,7 +134,8 @@ def _of_episodes(
     return summarise(learner, adaptation, split)
 
 
-def _of_examples(learner: FewShotLearner, theta: Params, tuned: bool, wanted: int | None) -> Evaluation:
+def _of_examples(learner: FewShotLearner, theta: Params, tuned: bool, given: Mapping[str, int]) -> Evaluation:
+    wanted = given.get("shots")
     config, options = learner.config, learner.config.evaluation
     shots = config.shots if "shots" in sizes_of(config.data) else None
     if wanted is not None and shots is None:
@@ -128,10 +143,11 @@ def _of_examples(learner: FewShotLearner, theta: Params, tuned: bool, wanted: in
             f"--shots {wanted} has no effect: data = {config.data!r} takes no argument `shots`. Add one to what makes "
             "it, or leave --shots out"
         )
+    measures.draw_from(learner, options.seed)
     rate = measures.tune(learner, theta, options.tasks, options.steps) if tuned else None
     values = measures.adapted_errors(learner, theta, options.tasks, options.steps, "test", rate)
     references = measures.references(learner, options.tasks)
-    return summarise_few_shot(values, references, rate or config.inner.lr, shots)
+    return replace(summarise_few_shot(values, references, rate or config.inner.lr, shots), seed=options.seed)
 
 
 def summarise(learner: Learner, adaptation: held_out.HeldOut, split: str) -> Evaluation:
@@ -231,7 +247,7 @@ def load(run: Path | str, which: str = "checkpoint", **elsewhere: Unpack[Elsewhe
     Args:
         run: A run folder, a checkpoint file, or the name of an agent of this package, such as "half_cheetah_dir".
         which: "checkpoint" for the last parameters, "best" for those with the best training return (few-shot learning:
-            the lowest training loss).
+            the best on validation tasks, or the lowest training loss without evaluation.every).
         **elsewhere: Keys that are others here than where it was trained, such as device; see ``Elsewhere``.
 
     Returns:

@@ -1,5 +1,6 @@
 """Meta-training of a configuration, of either kind of learning."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from functools import partial
@@ -73,7 +74,7 @@ def _learner(config: Config) -> rl.Learner:
     return rl.build_and_try(config)
 
 
-def _evaluate(learner: rl.Learner, theta: Params) -> tuple[Row, Pictures]:
+def _evaluate(learner: rl.Learner, theta: Params) -> tuple[Row, Pictures, None]:
     """Measure mean return, and share of successes, on held-out tasks after each gradient step; draw both."""
     result = evaluate_learner(learner, theta)
     row = {f"evaluation/{k}": float(value) for k, value in enumerate(result.mean)}
@@ -87,12 +88,15 @@ def _evaluate(learner: rl.Learner, theta: Params) -> tuple[Row, Pictures]:
         from maml_rl.rl.film import gif
 
         pictures["evaluation/film"] = gif(learner, theta)
-    return row, pictures
+    return row, pictures, None
 
 
-def _validate(learner: few_shot.FewShotLearner, theta: Params) -> tuple[Row, Pictures]:
-    """Measure error or accuracy on validation tasks after each gradient step."""
+def _validate(learner: few_shot.FewShotLearner, theta: Params) -> tuple[Row, Pictures, float]:
+    """Measure error or accuracy on validation tasks after each gradient step; what the last leads to is the score."""
     settings = learner.config.evaluation
     measured = adapted_errors(learner, theta, settings.tasks, settings.steps, "validation")
     steps = range(settings.steps + 1)
-    return {f"validation/{name}/{k}": float(x[:, k].mean()) for name, x in measured.items() for k in steps}, {}
+    row = {f"validation/{name}/{k}": float(x[:, k].mean()) for name, x in measured.items() for k in steps}
+    last = float(next(iter(measured.values()))[:, -1].mean())
+    worse = math.inf if math.isnan(last) else last
+    return row, {}, last if "accuracy" in measured else -worse

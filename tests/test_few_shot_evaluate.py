@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from few_shot import learner_of, tiny
+from few_shot import BLOBS_RUN, learner_of, tiny
 from torch import Tensor
 
 from maml_envs import InputError
@@ -17,9 +17,9 @@ from maml_rl.core.statistics import trimmed_mean
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.evaluate import evaluate, load_learner, summarise_few_shot
 from maml_rl.runs import checkpoint
-from maml_rl.supervised import Examples, TaskBatch, models
+from maml_rl.supervised import Examples, Sinusoid, TaskBatch, models
 from maml_rl.supervised.learner import FewShotLearner
-from maml_rl.supervised.measures import RATES, adapted_errors, measures, tune
+from maml_rl.supervised.measures import PERMUTATION_SEED, RATES, adapted_errors, measures, tune
 from maml_rl.train import meta_train
 
 MODULE: Any = importlib.import_module("maml_rl.supervised.measures")
@@ -277,6 +277,67 @@ def test_bad_numbers_write_nothing(arguments: dict[str, Any], problem: str, run:
     with pytest.raises(InputError, match=problem):
         evaluate(run, **arguments)
     assert sorted(run.iterdir()) == before
+
+
+@pytest.mark.parametrize("changes", [{}, BLOBS], ids=["sinusoid", "classes"])
+def test_another_seed_draws_other_held_out_tasks(changes: dict[str, Any], tmp_path: Path) -> None:
+    run = meta_train(tiny(**changes), tmp_path / "run", quiet=True)
+    usual, again, other = (evaluate(run, seed=seed) for seed in (None, 0, 7))
+    assert np.array_equal(usual.per_task, again.per_task)
+    assert not np.array_equal(usual.per_task, other.per_task)
+    assert (usual.seed, other.seed) == (0, 7)
+    assert json.loads(other.file.read_text())["seed"] == 7
+    learner, _ = load_learner(run)
+    drawn = [learner.data.held_out_tasks(3, split) for split in ("test", "validation")]
+    learner.data.held_out_seed = 7
+    moved = [learner.data.held_out_tasks(3, split) for split in ("test", "validation")]
+    assert not torch.equal(drawn[0].support.inputs, moved[0].support.inputs)
+    assert torch.equal(drawn[1].support.inputs, moved[1].support.inputs)  # what chooses stays the same
+
+
+def test_a_seed_that_changes_nothing_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = torch.Generator()
+    monkeypatch.setattr(Sinusoid, "held_out_generator", lambda *_: fixed.manual_seed(1))
+    with pytest.raises(InputError, match=r"--seed 3 has no effect: Sinusoid.held_out_tasks draws the same"):
+        evaluate(run, seed=3)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_spread_over_label_permutations(shared: bool, tmp_path: Path) -> None:
+    """By hand, and none at all where all classes start from the same weights."""
+    model = {"hidden": [8], "shared_head": shared}
+    run = meta_train(tiny(**BLOBS_RUN, model=model, inner={"lr": 0.5}), tmp_path / "run", quiet=True)
+    found = evaluate(run, permutations=4)
+    spread = found.values["accuracy_spread"]
+    assert spread.shape == found.values["accuracy"].shape
+    if shared:
+        assert spread.max() < 1e-9
+        return
+    learner, theta = load_learner(run)
+    order = torch.randperm(3, generator=torch.Generator().manual_seed(PERMUTATION_SEED))
+    task = map_tensors(lambda x: x[0], learner.data.held_out_tasks(1))
+    renamed = TaskBatch(*(Examples(part.inputs, order[part.targets]) for part in task))
+    reached = []
+    for one in (task, renamed):
+        *_, params = learner.adaptation(theta, one.support, 0.5, 2)
+        outputs = models.predict(learner.module, params, one.query.inputs)
+        reached.append(float((outputs.argmax(-1) == one.query.targets).double().mean()))
+    assert evaluate(run, tasks=1, permutations=2).values["accuracy_spread"][0, 2] == pytest.approx(np.std(reached))
+    assert "accuracy_spread" not in evaluate(run).values
+
+
+def test_values_have_no_labels_to_permute(run: Path) -> None:
+    with pytest.raises(InputError, match=r"evaluation.permutations = 3 with values to predict"):
+        evaluate(run, permutations=3)
+
+
+def test_careful_steps_keep_tasks_from_diverging(run: Path) -> None:
+    """At a rate that is far too large; with all steps as they are most errors grow without bound."""
+    learner, theta = load_learner(run, changes={"inner": {"lr": 5.0}})
+    careful, _ = load_learner(run, changes={"inner": {"lr": 5.0}, "evaluation": {"backtracks": 20}})
+    wild, tame = (adapted_errors(each, theta, 20, 10, "test")["error"] for each in (learner, careful))
+    assert not wild[:, -1].max() < 1e6
+    assert tame[:, -1].max() < 100
 
 
 def test_tasks_side_by_side_and_one_by_one_agree() -> None:

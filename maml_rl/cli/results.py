@@ -73,6 +73,13 @@ class EvaluateFewShot(Evaluate):
 
     shots: int | None = None
     """Support examples, of each class where there are classes; None: the configuration's number."""
+    seed: int | None = None
+    """Another one draws other held-out tasks; None: the configuration's."""
+    permutations: int | None = None
+    """Adapt to each task with its labels permuted in so many ways, and show the spread; None: the configuration's."""
+    backtracks: int | None = None
+    """Halve a step up to n times, then leave it out, while it does not lower the support loss; None: the
+    configuration's."""
     data: str | None = None
     """The same data where its module has moved; None: the run's."""
     root: str | None = None
@@ -133,6 +140,7 @@ def _show_measures(run: Path, flags: dict[str, Any]) -> None:
         robust = {"median": one.median, "trimmed mean": one.trimmed_mean} if regression else {}
         columns += [(header, [shown(value, name) for value in values]) for header, values in robust.items()]
     title = f"{run}: {len(result.per_task)} held-out tasks"
+    title += f" of seed {result.seed}" if result.seed else ""
     title += "" if result.shots is None else f", shots {result.shots}"
     _print_by_step(title + (f", rate {result.lr[0]:g}" if result.steps else ""), columns)
     if regression:

@@ -90,6 +90,16 @@ class FewShotEvaluation(Section):
     tasks: int = Field(600, ge=1, description="Held-out tasks")
     steps: int = Field(10, ge=0, description="Gradient steps")
     shots: int | None = Field(None, ge=1, description="Support examples (of each class); None: as in training")
+    seed: int = Field(0, ge=0, lt=2**31, description="Another one draws other held-out tasks of the test split")
+    permutations: int = Field(
+        1, ge=1, description="Classes: adapt to each task with its labels permuted in so many ways, and show the spread"
+    )
+    backtracks: int = Field(
+        0,
+        ge=0,
+        le=30,
+        description="Halve a step up to n times, then leave it out, until it lowers the support loss",
+    )
     every: int = Field(0, ge=0, description="Also evaluate on validation tasks every n iterations; 0: never")
 
 

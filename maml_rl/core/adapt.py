@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import torch
@@ -110,18 +111,44 @@ class InnerLoop(Generic[Data]):
         Returns:
             New parameters, differentiable in the old ones (and in ``lr``).
         """
-        names = params.keys() if self.rates.adapted is None else self.rates.adapted
-        own = {name: value for name, value in params.items() if name in names}
-        gradients = torch.func.grad(lambda own: self.loss(params | own, batch))(own)
+        gradients = self._gradients(params, batch)
         if self.first_order:
             gradients = {name: gradient.detach() for name, gradient in gradients.items()}
         return descend(params, gradients, lr)
 
-    def path(self, params: Params, batches: Iterable[Data], lr: Rate) -> Iterator[Params]:
-        """Yield the parameters before the first step, and after one for each batch, in order."""
+    def _gradients(self, params: Params, batch: Data) -> Params:
+        """Gradient of the loss in the parameters that adapt."""
+        names = params.keys() if self.rates.adapted is None else self.rates.adapted
+        own = {name: value for name, value in params.items() if name in names}
+        found: Params = torch.func.grad(lambda own: self.loss(params | own, batch))(own)
+        return found
+
+    def careful_step(self, params: Params, batch: Data, lr: Rate, backtracks: int) -> Params:
+        """Take a gradient step that lowers the loss: the longest of 1, 1/2, ..., 2^-backtracks of it, or none.
+
+        For use after training: the choice has no derivative.
+        """
+        gradients = self._gradients(params, batch)
+        ends = [descend(params, gradients, scaled(lr, 0.5**k)) for k in range(backtracks + 1)] + [params]
+        losses = torch.stack([self.loss(end, batch) for end in ends])
+        lower = (losses < losses[-1]).index_fill(0, losses.new_tensor([backtracks + 1]).long(), True)
+        chosen = lower.int().argmax().reshape(1)  # the first of them
+        return {name: torch.stack([end[name] for end in ends]).index_select(0, chosen)[0] for name in params}
+
+    def path(self, params: Params, batches: Iterable[Data], lr: Rate, backtracks: int = 0) -> Iterator[Params]:
+        """Yield the parameters before the first step, and after one for each batch, in order.
+
+        Args:
+            params: Where to start.
+            batches: The data of each step.
+            lr: A number, or a tensor for each parameter by name, with a row for each step where rates differ by step.
+            backtracks: Of careful steps; 0 for steps as they are.
+        """
         yield params
         for step, batch in enumerate(batches):
-            params = self.step(params, batch, self.rates.of_step(lr, step))
+            rate = self.rates.of_step(lr, step)
+            take = self.step if not backtracks else partial(self.careful_step, backtracks=backtracks)
+            params = take(params, batch, rate)
             yield params
 
     def adapt(self, params: Params, batches: Iterable[Data], lr: Rate) -> Params:

@@ -30,7 +30,7 @@ SHOWN_QUERIES = 10
 def adapted(learner: FewShotLearner, theta: Params, task: TaskBatch, steps: int) -> list[Params]:
     """Return one task's parameters after 0, 1, ..., steps gradient steps."""
     params, lr = learner.inner.rates.split(learner.start(theta))
-    return list(learner.adaptation(params, task.support, lr, steps))
+    return list(learner.adaptation(params, task.support, lr, steps, learner.config.evaluation.backtracks))
 
 
 def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[FewShotLearner, Params, TaskBatch, int]:

@@ -54,11 +54,15 @@ class Result(NamedTuple):
     outer: Params  # the outer optimiser's state
     row: Row  # metrics
     score: float  # of the theta that they began with, the higher the better
+    held_out: float | None = None  # of the theta after them, where held-out tasks say which is the best
     pictures: Pictures = {}  # noqa: RUF012  for TensorBoard; never changed
 
 
-Evaluate = Callable[[Any, Params], tuple[Row, Pictures]]
-"""A learner and its theta to metrics on held-out tasks, and pictures of them."""
+Evaluate = Callable[[Any, Params], tuple[Row, Pictures, float | None]]
+"""A learner and its theta to metrics on held-out tasks, pictures of them, and the score that ``best.pt`` goes by.
+
+The score is None where it goes by training.
+"""
 
 
 class Folders:
@@ -121,22 +125,26 @@ class Folders:
         """Add metrics on held-out tasks, and pictures of them, to the results of some runs."""
 
         def of_run(seed: int, result: Result) -> Result:
-            row, pictures = evaluate(self._learners[seed], result.theta)
-            return result._replace(row=result.row | row, pictures=pictures)
+            row, pictures, score = evaluate(self._learners[seed], result.theta)
+            return result._replace(row=result.row | row, pictures=pictures, held_out=score)
 
         return [
             ranks.on_main(partial(of_run, seed, result), result) for seed, result in zip(seeds, results, strict=True)
         ]
 
     def record(self, seeds: Sequence[int], results: Sequence[Result], iterations: int) -> None:
-        """Take and record the state of some runs after some iterations; the best theta is the one they began with."""
-        for seed, (theta, outer, row, score, pictures) in zip(seeds, results, strict=True):
+        """Take and record the state of some runs after some iterations.
+
+        The best theta is the one they began with, or where held-out tasks have judged it, the one after them.
+        """
+        for seed, (theta, outer, row, score, held_out, pictures) in zip(seeds, results, strict=True):
             before = self.states[seed]
             env_steps = before.env_steps + int(row.get("env_steps", 0))
-            best = max(score, before.best_return)
+            reached = score if held_out is None else held_out
+            best = max(reached, before.best_return)
             state = Checkpoint(theta, before.iteration + iterations, env_steps, best, before.config, outer)
             logged = {"iteration": before.iteration} | row | ({"env_steps": env_steps} if "env_steps" in row else {})
-            new_best = before if score > before.best_return else None
+            new_best = (before if held_out is None else state) if reached > before.best_return else None
             self.states[seed] = state
             ranks.on_main(partial(self._record, seed, logged, pictures, state, new_best), None)
 

@@ -21,6 +21,7 @@ MEASURES = {
     "error": Measure("mean squared error", higher_is_better=False),
     "accuracy": Measure("accuracy", is_share=True),
     "accuracy_one_by_one": Measure("accuracy, one query at a time", is_share=True),
+    "accuracy_spread": Measure("spread over label permutations", higher_is_better=False, is_share=True),
 }
 
 

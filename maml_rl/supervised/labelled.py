@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maml_envs import InputError
 from maml_rl.core.tree import map_tensors
-from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch, held_out_generator
+from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
 
 SPLITS = ("training", "validation", "test")
 SPLIT_SEED = 20_170_810
@@ -208,14 +208,14 @@ class LabelledTasks(FewShotTasks):
 
     def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
         """Fixed tasks from the validation or test classes."""
-        return self._tasks(self._draw(count, split, held_out_generator(split)))
+        return self._tasks(self._draw(count, split, self.held_out_generator(split)))
 
     def held_out_pieces(self, count: int, split: str = "test") -> Iterator[TaskBatch]:
         """Yield the same tasks, a few at a time; those of a class that changes them, at once."""
         if type(self).held_out_tasks is not LabelledTasks.held_out_tasks:
             yield from super().held_out_pieces(count, split)
             return
-        draw = self._draw(count, split, held_out_generator(split))
+        draw = self._draw(count, split, self.held_out_generator(split))
         at_once = max(1, PIECE // (draw.rows[0].numel() * self._examples[0].numel()))
         for start in range(0, count, at_once):
             rows = slice(start, start + at_once)

@@ -170,12 +170,15 @@ class FewShotLearner:
         )
         return found
 
-    def adaptation(self, params: Params, support: Examples, lr: Rate, steps: int) -> Iterator[Params]:
+    def adaptation(
+        self, params: Params, support: Examples, lr: Rate, steps: int, backtracks: int = 0
+    ) -> Iterator[Params]:
         """Yield a model's parameters for one task after 0, 1, ..., steps gradient steps on the same support set.
 
-        Of what each step has its own of, they have those of the last step that was taken (Antoniou et al. 2019).
+        The steps are careful ones (``InnerLoop.careful_step``) where there are ``backtracks``. Parameters that each
+        step has its own of are those of the last step that was taken (Antoniou et al. 2019).
         """
-        path = self.inner.path(params, [AtStep(support, step) for step in range(steps)], lr)
+        path = self.inner.path(params, [AtStep(support, step) for step in range(steps)], lr, backtracks)
         for taken, own in enumerate(path):
             yield at_step(own, max(0, taken - 1), self.of_steps)
 

@@ -8,12 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maml_envs import InputError
 from maml_rl.core.statistics import trimmed_mean
 from maml_rl.core.task_axis import TaskAxis
-from maml_rl.core.tree import Params, map_tensors
+from maml_rl.core.tree import Params, leaves, map_tensors
 from maml_rl.supervised import models
 from maml_rl.supervised.learner import FewShotLearner
-from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.supervised.tasks import Examples, TaskBatch
+
+PERMUTATION_SEED = 20_170_812
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Step sizes that ``tune`` tries on validation tasks."""
@@ -42,6 +45,24 @@ def measures(learner: FewShotLearner, params: Params, task: TaskBatch) -> dict[s
     return right | {"accuracy_one_by_one": _right(alone, targets)}
 
 
+def _permutations(learner: FewShotLearner, count: int) -> list[Tensor]:
+    """Return orders of the classes, the same for all tasks; the one as drawn is not among them.
+
+    Raises:
+        InputError: There are no classes.
+    """
+    if count > 1 and learner.of_values:
+        raise InputError(f"evaluation.permutations = {count} with values to predict: they have no labels; leave it out")
+    generator = torch.Generator().manual_seed(PERMUTATION_SEED)
+    orders = [torch.randperm(learner.outputs, generator=generator) for _ in range(count - 1)]
+    return [order.to(learner.device) for order in orders]
+
+
+def _renamed(task: TaskBatch, order: Tensor) -> TaskBatch:
+    """Return a task in which class k is called order[k]."""
+    return TaskBatch(*(Examples(part.inputs, order[part.targets]) for part in task))
+
+
 @torch.no_grad()
 def adapted_errors(
     learner: FewShotLearner, theta: Params, tasks: int, steps: int, split: str, lr: float | None = None
@@ -59,9 +80,20 @@ def adapted_errors(
     rates = learner.inner.rates if lr is None else replace(learner.inner.rates, lr=lr)
     params, rate = rates.split(learner.start(theta))
 
-    def one(task: TaskBatch) -> dict[str, Tensor]:
-        seen = [measures(learner, own, task) for own in learner.adaptation(params, task.support, rate, steps)]
+    settings = learner.config.evaluation
+    permutations = _permutations(learner, settings.permutations)
+
+    def as_labelled(task: TaskBatch) -> dict[str, Tensor]:
+        path = learner.adaptation(params, task.support, rate, steps, settings.backtracks)
+        seen = [measures(learner, own, task) for own in path]
         return {name: torch.stack([each[name] for each in seen]) for name in seen[0]}
+
+    def one(task: TaskBatch) -> dict[str, Tensor]:
+        drawn = as_labelled(task)
+        if not permutations:
+            return drawn
+        again = [as_labelled(_renamed(task, order))["accuracy"] for order in permutations]
+        return drawn | {"accuracy_spread": torch.stack([drawn["accuracy"], *again]).std(0, correction=0)}
 
     pieces = []
     for held_out in learner.data.held_out_pieces(tasks, split):
@@ -69,6 +101,24 @@ def adapted_errors(
         axis = TaskAxis(len(here.support.inputs), loop=learner.loop)
         pieces.append(map_tensors(lambda x: x.cpu(), axis.map(one, here)))
     return {name: torch.cat([piece[name] for piece in pieces]).numpy() for name in pieces[0]}
+
+
+def draw_from(learner: FewShotLearner, seed: int) -> None:
+    """Draw held-out tasks by another seed from now on.
+
+    Raises:
+        InputError: They stay the same.
+    """
+    data = learner.data
+    if seed == data.held_out_seed:
+        return
+    before = data.held_out_tasks(1)
+    data.held_out_seed = seed
+    if all(torch.equal(one, other) for one, other in zip(leaves(before), leaves(data.held_out_tasks(1)), strict=True)):
+        raise InputError(
+            f"--seed {seed} has no effect: {type(data).__name__}.held_out_tasks draws the same; let it draw from "
+            "self.held_out_generator(split)"
+        )
 
 
 def references(learner: FewShotLearner, tasks: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Few-shot regression and classification (MAML paper, algorithm 2)."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,8 +77,8 @@ class FewShot:
         return theta, state, row
 
     def score(self, row: dict[str, float]) -> float:
-        """Score the theta that the iterations began with: minus the query loss after adaptation."""
-        return -row["loss"]
+        """Score the theta that the iterations began with: minus the query loss, unless validation tasks judge."""
+        return -math.inf if self.learners[0].config.evaluation.every else -row["loss"]
 
     def message(self, row: dict[str, float]) -> str:
         """Say the loss, for the progress line."""

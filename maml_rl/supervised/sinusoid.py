@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch, held_out_generator
+from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
 
 AMPLITUDE, PHASE, REACH = (0.1, 5.0), math.pi, 5.0
 MEAN_AMPLITUDE = sum(AMPLITUDE) / 2
@@ -45,4 +45,4 @@ class Sinusoid(FewShotTasks):
 
     def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
         """Fixed curves of the same distribution."""
-        return self.sample_tasks(count, held_out_generator(split))
+        return self.sample_tasks(count, self.held_out_generator(split))

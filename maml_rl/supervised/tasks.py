@@ -12,6 +12,9 @@ from maml_envs import InputError
 VALIDATION_SEED, TEST_SEED = 20_170_810, 20_170_811
 """Held-out tasks are the same whatever the seed of training."""
 
+SEEDS_APART = 1_000_003
+"""Between the generator's seeds of two ``held_out_seed``."""
+
 
 class Examples(NamedTuple):
     """Inputs with their targets. Integer targets are classes; others are values to regress on."""
@@ -43,9 +46,11 @@ class FewShotTasks(ABC):
 
     Attributes:
         training_classes: How many classes ``sample_examples`` tells apart; 0 where there are none.
+        held_out_seed: ``evaluation.seed``, which ``held_out_generator`` goes by.
     """
 
     training_classes: int = 0
+    held_out_seed: int = 0
 
     @abstractmethod
     def sample_tasks(self, count: int, generator: torch.Generator) -> TaskBatch:
@@ -53,7 +58,21 @@ class FewShotTasks(ABC):
 
     @abstractmethod
     def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
-        """Draw ``count`` fixed tasks that training never sees; ``split`` is "test", or "validation" to choose by."""
+        """Draw ``count`` fixed tasks that training never sees; ``split`` is "test", or "validation" to choose by.
+
+        Draw them from ``self.held_out_generator(split)``.
+        """
+
+    def held_out_generator(self, split: str) -> torch.Generator:
+        """Make the generator of a split's tasks; test tasks are others for another ``held_out_seed``.
+
+        Raises:
+            ValueError: The split is neither "validation" nor "test".
+        """
+        seeds = {"validation": VALIDATION_SEED, "test": TEST_SEED + SEEDS_APART * self.held_out_seed}
+        if split not in seeds:
+            raise ValueError(f"split = {split!r}: use 'validation' or 'test'")
+        return torch.Generator().manual_seed(seeds[split])
 
     def held_out_pieces(self, count: int, split: str = "test") -> Iterator[TaskBatch]:
         """Yield the tasks of ``held_out_tasks`` in pieces: a class whose tasks are large draws one after the other."""
@@ -69,15 +88,3 @@ class FewShotTasks(ABC):
     def references(self, batch: TaskBatch) -> dict[str, float]:
         """Return what can be had on these tasks without meta-learning, by name; a class may know of something."""
         return {}
-
-
-def held_out_generator(split: str) -> torch.Generator:
-    """The generator of a split's tasks.
-
-    Raises:
-        ValueError: The split is neither "validation" nor "test".
-    """
-    seeds = {"validation": VALIDATION_SEED, "test": TEST_SEED}
-    if split not in seeds:
-        raise ValueError(f"split = {split!r}: use 'validation' or 'test'")
-    return torch.Generator().manual_seed(seeds[split])

@@ -76,3 +76,18 @@ def test_vmap_gives_each_task_its_own_step() -> None:
     stacked = torch.func.vmap(lambda t: LOOP.step({"x": START}, t, 0.1)["x"])(targets)
     for row, target in zip(stacked, targets, strict=True):
         torch.testing.assert_close(row, LOOP.step({"x": START}, target, 0.1)["x"])
+
+
+def test_a_careful_step_is_halved_until_the_loss_falls_and_left_out_where_it_does_not() -> None:
+    """On x^2 / 2 a step of rate r gives (1 - r) x: the loss falls for r < 2, and stays the same for r = 2."""
+    loop = InnerLoop(lambda params, _: 0.5 * params["x"].square().sum(), RATES)
+    start = {"x": torch.tensor([3.0], dtype=torch.float64)}
+    for rate, backtracks, expected in ((0.5, 3, 1.5), (2.0, 3, 0.0), (3.0, 3, -1.5), (7.0, 1, 3.0), (7.0, 2, -2.25)):
+        moved = loop.careful_step(start, None, rate, backtracks)
+        assert float(moved["x"]) == pytest.approx(expected)
+    many = {"x": torch.tensor([[3.0], [1e308], [float("inf")]], dtype=torch.float64)}
+    step = torch.func.vmap(lambda params, rate: loop.careful_step(params, None, rate, 2))
+    moved = step(many, torch.tensor([3.0, 3.0, 3.0], dtype=torch.float64))["x"].flatten()
+    assert moved.tolist()[:2] == [-1.5, 1e308]  # a loss that is infinite does not fall
+    *_, last = loop.path(start, [None] * 40, 3.0, backtracks=3)
+    assert abs(float(last["x"])) < 1e-9

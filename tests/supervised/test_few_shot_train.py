@@ -80,8 +80,22 @@ def test_a_run_folder_has_everything(tmp_path: Path) -> None:
     assert [set(row) - {"iteration", "loss", "grad/norm"} for row in found] == [
         set(), {f"validation/error/{k}" for k in range(3)}, set()
     ]  # fmt: skip
-    assert last.best_return == max(-row["loss"] for row in found)
-    assert checkpoint.load(run / "best.pt").iteration == 2 * int(np.argmin([row["loss"] for row in found]))
+    assert last.best_return == -found[1]["validation/error/2"]
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_the_best_is_by_training_loss_or_where_there_are_some_by_validation_tasks(every: int, tmp_path: Path) -> None:
+    config = tiny(iterations=12, outer={"lr": 0.3}, evaluation={"every": every})
+    run = meta_train(config, tmp_path / "run", quiet=True)
+    found, best = rows(run), checkpoint.load(run / "best.pt")
+    if not every:
+        assert best.iteration == 2 * int(np.argmin([row["loss"] for row in found]))
+        return
+    scores = [row["validation/error/2"] for row in found]
+    assert best.iteration == 2 * (1 + int(np.argmin(scores))) < 12
+    learner, theta = load_learner(run, "best")
+    measured = adapted_errors(learner, theta, 6, 2, "validation")["error"][:, 2].mean()
+    assert measured == pytest.approx(min(scores), rel=1e-6) == pytest.approx(-best.best_return, rel=1e-6)
 
 
 @pytest.mark.parametrize(("name", "lr"), [("adam", 0.01), ("reptile", 0.5)])
