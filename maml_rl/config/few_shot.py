@@ -125,6 +125,11 @@ class FewShotConfig(Whole):
     shots: int = Field(10, ge=1, description="Support examples of a task, of each class where there are classes")
     queries: int = Field(10, ge=1, description="Query examples of a task, of each class where there are classes")
     tasks: int = Field(25, ge=1, description="Tasks in an iteration")
+    tasks_at_once: int = resumable(
+        0,
+        ge=0,
+        description="Tasks that a thread or the GPU works on at once, which bounds memory; 0: as suits the machine",
+    )
     iterations: int = resumable(60_000, ge=1, description="Outer steps")
     log_every: int = Field(100, ge=1, description="Iterations in a row of metrics, and between two checkpoints")
     seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")

@@ -31,18 +31,20 @@ class TaskAxis(NamedTuple):
         names: Names of the seeds in errors, such as ("seed 1", "seed 3"); ("",) for a run that is alone.
         first: Number of each seed's first task here in the whole iteration.
         loop: Take tasks one by one instead of mapping over a slice of them.
+        most: Tasks in a slice; 0 for as many as suit the machine.
     """
 
     tasks: int
     names: tuple[str, ...] = ("",)
     first: int = 0
     loop: bool = False
+    most: int = 0
 
     @classmethod
-    def of_this_rank(cls, total: int, names: Sequence[str] = ("",), loop: bool = False) -> "TaskAxis":
+    def of_this_rank(cls, total: int, names: Sequence[str] = ("",), loop: bool = False, most: int = 0) -> "TaskAxis":
         """Make the axis of this rank's share of ``total`` tasks of each seed."""
         share = ranks.share(total)
-        return cls(share.stop - share.start, tuple(names), share.start, loop)
+        return cls(share.stop - share.start, tuple(names), share.start, loop, most)
 
     @property
     def own(self) -> slice:
@@ -97,7 +99,7 @@ class TaskAxis(NamedTuple):
 
     def slices(self, data: Tree) -> list[Slice]:
         """Cut the rows into what is worked on at once."""
-        return slices_of(data, self.tasks, len(self.names), self.loop)
+        return slices_of(data, self.tasks, len(self.names), self.loop, self.most)
 
     def map(self, function: Callable[..., Tree], *data: Tree) -> Tree:
         """Map a function of one task over all rows, (K S, ...); no gradient flows through the result."""
@@ -106,7 +108,7 @@ class TaskAxis(NamedTuple):
         def of_slice(rows: slice) -> Tree:
             return self._each(function, *_take(data, rows))
 
-        pieces = side_by_side(of_slice, spans(self.tasks * len(self.names), width(data, self.loop)))
+        pieces = side_by_side(of_slice, spans(self.tasks * len(self.names), width(data, self.loop, self.most)))
         return map_tensors(lambda *parts: torch.cat(parts), *pieces)
 
     def mean(self, function: Callable[..., Tree], theta: Params, *data: Tree) -> Tree:

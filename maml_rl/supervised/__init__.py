@@ -1,6 +1,7 @@
 """Few-shot regression and classification with the same inner loop."""
 
 from maml_rl.config.few_shot import FewShotConfig
+from maml_rl.supervised.from_dataset import from_dataset
 from maml_rl.supervised.images import images, read_image
 from maml_rl.supervised.labelled import LabelledTasks
 from maml_rl.supervised.omniglot import omniglot
@@ -14,6 +15,7 @@ __all__ = [
     "LabelledTasks",
     "Sinusoid",
     "TaskBatch",
+    "from_dataset",
     "images",
     "omniglot",
     "read_image",

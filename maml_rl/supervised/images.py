@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from maml_envs import InputError
 from maml_rl.supervised.labelled import LabelledTasks
+from maml_rl.supervised.splits import Classes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +25,7 @@ def images(
     queries: int = 15,
     side: int = 28,
     channels: int = 1,
-    classes: tuple[int, int, int] | None = None,
+    classes: Classes = None,
 ) -> LabelledTasks:
     """Make tasks from a folder: each folder in it is a class, the images in that its examples.
 
@@ -38,7 +39,7 @@ def images(
         queries: Query examples of each class.
         side: Height and width of the images.
         channels: 1 for grey, 3 for RGB.
-        classes: How many classes are for training, validation and test; None for about 70, 10 and 20 % of them.
+        classes: As for ``LabelledTasks``; the labels are the names of the folders.
 
     Raises:
         InputError: There is no such folder, it holds no classes, an image cannot be read, or there are too few.

@@ -10,12 +10,8 @@ from torch import Tensor
 
 from maml_envs import InputError
 from maml_rl.core.tree import map_tensors
+from maml_rl.supervised.splits import Classes, split_classes
 from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
-
-SPLITS = ("training", "validation", "test")
-SPLIT_SEED = 20_170_810
-"""Which classes are held out is the same in every run."""
-
 
 PIECE = 1 << 25
 """Most numbers in the examples of held-out tasks that are in memory at once, unless one task has more: 128 MiB."""
@@ -100,7 +96,9 @@ class LabelledTasks(FewShotTasks):
         ways: Classes in a task.
         shots: Support examples of each class.
         queries: Query examples of each class.
-        classes: How many classes are for training, validation and test; None for about 70, 10 and 20 % of them.
+        classes: Of training, validation and test: how many, drawn by chance, the same in every run; or three lists of
+            labels, or the name of a TOML file with lists ``training``, ``validation`` and ``test``; None for about 70,
+            10 and 20 % of them.
         rotate: Turn each class of a task by a multiple of 90 degrees, drawn for the task; images (channels, s, s).
 
     Raises:
@@ -114,7 +112,7 @@ class LabelledTasks(FewShotTasks):
         ways: int = 5,
         shots: int = 1,
         queries: int = 15,
-        classes: tuple[int, int, int] | None = None,
+        classes: Classes = None,
         rotate: bool = False,
     ) -> None:
         examples, (which, kinds) = as_tensor(examples, "examples"), as_classes(labels)
@@ -137,19 +135,7 @@ class LabelledTasks(FewShotTasks):
                 f"{len(small)} classes, such as {small[0]}, have fewer than the {needed} examples of shots = {shots} "
                 f"and queries = {queries}: ask for fewer, or leave those classes out"
             )
-        count = len(kinds)
-        if classes is not None and len(classes) != len(SPLITS):
-            raise InputError(f"classes = {classes}: give three numbers, of {', '.join(SPLITS)} classes")
-        parts = classes or (count - count // 10 - count // 5, count // 10, count // 5)
-        if sum(parts) > count or min(parts) < ways:
-            most = count // len(parts)
-            other = f"give classes = {(count - 2 * ways, ways, ways)}, or fewer ways"
-            raise InputError(
-                f"{count} classes in parts of {', '.join(map(str, parts))} for training, validation and test: each "
-                f"part needs at least ways = {ways}; {other if ways <= most else f'they are enough for {most} ways'}"
-            )
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
-        self.split = dict(zip(SPLITS, order[: sum(parts)].split(list(parts)), strict=True))
+        self.split = split_classes(classes, kinds, ways)
         # Where the examples of each class are: a table of rows, the short ones filled up by a repetition of 0.
         ranked, starts = which.argsort(stable=True), sizes.cumsum(0) - sizes
         at = torch.arange(int(sizes.max()))

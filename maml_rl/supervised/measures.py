@@ -98,7 +98,7 @@ def adapted_errors(
     pieces = []
     for held_out in learner.data.held_out_pieces(tasks, split):
         here = learner.here(held_out)
-        axis = TaskAxis(len(here.support.inputs), loop=learner.loop)
+        axis = TaskAxis(len(here.support.inputs), loop=learner.loop, most=learner.config.tasks_at_once)
         pieces.append(map_tensors(lambda x: x.cpu(), axis.map(one, here)))
     return {name: torch.cat([piece[name] for piece in pieces]).numpy() for name in pieces[0]}
 

@@ -80,7 +80,7 @@ def gradient(learner: FewShotLearner, theta: Params, batch: TaskBatch, name: str
     Raises:
         FloatingPointError: It is not finite: the examples of a task, or what a task adds to it.
     """
-    axis = TaskAxis.of_this_rank(learner.config.tasks, [name], learner.loop)
+    axis = TaskAxis.of_this_rank(learner.config.tasks, [name], learner.loop, learner.config.tasks_at_once)
     try:
         return OUTER[learner.config.outer.name].gradient(learner, theta, batch, axis)
     except FloatingPointError:
