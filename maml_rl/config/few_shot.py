@@ -128,7 +128,7 @@ class FewShotConfig(Whole):
     tasks_at_once: int = resumable(
         0,
         ge=0,
-        description="Tasks that a thread or the GPU works on at once, which bounds memory; 0: as suits the machine",
+        description="Tasks worked on at once by a thread or GPU, which bounds memory; 0: as suits the machine",
     )
     iterations: int = resumable(60_000, ge=1, description="Outer steps")
     log_every: int = Field(100, ge=1, description="Iterations in a row of metrics, and between two checkpoints")

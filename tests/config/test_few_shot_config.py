@@ -169,7 +169,7 @@ def test_load_with_changes_validates_them() -> None:
 def test_what_may_differ_on_resuming() -> None:
     of_both = dict.fromkeys(("iterations", "device", "threads", "evaluation", "stop"), True)
     stepping = dict.fromkeys(("workers", "worker_timeout", "worker_python", "vector_size"), True)
-    assert resumable_keys(FewShotConfig) == of_both | {"root": True}
+    assert resumable_keys(FewShotConfig) == of_both | {"root": True, "tasks_at_once": True}
     assert resumable_keys(Config) == of_both | {"compare_gradients": True, "vector": stepping}
 
 

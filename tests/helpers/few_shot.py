@@ -15,7 +15,7 @@ from maml_rl.core.tree import Params, map_tensors, of_one_seed
 from maml_rl.supervised import outer
 from maml_rl.supervised.labelled import LabelledTasks
 from maml_rl.supervised.learner import FewShotLearner, build
-from maml_rl.supervised.tasks import TaskBatch
+from maml_rl.supervised.tasks import Examples, FewShotTasks, TaskBatch
 
 TINY: dict[str, Any] = {
     "data": "sinusoid",
@@ -52,6 +52,19 @@ class Blobs(LabelledTasks):
 
     def __init__(self, root: str | None = None) -> None:
         super().__init__(*blobs(), 3, 2, 3, rotate=True)
+
+
+class Turns(FewShotTasks):
+    """The place on a circle, of a radius for each task: two outputs for an angle."""
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> TaskBatch:
+        radius = 1 + torch.rand(count, 1, 1, generator=generator)
+        angle = 6 * torch.rand(count, 7, 1, generator=generator)
+        place = radius * torch.cat([angle.cos(), angle.sin()], -1)
+        return TaskBatch(Examples(angle[:, :4], place[:, :4]), Examples(angle[:, 4:], place[:, 4:]))
+
+    def held_out_tasks(self, count: int, split: str = "test") -> TaskBatch:
+        return self.sample_tasks(count, self.held_out_generator(split))
 
 
 def learner_of(**changes: Any) -> FewShotLearner:

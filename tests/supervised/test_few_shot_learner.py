@@ -337,3 +337,22 @@ def test_a_learner_takes_its_sizes_from_the_data() -> None:
 def test_convolutions_need_images() -> None:
     with pytest.raises(InputError, match=r"'convolutional' with inputs of shape \(1,\): it takes images"):
         learner_of(model={"name": "convolutional"})
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_bound_on_tasks_at_once_changes_memory_alone(most: int) -> None:
+    usual, bounded = (learner_of(tasks=5, tasks_at_once=n) for n in (0, most))
+    theta, batch = problem(usual)
+    torch.testing.assert_close(slope_of(usual, theta, batch), slope_of(bounded, theta, batch))
+    assert [len(slices_of(batch, 5, 1, False, n)) for n in (0, 1, 2, 5, 9)] == [1, 5, 3, 1, 1]
+
+
+def test_several_outputs_are_regressed_on() -> None:
+    """Targets (tasks, examples, 2): the loss is the mean over both."""
+    learner = learner_of(data="few_shot:Turns", shots=4, queries=3)
+    theta, batch = problem(learner)
+    assert (learner.outputs, learner.of_values) == (2, True)
+    task = task_of(batch, 0)
+    outputs = models.predict(learner.module, theta, task.query.inputs)
+    torch.testing.assert_close(learner.loss(theta, task.query), (outputs - task.query.targets).square().mean())
+    assert all(bool(slope.isfinite().all()) for slope in slope_of(learner, theta, batch)[1].values())
