@@ -31,7 +31,6 @@ exclude_patterns = [".*", "**/.*", "build", "dist", "runs", "SECURITY.md", "**/_
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as GitHub names them
-suppress_warnings = ["toc.empty_glob"]
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
 autodoc_typehints_format = "short"
