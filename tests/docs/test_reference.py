@@ -53,7 +53,7 @@ def test_a_command_has_the_flags_of_its_help(name: str, command: Command) -> Non
     assert code == 0
     whole, shared = section_of(name), section_of(name).split("\n*")[0]  # without what a kind of run has besides
     keys = {f"--{key.replace('_', '-')}" for key in leaves(Config)} if "key of the configuration" in whole else set()
-    said = set(re.findall(r"^[│ ] (--[\w.-]+)", shown, re.MULTILINE)) - keys
+    said = set(re.findall(r"^[│ ] (--\w[\w.-]*)", shown, re.MULTILINE)) - keys
     named, always = (set(re.findall(r"\*\*`(--[\w-]+)`\*\*", text)) for text in (whole, shared))
     assert always <= said <= named
 
