@@ -12,14 +12,13 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent / "tests/helpers")]
 
 project = "maml_rl"
-author = "The maml_rl authors"
+author = copyright = "The maml_rl authors"
 version = release = version_of("maml_rl")
 
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "docstrings",
     "mathml",
     "notebooks",
@@ -32,15 +31,21 @@ exclude_patterns = [".*", "**/.*", "build", "dist", "runs", "SECURITY.md", "**/_
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as GitHub names them
 
-autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 toc_object_entries = False
-# Types of other projects, whose pages cannot be looked up without a network; and names that annotations stand for.
-nitpick_ignore_regex = [("py:.*", r".*")]
+# Types of other projects, whose pages cannot be looked up without a network, and what annotations name that has no
+# entry of its own: configurations, which are described key by key, type variables, types of rooms that are not listed.
+others = "abc|collections|contextlib|enum|gymnasium|matplotlib|mujoco|numpy|pathlib|torch"
+nitpick_ignore_regex = [
+    ("py:class", rf"({others})\..*"),
+    ("py:class", r"maml_rl\.config\..*|maml_envs\.(adapters|contract)\..*"),
+    ("py:.*", r"T|Params|ArrayLike|Floats|Figure|ContractError|maml_rl\.core\.adapt\.Data"),
+]
 
 highlight_language = "text"
 smartquotes = False  # -- begins a flag

@@ -1,17 +1,26 @@
 """The package's docstrings on the site: their Markdown for Sphinx, and a directive for all modules of a folder."""
 
 import re
-from typing import Any
 
 from docutils import nodes
 from house import ROOT
+from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from sphinx.util.typing import ExtensionMetadata
+from sphinx.util.typing import ExtensionMetadata, stringify_annotation
+
+from maml_rl.core.statistics import Floats
+from maml_rl.core.tree import Params
 
 LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
 SPECIAL = re.compile(r"([*|\\]|_(?=\W|$))")
 """Characters that mean something in reStructuredText, and nothing in these docstrings."""
+
+ALIASES = {
+    stringify_annotation(of, "smart"): name
+    for name, of in (("Params", Params), ("ArrayLike", ArrayLike), ("Floats", Floats))
+}
+"""Types that signatures call by their names, as the code does."""
 
 
 def plain(line: str) -> str:
@@ -43,7 +52,7 @@ def restructured(lines: list[str]) -> list[str]:
     found: list[str] = []
     table: list[str] = []
     for line in [*lines, ""]:
-        if line.lstrip().startswith("|"):
+        if re.fullmatch(r"\s*\|.*\|\s*", line):
             table.append(line)
             continue
         found += _table(table) if table else []
@@ -52,8 +61,30 @@ def restructured(lines: list[str]) -> list[str]:
     return found
 
 
-def _process(app: Sphinx, what: str, name: str, item: object, options: Any, lines: list[str]) -> None:  # noqa: ANN401
-    lines[:] = restructured(lines)
+class Docstrings:
+    """What autodoc asks before napoleon looks at a docstring, and after it."""
+
+    def __init__(self) -> None:
+        self._of_values: dict[str, list[str]] = {}
+
+    def before(self, app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
+        """Make it reStructuredText."""
+        lines[:] = restructured(lines)
+        if what in ("attribute", "data", "property"):
+            self._of_values[name] = list(lines)
+
+    def after(self, app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]) -> None:
+        """Bring back that of a value, whose words up to a colon napoleon takes for a type."""
+        lines[:] = self._of_values.pop(name, lines)
+
+
+def call_by_name(
+    app: Sphinx, what: str, name: str, item: object, options: object, given: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Return a signature with the names of types in place of what they stand for."""
+    for written, alias in ALIASES.items():
+        given, returned = (part and part.replace(written, alias) for part in (given, returned))
+    return given, returned
 
 
 class Modules(SphinxDirective):
@@ -77,5 +108,8 @@ class Modules(SphinxDirective):
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register it with Sphinx."""
     app.add_directive("modules", Modules)
-    app.connect("autodoc-process-docstring", _process, priority=400)  # before napoleon, at 500
+    app.connect("autodoc-process-signature", call_by_name)
+    docstrings = Docstrings()
+    app.connect("autodoc-process-docstring", docstrings.before, priority=400)  # napoleon's is 500
+    app.connect("autodoc-process-docstring", docstrings.after, priority=600)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -91,6 +91,13 @@ def test_a_link_to_a_file_of_the_repository_shows_its_text(site: Path) -> None:
     assert "class InnerLoop(Generic[Data]):" in text
 
 
+def test_what_is_described_links_to_its_line(site: Path) -> None:
+    api = (site / "docs/reference/api/core.html").read_text()
+    lines = (ROOT / "maml_rl/core/adapt.py").read_text().splitlines()
+    number = lines.index("def descend(params: Params, gradients: Params, lr: Rate) -> Params:") + 1
+    assert f"_files/maml_rl/core/adapt.py.html#L-{number}" in api
+
+
 def test_the_first_address_is_that_of_the_start(site: Path) -> None:
     assert "docs/index.html" in page(site / "index.html").links
     assert page(site / "docs/index.html").links
