@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -10,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import filelock
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -36,13 +38,22 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as ``make docs`` does."""
-    folder = tmp_path_factory.mktemp("site")
+    """The site, built as ``make docs`` does, once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "site"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not (folder / "html/index.html").exists():
+            build(folder)
+    return folder / "html"
+
+
+def build(folder: Path) -> None:
     flags = ["--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env", "--quiet", "-c", "docs"]
     command = [sys.executable, "-m", "sphinx", *flags, "-d", str(folder / "cache"), ".", str(folder / "html")]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    if done.returncode:
+        shutil.rmtree(folder)
     assert done.returncode == 0, done.stderr
-    return folder / "html"
 
 
 @cache
