@@ -243,7 +243,7 @@ FILES: dict[str, Callable[[], str]] = {
     "reference/published.md": published,
     "images/architecture.svg": picture,
 }
-"""What is made, by its place below docs/."""
+"""Makers of each page, by its place below docs/."""
 
 
 def main() -> None:

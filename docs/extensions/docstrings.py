@@ -62,7 +62,7 @@ def restructured(lines: list[str]) -> list[str]:
 
 
 class Docstrings:
-    """What autodoc asks before napoleon looks at a docstring, and after it."""
+    """Handlers of autodoc: before napoleon looks at a docstring, and after it."""
 
     def __init__(self) -> None:
         self._of_values: dict[str, list[str]] = {}

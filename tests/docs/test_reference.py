@@ -1,4 +1,4 @@
-"""What docs/reference has from the code is what the code says."""
+"""The pages of docs/reference that the code writes say what the code says."""
 
 import re
 from collections.abc import Iterator

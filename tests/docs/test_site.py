@@ -19,7 +19,7 @@ EXTENSIONS = ROOT / "docs/extensions"
 
 
 class Page(HTMLParser):
-    """What a page refers to, and what can be referred to in it."""
+    """Addresses that a page refers to, and anchors in it that can be referred to."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
