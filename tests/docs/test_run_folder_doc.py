@@ -13,6 +13,7 @@ from tiny import tiny
 from maml_rl.evaluate import evaluate
 from maml_rl.runs.evaluation import Evaluation
 from maml_rl.runs.folder import read_made_with, read_metrics
+from maml_rl.runs.measures import MEASURES
 from maml_rl.train import meta_train
 
 DOC = (Path(__file__).parents[2] / "docs/reference/run_folder.md").read_text()
@@ -27,6 +28,7 @@ FEW_SHOT: dict[str, Any] = {
     "sinusoid": {},
     "reptile": {"outer": {"name": "reptile", "lr": 0.1}},
     "blobs": few_shot.BLOBS_RUN | {"model": {"hidden": [8], "batch_norm": True}},
+    "permuted": few_shot.BLOBS_RUN | {"evaluation": EVALUATED | {"permutations": 2}},
 }
 
 
@@ -42,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("columns")
     made = {name: meta_train(tiny(**keys), folder / name, quiet=True) for name, keys in RUNS.items()}
     for name, keys in FEW_SHOT.items():
-        config = few_shot.tiny(evaluation=EVALUATED, **keys)
+        config = few_shot.tiny(**{"evaluation": EVALUATED} | keys)
         made[name] = meta_train(config, folder / name, quiet=True)
     return made
 
@@ -55,6 +57,7 @@ def test_the_columns_are_those_of_runs_of_every_kind(runs: dict[str, Path]) -> N
 def test_the_fields_of_an_evaluation(runs: dict[str, Path]) -> None:
     written = set(json.loads(evaluate(runs["trpo"]).to_json()))
     assert written == section("evaluation.json")
+    assert all(f"`{measure}`" in DOC.split("## evaluation.json")[1] for measure in MEASURES)
     assert written == {"version"} | {field.name for field in fields(Evaluation)} - {"file"}
 
 
