@@ -12,10 +12,10 @@ BIN = .venv/bin
 DEMO = runs/demo
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test full lint bench record clean
+.PHONY: help demo test full lint docs linkcheck bench record clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/installed  ## train on navigation, adapt to new tasks, report: see runs/demo
 	$(BIN)/maml-rl train navigation --out $(DEMO) --resume
@@ -39,6 +39,16 @@ lint: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# From the beginning each time: what is kept of an earlier build would hide its warnings.
+SITE = $(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --fresh-env --quiet -c docs
+
+docs: .venv/installed  ## build the site: build/site/index.html
+	PYTHONPATH=tests/helpers $(BIN)/python docs/generate.py
+	$(SITE) . build/site
+
+linkcheck: .venv/installed  ## look at every link of the documents that leads elsewhere
+	$(SITE) -b linkcheck . build/linkcheck
 
 bench: .venv/installed  ## time rollouts, the outer step and a whole iteration
 	$(BIN)/python benchmarks/rollout.py

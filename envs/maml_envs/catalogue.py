@@ -1,4 +1,4 @@
-"""Catalogue of all families and presets: ``python -m maml_envs.catalogue`` writes docs/reference/environments.md."""
+"""Catalogue of all families and presets; ``make docs`` writes docs/reference/environments.md with it."""
 
 import inspect
 from contextlib import closing
@@ -8,9 +8,11 @@ from maml_envs.registry import FAMILIES, make
 
 HEAD = """# Environments
 
-Made from the classes by `python -m maml_envs.catalogue > docs/reference/environments.md`. Returns compare only within a
-preset; the first is the default. "Beyond" says whether `evaluate --split out` has tasks outside the training
-distribution.
+Every family of tasks and its presets: what is observed, done and paid, with units and sources. Made from the classes
+by `make docs`.
+
+Returns compare only within a preset; the first is the default. "Beyond" says whether `evaluate --split out` has tasks
+outside the training distribution.
 
 A picture of any task of any family, where there is a display, or `MUJOCO_GL` is set to `egl` or `osmesa` before Python
 starts:
@@ -22,8 +24,7 @@ env = gymnasium.make("maml_envs:maml_rl/half-cheetah-dir-gymnasium-v0", render_m
 env.reset(seed=0, options={"task": [-1.0]})  # a row of tasks; without it, one is drawn
 env.step(env.action_space.sample())  # its info has the reward terms by name
 image = env.render()  # (height, width, 3) uint8
-```
-"""
+```"""
 
 
 GENERAL = {"maml_envs.task_env", "maml_envs.robots.mujoco_task"}
@@ -77,7 +78,3 @@ def document() -> str:
                 title = f"`{name}`" if kind is family else kind.__name__
                 parts.append(f"## {title}\n\n{inspect.getdoc(kind)}")
     return "\n\n".join(parts) + "\n"
-
-
-if __name__ == "__main__":
-    print(document(), end="")
