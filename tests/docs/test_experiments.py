@@ -63,6 +63,10 @@ def test_it_states_its_data_and_the_numbers_of_the_paper(file: Path) -> None:
     assert set(stated) >= {"data", "shots", "queries", "tasks", "iterations", "model", "inner", "outer", "evaluation"}
     numbers = (config.tasks, config.iterations, config.inner.lr, config.inner.steps, config.evaluation.steps)
     assert (config.outer.name, config.outer.lr, config.evaluation.tasks) == ("adam", 1e-3, 600)
+    if file.stem.endswith("_plus"):
+        levers = (config.inner.learn_lr, config.inner.lr_of, config.inner.lr_per_step, config.model.norm_per_step)
+        assert (*levers, config.outer.schedule) == (True, "layer", True, True, "cosine")
+        return
     assert (config.inner.first_order, config.inner.learn_lr) == (False, False)
     if config.data == "sinusoid":
         assert numbers == (25, 70_000, 0.01, 1, 10)
