@@ -10,16 +10,20 @@ One of how soon scores were reached stands after `<!-- record: FOLDER ... after 
 
 import re
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from maml_rl.results.comparison import comparisons
 from maml_rl.results.record import record_table
 from maml_rl.results.runs import grouped, read_runs
-from maml_rl.results.table import wide_table
+from maml_rl.results.table import costs, long_table
+from maml_rl.runs.measures import MEASURES
 
 HERE = Path(__file__).parent
+WIDTH = 116
 RECORD = re.compile(r"(<!-- record: (.*?) after (\d+) steps?: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- runs: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -42,13 +46,18 @@ def folders(patterns: str) -> list[Path]:
 def commands(runs: Sequence[Path]) -> Iterator[str]:
     """Yield the command that trained each run, as the run itself says; several may say the same."""
     for run in runs:
-        made = tomllib.loads((run / "config.toml").read_text())["made_with"]
-        yield made["command"]
+        yield made_with(run)["command"]
+
+
+def made_with(run: Path) -> dict[str, Any]:
+    """Return what a run says of how and where it was made."""
+    found: dict[str, Any] = tomllib.loads((run / "config.toml").read_text())["made_with"]
+    return found
 
 
 def machines(runs: Sequence[Path]) -> str:
     """Name the machines that the runs were on, and the commits of the code."""
-    made = [tomllib.loads((run / "config.toml").read_text())["made_with"] for run in runs]
+    made = [made_with(run) for run in runs]
     on = sorted(
         {
             f"{m['platform']}, {m['threads']} thread{'s' * (m['threads'] > 1)}"
@@ -61,15 +70,33 @@ def machines(runs: Sequence[Path]) -> str:
 def block(patterns: str) -> str:
     """A table for each measure, with what made them."""
     runs = folders(patterns)
-    cells = "\n\n".join(wide_table(comparison).markdown() for comparison in comparisons(grouped(read_runs(runs))))
-    return f"{cells}\n\n{machines(runs)}\n\n```\n" + "\n".join(dict.fromkeys(commands(runs))) + "\n```\n"
+    tables = []
+    for comparison in comparisons(grouped(read_runs(runs))):
+        measure = "" if comparison.is_rl else f"{MEASURES[comparison.measure].label.capitalize()}:\n\n"
+        tables.append(f"{measure}{long_table(comparison).markdown()}\n\n{filled(' '.join(costs(comparison)))}")
+    return "\n\n".join([*tables, filled(machines(runs)), shell(runs)])
+
+
+def filled(text: str) -> str:
+    """Return a paragraph in lines that fit a document."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def shell(runs: Sequence[Path]) -> str:
+    """Return the runs' commands as a block, in lines that fit a document."""
+    lines = []
+    for command in dict.fromkeys(commands(runs)):
+        first, *others = textwrap.wrap(command, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+        lines.append(" \\\n    ".join([first, *others]))
+    return "```\n" + "\n".join(lines) + "\n```\n"
 
 
 def record(patterns: str, steps: int, targets: str) -> str:
     """A table of how soon scores were reached, with what made the runs."""
     runs = folders(patterns)
     table = record_table(runs, [float(target) for target in targets.split()], steps)
-    return f"{table}\n\n```\n" + "\n".join(dict.fromkeys(commands(runs))) + "\n```\n"
+    on = sorted({made_with(run)["machine"]["platform"] for run in runs})
+    return f"{table}\n\n{', '.join(on)}.\n\n{shell(runs)}"
 
 
 def main() -> None:

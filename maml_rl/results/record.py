@@ -40,12 +40,16 @@ def moment(rows: Sequence[dict[str, float]], at: float, key: str) -> Moment | No
 
 
 def record_table(folders: Sequence[Path], targets: Sequence[float], steps: int) -> str:
-    """Return a table in Markdown: a row for each run, how soon it reached each score after ``steps`` gradient steps."""
+    """Return a table in Markdown: a row for each run, how soon it reached each score after ``steps`` gradient steps.
+
+    "Last three" is the mean of the last three evaluations, "unit" the policy's ``action_scale``, "load" the machine's
+    in the minute before.
+    """
     runs = read_runs(folders)
     header = ["seed"]
     for target in targets:
-        header += [f"steps to {target:g}", "seconds"]
-    header += ["steps in all", "last three evaluations", "action_scale", "date", "commit", "machine"]
+        header += [f"to {target:g}", "seconds"]
+    header += ["steps in all", "last three", "unit", "date", "commit", "threads", "load"]
     lines = [header, ["---"] * len(header)]
     found: list[list[Moment | None]] = []
     for run in runs:
@@ -54,14 +58,14 @@ def record_table(folders: Sequence[Path], targets: Sequence[float], steps: int) 
         found.append([moment(run.metrics, target, f"evaluation/{steps}") for target in targets])
         lines.append([str(run.config.seed), *_cells(found[-1]), *_made(run, steps)])
     means = [_mean([moments[k] for moments in found]) for k in range(len(targets))]
-    lines.append(["mean", *_cells(means), *[""] * 6])
+    lines.append(["mean", *_cells(means), *[""] * 7])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cells(moments: Sequence[Moment | None]) -> list[str]:
     cells = []
     for each in moments:
-        cells += ["not reached", ""] if each is None else [f"{each.env_steps / 1e6:.2f} M", f"{each.seconds:.0f}"]
+        cells += ["never", ""] if each is None else [f"{each.env_steps / 1e6:.2f} M", f"{each.seconds:.0f}"]
     return cells
 
 
@@ -76,12 +80,12 @@ def _made(run: Run, steps: int) -> list[str]:
     assert isinstance(run.config, Config)
     machine = run.made_with.get("machine", {})
     last = [row[f"evaluation/{steps}"] for row in run.metrics if f"evaluation/{steps}" in row][-LAST:]
-    threads = f"{machine.get('threads')} thread{'s' * (machine.get('threads', 1) > 1)}"
     return [
         f"{run.metrics[-1]['env_steps'] / 1e6:.1f} M",
         f"{sum(last) / len(last):.0f}",
         f"{run.config.policy.action_scale:g}",
         str(run.made_with.get("date", "")),
         str(run.made_with.get("git_commit", ""))[:7],
-        f"{machine.get('platform')}, {threads}, load {machine.get('load', '?')}",
+        str(machine.get("threads", "?")),
+        str(machine.get("load", "?")),
     ]

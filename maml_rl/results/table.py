@@ -81,6 +81,20 @@ def long_table(comparison: Comparison) -> Table:
     return Table(header, tuple(rows))
 
 
+def costs(comparison: Comparison) -> list[str]:
+    """Return a sentence for each group that trained: what a seed took; of errors, the share of tasks that diverged."""
+    unit = "environment steps" if comparison.is_rl else "iterations"
+    said = []
+    for row in comparison.rows:
+        steps, seconds = _cost(row, comparison.is_rl)
+        took = [f"{steps} {unit}", seconds] if METHODS[row.method].trains else []
+        off = [f"{100 * row.diverged:.1f} % of the tasks diverged"] * (comparison.measure == "error")
+        said += [f"{_label(row, comparison.published)}: {', '.join([*took, *off])}."] * bool(took or off)
+    for name, value in comparison.published.others if comparison.published else ():
+        said.append(f"{name}: {shown(value, comparison.measure)} after 1 step.")
+    return said
+
+
 def _worth(row: GroupResult) -> list[str]:
     judged = row.points[0] if METHODS[row.method].told else row.points[1] if len(row.points) > 1 else None
     return [with_interval(judged.normalised if judged else None), with_interval(judged.gap_closed if judged else None)]

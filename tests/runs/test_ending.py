@@ -103,7 +103,7 @@ def test_the_table_has_a_row_for_each_run_and_their_mean(folder: Path) -> None:
     metrics = read_metrics(runs[0])
     reached = moment(metrics, -1000.0, "evaluation/1")
     assert reached is not None
-    assert lines[2].startswith(f"| 1 | {reached.env_steps / 1e6:.2f} M | {reached.seconds:.0f} | not reached |  |")
+    assert lines[2].startswith(f"| 1 | {reached.env_steps / 1e6:.2f} M | {reached.seconds:.0f} | never |  |")
     last = sum(each["evaluation/1"] for each in metrics[-3:]) / 3
     assert f"| {last:.0f} | 1 | 20" in lines[2]
     assert "load " in lines[2]
