@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,6 @@ def test_it_is_committed_as_written_and_not_as_run() -> None:
 
 
 def test_its_links_lead_somewhere() -> None:
-    import re
-
     text = "\n".join("".join(cell["source"]) for cell in CELLS if cell["cell_type"] == "markdown")
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert links
