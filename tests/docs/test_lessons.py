@@ -1,4 +1,4 @@
-"""The lessons and how-to pages: their commands and code run as they stand, their links lead somewhere, lines are short."""
+"""The lessons and how-to pages: their commands and code run as they stand, links lead somewhere, lines are short."""
 
 import re
 import shlex
