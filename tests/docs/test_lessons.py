@@ -1,4 +1,4 @@
-"""The lessons and how-to pages: their commands and code run as they stand, links lead somewhere, lines are short."""
+"""The lessons and how-to pages: their commands and code run as they stand, and their links lead somewhere."""
 
 import re
 import shlex
@@ -102,10 +102,8 @@ def test_its_commands_and_code_run_in_their_order(page: str, command: Command, f
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_its_links_lead_somewhere_and_its_lines_are_short(path: Path) -> None:
+def test_its_links_lead_somewhere(path: Path) -> None:
     text = path.read_text()
-    for number, line in enumerate(text.splitlines(), 1):
-        assert len(line) <= 120, f"{path.name}:{number} has {len(line)} characters"
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", prose):
         there = path.parent / target if target else path
