@@ -3,16 +3,18 @@
 #   PYTHON    the Python that makes .venv, 3.11 or newer         make test PYTHON=python3.12
 #   WORKERS   processes that run the tests                       make test WORKERS=8
 #   ARGS      more arguments for pytest                          make test ARGS='-k adapt --cov'
+#   PYTHONS   the Pythons that `make pythons` tries              make pythons PYTHONS=~/3.13/bin/python
 
 PYTHON ?= python3
 WORKERS ?= 2
 ARGS ?=
+PYTHONS ?= python3.11 python3.12 python3.13
 
 BIN = .venv/bin
 DEMO = runs/demo
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test full lint docs linkcheck bench record clean
+.PHONY: help demo test full pythons lint docs linkcheck bench record clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +36,18 @@ full: test  ## and what is longer or needs more: run before a release
 	build/simulators/bin/python -m pip install -q mujoco==3.3.7 dm_control==1.0.34 gymnasium-robotics==1.4.2 \
 		'shimmy[dm-control]==2.0.1' gymnasium==1.4.0
 	SIMULATORS=$(CURDIR)/build/simulators OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs/test_simulators.py
+	$(BIN)/python -m pip install -q -c constraints.txt --target build/notebook nbclient ipykernel
+	NOTEBOOK=0 PYTHONPATH=build/notebook $(BIN)/python -m pytest tests/docs/test_notebook.py
+	$(MAKE) pythons
+
+# An installation as users have it: from the wheel, and on this Python from the sdist too, used outside the repository.
+pythons: .venv/installed  ## install the wheel and the sdist on each of PYTHONS that is here, and train there
+	$(BIN)/python -m build -q --outdir build/dist .
+	for python in $(PYTHONS); do \
+		$$python -c '' 2>/dev/null || { echo "$$python is not here: left out"; continue; }; \
+		benchmarks/installed.sh $$python build/dist/*.whl || exit 1; \
+	done
+	benchmarks/installed.sh $(PYTHON) build/dist/*.tar.gz
 
 lint: .venv/installed  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from maml_envs import InputError, WorkerError
 from maml_rl.cli import checks, new, policies, results, train
-from maml_rl.cli.parse import Command, is_command, name_of, summary_of, usage_of
+from maml_rl.cli.parse import COMPLETION, Command, complete, is_command, name_of, summary_of, usage_of
 from maml_rl.config import toml
 
 GROUPS = (train, results, policies, checks, new)
@@ -36,8 +36,11 @@ def overview() -> str:
     width = max(map(len, summaries))
     lines = [f"  {usage:<{width}}  {summary}" for usage, summary in summaries.items()]
     names = textwrap.fill(f"CONFIG is a TOML file or one of: {', '.join(toml.experiments())}", WIDTH)
-    ending = "`maml-rl COMMAND --help` lists a command's options."
-    return "\n".join(["usage: maml-rl COMMAND ...", "", *lines, "", names, "", ending])
+    ending = [
+        "`maml-rl COMMAND --help` lists a command's options.",
+        f"`maml-rl {COMPLETION} bash` prints the tab completion of bash, zsh or fish.",
+    ]
+    return "\n".join(["usage: maml-rl COMMAND ...", "", *lines, "", names, "", *ending])
 
 
 def _fail(error: Exception, code: int = EXIT_BAD_INPUT, speaks: bool = True) -> NoReturn:
@@ -84,14 +87,17 @@ def main() -> None:
             print(overview(), flush=True)
         return
     command = commands().get(name)
-    if command is None:
+    if command is None and name != COMPLETION:
         _fail(InputError(f"there is no command {name!r}\n{overview()}"))
     from maml_rl.machine.ranks import Echo, is_main
     from maml_rl.runs.loop import Stopped
 
     try:
         with _read_enough():
-            command.start(arguments)
+            if command is None:
+                complete(commands().values(), arguments)
+            else:
+                command.start(arguments)
             sys.stdout.flush()
     except (InputError, FloatingPointError, OSError) as error:
         _fail(error)

@@ -1,9 +1,12 @@
 """A command as a class, and how its fields are read from the command line."""
 
 import re
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_type_hints
 
@@ -17,6 +20,9 @@ from maml_rl.config import toml
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.rl import Config
 from maml_rl.config.toml import AnyConfig
+
+COMPLETION = "--tyro-print-completion"
+SHELLS = ("bash", "zsh", "fish")
 
 AnyCommand = TypeVar("AnyCommand", bound="Command")
 T = TypeVar("T")
@@ -142,6 +148,24 @@ def with_config(
         return tyro.cli(kind, prog=f"maml-rl {usage_of(kind)}", args=_spell_truths(flags), default=kind(**values))
     except ValidationError as error:
         raise toml.explain(error, "the command line") from None
+
+
+def complete(kinds: Iterable[type[Command]], arguments: Sequence[str]) -> None:
+    """Print a shell's tab completion: the commands, their flags and the choices of each; then exit.
+
+    Of a command with more flags for some runs, and of configurations, those of reinforcement learning.
+
+    Raises:
+        InputError: The shell is none that completions can be written for.
+    """
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise InputError(f"{COMPLETION} {shlex.join(arguments)}: name one shell, {', '.join(SHELLS)}")
+    options: list[Any] = []
+    for kind in kinds:
+        most: Any = next(iter(kind.__subclasses__()), kind)
+        default = {"default": most(config="", keys=Config(env="..."))} if "keys" in get_type_hints(most) else {}
+        options.append(Annotated[most, tyro.conf.subcommand(name_of(kind), **default)])
+    tyro.cli(reduce(or_, options), prog="maml-rl", args=[COMPLETION, *arguments])
 
 
 def few_shot(arguments: Sequence[str | Path]) -> bool:
