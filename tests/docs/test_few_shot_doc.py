@@ -28,7 +28,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_own_data_is_learned_as_the_document_says(command: Command, folder: Path) -> None:
-    assert {file.name for file in folder.iterdir()} == {"my_data.py", "lines.py", "gestures.toml", "drawings.toml"}
+    assert {file.name for file in folder.iterdir()} == {
+        *("my_data.py", "lines.py", "my_model.py"),
+        *("gestures.toml", "drawings.toml"),
+    }
     own = [line[1:] for line in COMMANDS if any("gestures" in word for word in line)]
     assert [line[0] for line in own] == ["train", "evaluate"]
     assert command(*own[0], "--iterations", "200", "--threads", "1")[0] == 0
@@ -79,10 +82,14 @@ def test_a_folder_of_drawings_is_learned_as_the_document_says(command: Command, 
         "0.005",
     ]
     assert command("train", "drawings.toml", *short, "--out", "runs/drawings")[0] == 0
-    code, out, _ = command("evaluate", "runs/drawings", "--tasks", "30", "--steps", "1")
+    code, out, _ = command("evaluate", "runs/drawings", "--tasks", "100", "--steps", "1")
     assert code == 0
     accuracy = [float(value) for value in re.findall(r"│ +\d │ +([\d.]+) %", out)]
-    assert accuracy[1] > 35  # chance is 20
+    assert accuracy[1] > 28  # chance is 20, and the mean of 100 tasks is off by 1.5 at most
+    own = ["--model.network", "my_model:Net", "--iterations", "2", "--log-every", "2", "--threads", "1"]
+    text = (folder / "drawings.toml").read_text()
+    (folder / "own.toml").write_text(re.sub(r"\[model\]\n(.+\n)+", "", text))
+    assert command("train", "own.toml", *own, "--out", "runs/own")[0] == 0
     with maml_rl.load(folder / "runs/drawings") as agent:
         pixels = [
             [np.asarray(Image.open(folder / f"drawings/class {k}/{n}.png").resize((28, 28)))]
