@@ -96,8 +96,8 @@ def _pages_of(terms: dict[str, int | list[int]], word: str) -> list[int]:
 
 
 def test_a_link_to_a_file_of_the_repository_shows_its_text(site: Path) -> None:
-    readme = page(site / "README.html")
-    assert "_files/maml_rl/core/adapt.py.html" in readme.links
+    algorithm = page(site / "docs/explanation/algorithm.html")
+    assert "../../_files/maml_rl/core/adapt.py.html" in algorithm.links
     text = re.sub(r"<[^>]+>", "", (site / "_files/maml_rl/core/adapt.py.html").read_text())
     assert "class InnerLoop(Generic[Data]):" in text
 
