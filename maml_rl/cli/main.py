@@ -38,7 +38,7 @@ def overview() -> str:
     names = textwrap.fill(f"CONFIG is a TOML file or one of: {', '.join(toml.experiments())}", WIDTH)
     ending = [
         "`maml-rl COMMAND --help` lists a command's options.",
-        f"`maml-rl {COMPLETION} bash` prints the tab completion of bash, zsh or fish.",
+        f"`maml-rl {COMPLETION} bash` prints tab completion; also zsh, fish.",
     ]
     return "\n".join(["usage: maml-rl COMMAND ...", "", *lines, "", names, "", *ending])
 

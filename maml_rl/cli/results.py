@@ -187,7 +187,7 @@ class Compare(Command):
             label = MEASURES[comparison.measure].label
             tasks = comparison.tasks_in_words("validation " if self.split == "validation" else "held-out ")
             title = f"{comparison.subject}: {label} on {tasks}{beyond}{of}, 95 % intervals"
-            long_table(comparison).show(title)
+            long_table(comparison).show(title, keys=3)
         for sentence in sentences(by_measure[0]):
             print(f"- {sentence}")
 

@@ -2,7 +2,7 @@
 
 import math
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import rich.table
 from rich.box import SIMPLE_HEAD
@@ -26,14 +26,37 @@ class Table(NamedTuple):
         lines = [self.header, tuple("---" for _ in self.header), *self.rows]
         return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
-    def show(self, title: str) -> None:
-        """Print it on the terminal."""
-        table = rich.table.Table(title=title, box=SIMPLE_HEAD, padding=0, collapse_padding=True)
-        for i, column in enumerate(self.header):
-            table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
-        for row in self.rows:
-            table.add_row(*row)
-        Console().print(table)
+    def _room(self, column: int) -> int:
+        """Characters that a column needs: its cells whole, its header and the first column in words."""
+        cells = [row[column] for row in self.rows]
+        words = [word for cell in (cells if column == 0 else []) for word in cell.split()]
+        return max(len(part) for part in (*self.header[column].split(), *(words or cells), ""))
+
+    def pieces(self, width: int, keys: int) -> list[list[int]]:
+        """Deal the columns to tables that fit a width, each of which begins with the first ``keys`` columns."""
+        first = list(range(keys))
+        found = [first.copy()]
+        for column in range(keys, len(self.header)):
+            if len(found[-1]) > keys and sum(self._room(k) + 1 for k in (*found[-1], column)) + 1 > width:
+                found.append(first.copy())
+            found[-1].append(column)
+        return found
+
+    def show(self, title: str, keys: int) -> None:
+        """Print it on the terminal, in several tables where it is too wide, each with the first ``keys`` columns."""
+        console = Console()
+        for place, columns in enumerate(self.pieces(console.width, keys)):
+            heading = None if place else title
+            table = rich.table.Table(title=heading, box=SIMPLE_HEAD, padding=0, collapse_padding=True)
+            rooms = {i: self._room(i) for i in columns}
+            left = console.width - sum(rooms.values()) - len(columns) - 1
+            rooms[0] = min(max(len(row[0]) for row in self.rows), rooms[0] + max(0, left))
+            for i in columns:
+                side: Literal["left", "right"] = "left" if i == 0 else "right"
+                table.add_column(self.header[i], justify=side, overflow="fold", width=rooms[i])
+            for row in self.rows:
+                table.add_row(*(row[i] for i in columns))
+            console.print(table)
 
 
 STEPS, FEW = (0, 1, 3, 5, 10), 6

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 
 from maml_rl.core.statistics import Interval
 from maml_rl.pictures.style import after
@@ -103,3 +104,18 @@ def test_an_accuracy_has_every_step_where_they_are_few() -> None:
     assert table.header[0] == "accuracy"
     assert table.header[-3:] == ("after 3 steps", "iterations", "wall clock")
     assert table.rows[0][5] == "50.00 % (-50.00 % to 150.00 %)"
+
+
+def test_a_table_too_wide_for_the_terminal_comes_in_pieces_with_whole_cells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    cells = ("MAML with a long name", "3", "1", "442.6 (431.6 to 452.2)", "440.9", "0.83 (0.81 to 0.85)")
+    table = Table(("", "seeds", "steps", "mean", "interquartile mean", "gap closed"), (cells,))
+    assert table.pieces(50, 3) == [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 2, 5]]
+    assert table.pieces(200, 3) == [[0, 1, 2, 3, 4, 5]]
+    table.show("title", 3)
+    shown = capsys.readouterr().out
+    assert all(cell in shown for cell in cells[1:])
+    assert max(map(len, shown.splitlines())) <= 50
+    assert shown.count("seeds") == 3
