@@ -20,19 +20,19 @@ from maml_rl.config.toml import to_toml
 from maml_rl.runs.checkpoint import Checkpoint
 from maml_rl.runs.folder import RunFolder
 
-config = tiny(logger=sys.argv[2:])
+config = tiny(logger=[sys.argv[2]])
 folder = RunFolder(Path(sys.argv[1]), config, True, {}).begin()
 for i in range(3):
     state = Checkpoint({"w": torch.zeros(2)}, i + 1, 0, 0.0, to_toml(config), {})
     folder.record({"iteration": i, "return/0": 1.5 * i, "linesearch/accepted": 1}, {}, state, None)
-time.sleep(1)
 folder.log({"iteration": 3, "return/0": 9.0, "linesearch/accepted": 0}, {})
+time.sleep(float(sys.argv[3]))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-"""Three rows and their checkpoint, then a row more, and a kill."""
+"""Three rows and their checkpoint, then a row more, a while and a kill: of a folder, with a logger, in seconds."""
 
 
-def python(code: str, *arguments: str | Path) -> tuple[int, str, str]:
+def python(code: str, *arguments: str | float | Path) -> tuple[int, str, str]:
     """Run code in a process of its own, in which a warning is an error; exit code, stdout and stderr."""
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

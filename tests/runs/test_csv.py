@@ -58,7 +58,7 @@ def test_a_run_that_is_resumed_has_the_table_of_one_that_was_not(tmp_path: Path)
 
 
 def test_a_row_that_a_killed_run_did_not_save_is_replaced(tmp_path: Path) -> None:
-    assert python(KILLED, tmp_path / "run", "csv")[0] == -9
+    assert python(KILLED, tmp_path / "run", "csv", 0)[0] == -9
     assert [row["return/0"] for row in table(tmp_path / "run")] == [0.0, 1.5, 3.0, 9.0]
     with closing(RunFolder(tmp_path / "run", tiny(logger=["csv"]), True, {}).begin()) as folder:
         assert [row["return/0"] for row in table(tmp_path / "run")] == [0.0, 1.5, 3.0]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -33,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, home: Path) -> Path:
     """The database of a project of the test's own."""
-    name = str(request.node.originalname)[:60]
+    name = re.sub(r"\W", "_", request.node.name)[:60]
     monkeypatch.setenv("TRACKIO_PROJECT", name)
     return home / f"{name}.db"
 
@@ -56,7 +57,8 @@ def test_seeds_are_runs_of_a_group_with_all_that_there_is(
 ) -> None:
     config = tiny(evaluation={"every": 1, "film": True}, logger=["trackio"])
     runs = meta_train_seeds(config, {seed: tmp_path / f"sweep/s{seed}" for seed in (1, 2)}, quiet=True)
-    assert capsys.readouterr().out == ""
+    out, err = capsys.readouterr()
+    assert (out, err.count("* Run finished")) == ("", 2)  # the second did not end the first
     known = configs(project)
     assert len(known) == 2
     for run in runs:
@@ -81,8 +83,9 @@ def test_a_run_goes_on_and_one_that_joins_has_the_rows_before(project: Path, tmp
     assert len(configs(project)) == 1
 
 
-def test_a_run_that_was_killed_goes_on(project: Path, tmp_path: Path) -> None:
-    code, _, err = python(KILLED, tmp_path / "run", "trackio")
+@pytest.mark.parametrize("seconds", [0, 2])  # nothing is written yet, or all of it
+def test_a_run_that_was_killed_goes_on(seconds: float, project: Path, tmp_path: Path) -> None:
+    code, _, err = python(KILLED, tmp_path / "run", "trackio", seconds)
     assert code == -9, err
     with closing(RunFolder(tmp_path / "run", tiny(logger=["trackio"]), True, {}).begin()) as folder:
         for iteration in (3, 4):
