@@ -74,8 +74,7 @@ LoggerNames = Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "csv"],
 LOGGER: Any = resumable(
     ("tensorboard",),
     strict=False,
-    description="Where metrics, figures and films also go, beside metrics.jsonl, which is always written: tensorboard, "
-    "wandb, trackio, csv; []: nowhere",
+    description="Where metrics, figures and films go beside metrics.jsonl, which is always there; []: nowhere",
 )
 
 
