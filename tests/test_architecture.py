@@ -31,13 +31,15 @@ LIBRARIES = {
     "tyro": {"cli/parse.py"},
     "pydantic": {"config", "cli/parse.py"},
     "matplotlib": {"pictures", "results", "runs/evaluation.py"},
-    "PIL": {"pictures", "supervised", "runs/loggers.py"},
+    "PIL": {"pictures", "supervised", "runs/loggers"},
     "rich": {"cli", "machine/progress.py", "results/table.py"},
     "filelock": {"runs/folder.py"},
     "imageio": {"pictures/video.py"},
     "imageio_ffmpeg": {"pictures/video.py"},
     "jinja2": {"results/report.py"},
-    "tensorboard": {"runs/loggers.py"},
+    "tensorboard": {"runs/loggers/tensorboard.py"},
+    "wandb": {"runs/loggers/wandb.py"},
+    "trackio": {"runs/loggers/trackio.py"},
     "scipy": set(),
 }
 """Folders and files of maml_rl that use a library."""
@@ -121,6 +123,12 @@ def test_training_imports_no_picture_library(library: str, loaded: set[str]) -> 
 
 def test_training_on_a_cpu_does_without_the_extra_gpu(loaded: set[str]) -> None:
     assert not loaded & {"warp", "mujoco_warp", "maml_envs.physics.gpu"}
+
+
+def test_training_imports_only_the_loggers_that_it_is_asked_for(loaded: set[str]) -> None:
+    assert {name for name in loaded if name.startswith("maml_rl.runs.loggers.")} == {
+        f"maml_rl.runs.loggers.{name}" for name in ("logger", "opened", "tensorboard")
+    }
 
 
 def test_a_file_is_one_idea() -> None:

@@ -54,9 +54,10 @@ class Train(Command):
             out = self.out or Path("runs") / stem
             runs = meta_train_seeds(self.keys, {seed: out / f"s{seed}" for seed in self.seeds}, self.resume)
         if ranks.is_main():
-            names, logs = shlex.join(map(str, runs)), shlex.quote(str(out))
+            names = shlex.join(map(str, runs))
+            shown = f"; tensorboard --logdir {shlex.quote(str(out))}" if "tensorboard" in self.keys.logger else ""
             print(f"trained: {names}")
-            print(f"next:    maml-rl evaluate {names}; maml-rl plot {names}; tensorboard --logdir {logs}")
+            print(f"next:    maml-rl evaluate {names}; maml-rl plot {names}{shown}")
 
 
 class DownloadOmniglot(Command):

@@ -2,9 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -60,6 +60,22 @@ def unused(section: Section, table: str, name: str) -> Iterator[tuple[bool, str,
             f"{table}.{key} = {value!r} with {table}.name = {name!r}",
             f"only {' and '.join(users)} {'uses' if len(users) == 1 else 'use'} it; leave it out",
         )
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("repeated", "Input should have each name once")
+    return names
+
+
+LoggerNames = Annotated[tuple[Literal["tensorboard", "wandb", "trackio", "csv"], ...], AfterValidator(_each_once)]
+"""The key ``logger``; what each name stands for is in ``maml_rl.runs.loggers.opened``."""
+
+LOGGER: Any = resumable(
+    ("tensorboard",),
+    strict=False,
+    description="Where metrics, figures and films go beside metrics.jsonl, which is always there; []: nowhere",
+)
 
 
 class Stop(Section):

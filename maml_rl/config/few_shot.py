@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from maml_rl.config.base import METHODS, NO_STEPS, NOT_EVALUATED, Section, Stop, Whole, resumable
+from maml_rl.config.base import LOGGER, METHODS, NO_STEPS, NOT_EVALUATED, LoggerNames, Section, Stop, Whole, resumable
 
 
 def _absolute(path: str | None) -> str | None:
@@ -135,6 +135,7 @@ class FewShotConfig(Whole):
     seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
     device: str = resumable("auto", description="auto, cpu or cuda; auto is a GPU where all of the run works on it")
     threads: int = resumable(0, ge=0, description="CPU threads; 0: the physical cores, or a rank's share of them")
+    logger: LoggerNames = LOGGER
     model: Model = Field(Model(), description="The model that adapts")
     inner: FewShotInner = Field(FewShotInner(), description="The inner loop: adaptation to one task")
     outer: FewShotOuter = Field(FewShotOuter(), description="The outer step on the initial parameters")

@@ -8,7 +8,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, Strict
 
-from maml_rl.config.base import METHODS, NO_STEPS, NOT_EVALUATED, Section, Stop, Whole, only, resumable, unused
+from maml_rl.config.base import (
+    LOGGER,
+    METHODS,
+    NO_STEPS,
+    NOT_EVALUATED,
+    LoggerNames,
+    Section,
+    Stop,
+    Whole,
+    only,
+    resumable,
+    unused,
+)
 
 
 class Policy(Section):
@@ -91,7 +103,7 @@ class Evaluation(Section):
     episodes: int = Field(20, ge=1, description="Episodes for each task and step")
     steps: int = Field(3, ge=0, description="Gradient steps")
     every: int = Field(0, ge=0, description="Also evaluate every n iterations of training; 0: never")
-    film: bool = Field(False, description="With every: also a film of adaptation in TensorBoard")
+    film: bool = Field(False, description="With every: also a film of adaptation, for the loggers that play one")
     lr_after_first_step: float = Field(
         0.5, gt=0, description="Factor on the inner rate after the first step, or after the steps trained with if more"
     )
@@ -134,6 +146,7 @@ class Config(Whole):
     seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
     device: str = resumable("auto", description="auto, cpu or cuda; auto is a GPU where all of the run works on it")
     threads: int = resumable(0, ge=0, description="CPU threads; 0: the physical cores, or a rank's share of them")
+    logger: LoggerNames = LOGGER
     discount: float = Field(0.99, ge=0, le=1, description="Discount of rewards, per step")
     gae_lambda: float = Field(1.0, ge=0, le=1, description="Lambda of generalised advantage estimation")
     bootstrap_on_truncation: bool = Field(False, description="Value after a time limit: the baseline's, instead of 0")

@@ -16,6 +16,8 @@ Level = Literal["ok", "missing", "wrong"]
 
 PACKAGES = ("maml_rl", "torch", "numpy", "gymnasium", "mujoco", "tensorboard")
 ONNX = ("onnx", "onnxscript")
+LOGGERS = ("wandb", "trackio")
+"""Libraries of loggers that are extras of this package."""
 LEAST_FREE = 1 << 30
 """Bytes of a disk below which a long run may end for want of space."""
 
@@ -108,6 +110,13 @@ def _onnx(_: Path) -> tuple[Level, str]:
     return "ok", f"policies are exported as .pt2 and .onnx ({', '.join(found)})"
 
 
+def _loggers(_: Path) -> tuple[Level, str]:
+    found = {name: _version(name) for name in LOGGERS}
+    here = ", ".join(["tensorboard", "csv", *(f"{name} {number}" for name, number in found.items() if number)])
+    lacking = [f"for {name}: pip install 'maml_rl[{name}]'" for name, number in found.items() if not number]
+    return ("missing" if lacking else "ok"), "; ".join([f"logger may be {here}", *lacking])
+
+
 def _metaworld(_: Path) -> tuple[Level, str]:
     here = _version("metaworld")
     return ("ok", f"Meta-World {here}") if here else ("missing", "not here; it runs by vector.worker_python")
@@ -127,6 +136,7 @@ LOOKS: dict[str, Callable[[Path], tuple[Level, str]]] = {
     "gpu": _gpu,
     "films": _films,
     "onnx": _onnx,
+    "loggers": _loggers,
     "metaworld": _metaworld,
     "disk": _disk,
 }

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,7 +19,8 @@ from maml_rl.core.tree import Params
 from maml_rl.machine.files import append, write
 from maml_rl.runs import checkpoint
 from maml_rl.runs.checkpoint import Checkpoint
-from maml_rl.runs.loggers import Events
+from maml_rl.runs.loggers.logger import LoggedRun
+from maml_rl.runs.loggers.opened import Loggers, makers
 
 
 def read_config(run: Path) -> AnyConfig:
@@ -161,7 +163,7 @@ def refuse_unusable(path: Path, resume: bool) -> None:
 
 
 class RunFolder:
-    """An open run folder: locked, and from ``begin`` on with its metrics and TensorBoard events.
+    """An open run folder: locked, and from ``begin`` on with its metrics and loggers.
 
     Args:
         path: The folder; made if missing.
@@ -171,7 +173,7 @@ class RunFolder:
         model: Parameters like those that its checkpoint should have; None: any.
 
     Raises:
-        InputError: The folder is in use, holds another run, or cannot be resumed.
+        InputError: The folder is in use, holds another run, or cannot be resumed, or a logger cannot be used.
     """
 
     def __init__(
@@ -179,6 +181,7 @@ class RunFolder:
     ) -> None:
         self.path, self._config = path, config
         refuse_unusable(path, resume)
+        self._makers = makers(config.logger)
         path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path / "lock")
         try:
@@ -192,17 +195,25 @@ class RunFolder:
         with ExitStack() as opened:
             opened.callback(lock.release)
             refuse_unusable(path, resume)  # another process may have had the lock until now
-            self._about, self._kept, self._has_run = about, "", _holds_run(path)
-            self.checkpoint = self._open(config, self._has_run, model)
+            self._about, self._kept = about, list[str]()
+            self.checkpoint = self._open(config, _holds_run(path), model)
             self._opened = opened.pop_all()
 
     def begin(self) -> "RunFolder":
-        """Write what the run is, and leave out what was measured after its checkpoint; it gives itself."""
-        config = self._config.model_dump(mode="json", exclude_none=True)
-        write(self.path / "config.toml", tomli_w.dumps({"made_with": self._about, "config": config}))
-        write(self.path / "metrics.jsonl", self._kept)
+        """Write what the run is, and leave out what was measured after its checkpoint; it gives itself.
+
+        Raises:
+            InputError: A logger does not start.
+        """
+        file, config = self.path / "config.toml", self._config.model_dump(mode="json", exclude_none=True)
+        before = read_made_with(self.path) if file.is_file() else {}
+        run_id = str(before.get("run_id") or secrets.token_hex(4))
+        write(file, tomli_w.dumps({"made_with": self._about | {"run_id": run_id}, "config": config}))
+        write(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in self._kept))
         start = self.checkpoint.iteration if self.checkpoint else 0
-        self.events = self._opened.enter_context(closing(Events(self.path, start if self._has_run else None)))
+        rows = [{name: math.nan if x is None else x for name, x in json.loads(line).items()} for line in self._kept]
+        logged = LoggedRun(self.path, run_id, self._config, start, rows)
+        self.loggers = self._opened.enter_context(closing(Loggers(self._makers, logged)))
         return self
 
     def _open(self, config: AnyConfig, has_run: bool, model: Params | None) -> Checkpoint | None:
@@ -227,10 +238,8 @@ class RunFolder:
                 f"{self.path} has lost its metrics.jsonl: bring it back, or make an empty one to go on without "
                 f"the rows of {found.iteration} iterations"
             )
-        kept = (
-            [line for line, row in _lines(self.path) if row["iteration"] < found.iteration] if metrics.exists() else []
-        )
-        self._kept = "".join(f"{line}\n" for line in kept)
+        if metrics.exists():
+            self._kept = [line for line, row in _lines(self.path) if row["iteration"] < found.iteration]
         return found
 
     def record(
@@ -243,14 +252,9 @@ class RunFolder:
         self.save("checkpoint.pt", state)
 
     def log(self, row: dict[str, float], pictures: Mapping[str, bytes]) -> None:
-        """Append a row to metrics.jsonl and to the TensorBoard events, which also take pictures by their names."""
+        """Append a row to metrics.jsonl, and give it to the loggers, which also take pictures by their names."""
         append(self.path / "metrics.jsonl", json.dumps(_finite(row), allow_nan=False) + "\n")
-        iteration = int(row["iteration"])
-        if iteration == 0:
-            self.events.hyper_parameters(self._config, row)
-        self.events.scalars({name: value for name, value in row.items() if name != "iteration"}, iteration)
-        for name, encoded in pictures.items():
-            self.events.picture(name, encoded, iteration)
+        self.loggers.log(row, pictures)
 
     def save(self, name: str, state: Checkpoint) -> None:
         """Save a checkpoint; checkpoint.pt keeps the one before it."""

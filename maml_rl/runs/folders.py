@@ -55,7 +55,7 @@ class Result(NamedTuple):
     row: Row  # metrics
     score: float  # of the theta that they began with, the higher the better
     held_out: float | None = None  # of the theta after them, where held-out tasks say which is the best
-    pictures: Pictures = {}  # noqa: RUF012  for TensorBoard; never changed
+    pictures: Pictures = {}  # noqa: RUF012  for the loggers; never changed
 
 
 Evaluate = Callable[[Any, Params], tuple[Row, Pictures, float | None]]
@@ -77,7 +77,7 @@ class Folders:
         resume_flags: The flags that continue all of them, for errors.
 
     Raises:
-        InputError: A folder cannot be used; nothing has been written.
+        InputError: A folder or a logger cannot be used: nothing has been written, unless a logger fails to start.
     """
 
     def __init__(

@@ -167,10 +167,20 @@ def test_load_with_changes_validates_them() -> None:
 
 
 def test_what_may_differ_on_resuming() -> None:
-    of_both = dict.fromkeys(("iterations", "device", "threads", "evaluation", "stop"), True)
+    of_both = dict.fromkeys(("iterations", "device", "threads", "logger", "evaluation", "stop"), True)
     stepping = dict.fromkeys(("workers", "worker_timeout", "worker_python", "vector_size"), True)
     assert resumable_keys(FewShotConfig) == of_both | {"root": True, "tasks_at_once": True}
     assert resumable_keys(Config) == of_both | {"compare_gradients": True, "vector": stepping}
+
+
+@pytest.mark.parametrize("kind", [{"env": "navigation"}, {"data": "sinusoid"}])
+def test_loggers_are_known_and_each_there_once(kind: dict[str, Any]) -> None:
+    assert parse(kind, "").logger == ("tensorboard",)
+    assert parse(kind | {"logger": ["csv", "wandb"]}, "").logger == ("csv", "wandb")
+    assert parse_toml(to_toml(parse(kind | {"logger": []}, "")), "").logger == ()
+    for names, said in ((["csv", "csv"], "each name once"), (["csv", "stone"], "'tensorboard', 'wandb', 'trackio'")):
+        with pytest.raises(InputError, match=f"logger.*: Input should (have|be) {said}"):
+            parse(kind | {"logger": names}, "")
 
 
 def test_every_number_has_a_lower_bound_and_every_key_is_described() -> None:

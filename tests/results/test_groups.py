@@ -45,6 +45,7 @@ def test_keys_that_may_differ_on_resuming_tell_nothing_apart(key: str) -> None:
     other = {
         "device": "cpu",
         "evaluation": {"tasks": 3},
+        "logger": ["csv"],
         "stop": {"minutes": 3.0},
         "vector": {"workers": 1, "worker_timeout": 3.0, "vector_size": 9},
     }.get(key, 9)

@@ -93,7 +93,7 @@ def test_a_disk_without_a_byte_left_is_named_and_does_not_keep_a_run_from_ending
         room = -len(before) % 4096  # of the file's last page
         with pytest.raises(OSError, match=rf"cannot write \d+ bytes: No space left on device: '{run}/metrics.jsonl'"):
             folder.log({"iteration": 2, "return/0" + "x" * room: 0.0}, {})
-        folder.events.scalars({"return/0": 0.0}, 3)
+        folder.loggers.log({"iteration": 3, "return/0": 0.0}, {})
     (run.parent / "more").unlink()
     meta_train(tiny(iterations=3), run, resume=True, quiet=True)
     assert [row["iteration"] for row in rows(run)] == [0, 1, 2]

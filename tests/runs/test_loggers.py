@@ -1,103 +1,158 @@
-"""TensorBoard's own reader finds what a run wrote: scalars, hyper-parameters, pictures that are pictures."""
+"""Loggers of a run: which are opened, what refuses them, and a run that goes on without one that fails."""
 
-import io
 import json
+import sys
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import few_shot
 import pytest
-from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
-from tiny import files, tiny
+from tiny import files, rows, tiny
 
 from maml_envs import InputError
 from maml_rl import meta_train
-from maml_rl.runs.loggers import Events
+from maml_rl.config.toml import AnyConfig
+from maml_rl.runs.folder import RunFolder, read_config, read_made_with, read_metrics
+from maml_rl.runs.loggers.logger import LoggedRun, Row
+from maml_rl.runs.loggers.opened import Loggers, makers
 
 
-def read(folder: Path) -> EventAccumulator:
-    found = EventAccumulator(str(folder), size_guidance={"images": 0})
-    found.Reload()
-    return found
+@pytest.mark.parametrize("config", [tiny(logger=[]), few_shot.tiny(logger=[])])
+def test_without_a_logger_there_are_the_metrics_alone(config: AnyConfig, tmp_path: Path) -> None:
+    run = meta_train(config, tmp_path / "run", quiet=True)
+    assert len(read_metrics(run)) == 2
+    assert {path.suffix for path in run.iterdir()} == {".toml", ".jsonl", ".pt", ""}
+    assert read_config(run).logger == ()
 
 
-def hyper_parameters(found: EventAccumulator) -> tuple[dict[str, Any], set[str]]:
-    """Values of the keys, and the metrics that the tab shows."""
-    content = found.PluginTagToContent("hparams")
-    start, about = (
-        plugin_data_pb2.HParamsPluginData.FromString(content[f"_hparams_/{name}"])
-        for name in ("session_start_info", "experiment")
-    )
-    values = {k: getattr(v, v.WhichOneof("kind")) for k, v in start.session_start_info.hparams.items()}
-    return values, {metric.name.tag for metric in about.experiment.metric_infos}
+def test_a_resumed_run_may_have_other_loggers_and_has_its_name_for_them(tmp_path: Path) -> None:
+    run = meta_train(tiny(logger=["csv"]), tmp_path / "run", quiet=True)
+    name = read_made_with(run)["run_id"]
+    meta_train(tiny(iterations=3), run, resume=True, quiet=True)
+    assert read_made_with(run)["run_id"] == name
+    assert len((run / "metrics.csv").read_text().splitlines()) == 3
+    assert list(run.glob("events*"))
+    other = meta_train(tiny(logger=[]), tmp_path / "other", quiet=True)
+    assert read_made_with(other)["run_id"] != name
 
 
-def encoded(size: tuple[int, int], kind: str) -> bytes:
-    stream = io.BytesIO()
-    frames = [Image.new("RGB", size, colour) for colour in ("red", "blue")]
-    frames[0].save(stream, kind, **({"save_all": True, "append_images": frames[1:]} if kind == "gif" else {}))
-    return stream.getvalue()
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_library_that_is_missing_is_named_before_anything_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    said = rf"logger = '{name}': {name} is not installed: pip install 'maml_rl\[{name}\]'"
+    with pytest.raises(InputError, match=said):
+        meta_train(tiny(logger=["csv", name]), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    evaluation = {"every": 1, "film": True}
-    return meta_train(tiny(evaluation=evaluation), tmp_path_factory.mktemp("events") / "run", quiet=True)
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_folder_of_its_name_is_no_library(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for known in [each for each in sys.modules if each.split(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, known)
+    (tmp_path / name).mkdir()  # such as the library makes where it is run
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(InputError, match=f"{name} is not installed"):
+        makers([name])
 
 
-def test_a_picture_keeps_its_bytes_and_says_its_size(tmp_path: Path) -> None:
-    events = Events(tmp_path, None)
-    for iteration, (name, size, kind) in enumerate((("still", (30, 20), "png"), ("moving", (12, 34), "gif"))):
-        events.picture(name, encoded(size, kind), iteration)
-    events.close()
-    (still,), (moving,) = (read(tmp_path).Images(name) for name in ("still", "moving"))
-    assert (still.step, still.width, still.height) == (0, 30, 20)
-    assert (moving.step, moving.width, moving.height) == (1, 12, 34)
-    assert moving.encoded_image_string == encoded((12, 34), "gif")
-    assert Image.open(io.BytesIO(moving.encoded_image_string)).n_frames == 2
+def test_a_run_in_use_starts_no_logger(tmp_path: Path) -> None:
+    config = tiny(logger=["csv"])
+    with closing(RunFolder(tmp_path / "run", config, False, {}).begin()):
+        before = files(tmp_path)
+        with pytest.raises(InputError, match="is in use"):
+            RunFolder(tmp_path / "run", config, True, {})
+        assert files(tmp_path) == before
 
 
-def test_the_tab_of_hyper_parameters_has_every_key(run: Path) -> None:
-    values, metrics = hyper_parameters(read(run))
-    config = tiny(evaluation={"every": 1, "film": True}, preset="finn2017")
-    tables = {key: value if isinstance(value, dict) else {"": value} for key, value in config.model_dump().items()}
-    expected = {f"{key}.{name}".rstrip("."): each for key, table in tables.items() for name, each in table.items()}
-    named = {name for name, value in expected.items() if value is not None and value != {}}
-    assert named <= set(values)
-    assert set(values) <= set(expected)
-    assert (values["inner.lr"], values["evaluation.film"], values["env"]) == (0.1, True, "navigation")
-    assert values["policy.hidden"] == "[8]"
-    assert {"return/0", "return/1", "evaluation/0", "evaluation/2"} <= metrics
-    assert not {name for name in metrics if name.startswith(("seconds/", "kl/"))}
+class Breaks:
+    """A logger that takes one row."""
+
+    def __init__(self, run: LoggedRun) -> None:
+        self._rows: list[Row] = []
+
+    def log(self, row: Row, pictures: Mapping[str, bytes]) -> None:
+        if self._rows:
+            raise ConnectionError("the network is gone\nand more of it")
+        self._rows.append(row)
+
+    def close(self) -> None:
+        raise TimeoutError("still gone")
 
 
-def test_a_run_that_is_evaluated_in_training_shows_how_it_adapts(run: Path) -> None:
-    found = read(run)
-    assert set(found.Tags()["images"]) == {"evaluation/adaptation", "evaluation/film"}
-    for name, kind in (("evaluation/adaptation", "PNG"), ("evaluation/film", "GIF")):
-        shown = found.Images(name)
-        assert [each.step for each in shown] == [0, 1]
-        for each in shown:
-            with Image.open(io.BytesIO(each.encoded_image_string)) as picture:
-                assert (picture.format, *picture.size) == (kind, each.width, each.height)
-                picture.load()
-        assert shown[0].encoded_image_string != shown[1].encoded_image_string
-    with Image.open(io.BytesIO(found.Images("evaluation/film")[0].encoded_image_string)) as film:
-        assert film.n_frames == 3  # 6 moments at 20 frames a second, 10 in a gif
-    assert not list(run.glob("videos*"))
+class Collects:
+    """A logger that keeps what it gets."""
+
+    def __init__(self, run: LoggedRun) -> None:
+        self.rows: list[Row] = []
+
+    def log(self, row: Row, pictures: Mapping[str, bytes]) -> None:
+        self.rows.append(row)
+
+    def close(self) -> None:
+        pass
 
 
-def test_scalars_are_the_rows_of_the_metrics(run: Path) -> None:
-    found = read(run)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for name in rows[0].keys() - {"iteration"}:
-        assert [scalar.value for scalar in found.Scalars(name)] == pytest.approx([row[name] for row in rows], rel=1e-6)
+def of(tmp_path: Path, **kinds: Any) -> Loggers:
+    return Loggers(kinds, LoggedRun(tmp_path, "id", tiny(), 0, []))
 
 
-def test_an_environment_without_a_picture_is_refused_before_training(tmp_path: Path) -> None:
-    config = tiny(env="bandit", evaluation={"every": 1, "film": True})
-    with pytest.raises(InputError, match=r"Bandit cannot draw itself: define render\(index\)"):
-        meta_train(config, tmp_path / "run", quiet=True)
-    assert not files(tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_a_logger_that_fails_is_said_once_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Collects(LoggedRun(tmp_path, "id", tiny(), 0, []))
+    with closing(of(tmp_path, remote=Breaks, other=lambda run: other)) as loggers:
+        for iteration in range(4):
+            loggers.log({"iteration": iteration}, {})
+    assert [row["iteration"] for row in other.rows] == [0, 1, 2, 3]
+    said = f"logger remote has failed, and gets no more of {tmp_path}: ConnectionError: the network is gone"
+    assert capsys.readouterr().err == f"{said}; metrics.jsonl goes on\n"
+
+
+def test_a_logger_that_fails_to_close_is_said_and_the_others_are_closed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = []
+
+    class Closes(Collects):
+        def close(self) -> None:
+            closed.append(self)
+
+    of(tmp_path, remote=Breaks, other=Closes).close()
+    assert len(closed) == 1
+    assert "TimeoutError: still gone" in capsys.readouterr().err
+
+
+def test_a_logger_that_does_not_start_refuses_the_run_and_the_others_are_closed(tmp_path: Path) -> None:
+    closed = []
+
+    class Closes(Collects):
+        def close(self) -> None:
+            closed.append(self)
+
+    def broken(run: LoggedRun) -> Any:
+        raise RuntimeError("no answer\nin 90 seconds")
+
+    with pytest.raises(InputError) as caught:
+        of(tmp_path, other=Closes, remote=broken)
+    assert str(caught.value) == "logger = 'remote' does not start, mend it or leave it out: RuntimeError: no answer"
+    assert len(closed) == 1
+
+
+def test_the_metrics_are_whole_where_a_logger_loses_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny(logger=["csv"])
+    with closing(RunFolder(tmp_path / "run", config, False, {}).begin()) as folder:
+        folder.log({"iteration": 0, "return/0": 1.0}, {})
+        (tmp_path / "run/metrics.csv").unlink()
+        (tmp_path / "run/metrics.csv").mkdir()
+        for iteration in (1, 2):
+            folder.log({"iteration": iteration, "return/0": 1.0}, {})
+    assert [row["iteration"] for row in rows(tmp_path / "run")] == [0, 1, 2]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("logger csv has failed, and gets no more of ")
+    assert json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[0])["return/0"] == 1.0
