@@ -92,7 +92,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_metaworld_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "metaworld", None)
-    with pytest.raises(InputError, match=r"needs Meta-World.*is vector\.worker_python; docs/metaworld\.md"):
+    with pytest.raises(InputError, match=r"needs Meta-World.*is vector\.worker_python; docs/how_to/metaworld\.md"):
         maml_envs.make("metaworld:reach-v3")
 
 

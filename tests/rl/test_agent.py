@@ -125,7 +125,7 @@ def test_leaving_it_closes_the_environments(tmp_path: Path, monkeypatch: pytest.
 def test_an_agent_of_this_package_adapts(name: str) -> None:
     """In the task that it adapts to it earns more than before: a step of gradient goes the right way."""
     with maml_rl.load(name) as agent:
-        task = {"half_cheetah_dir": [1.0], "half_cheetah_vel": [2.5]}[name]
+        task = {"ant_dir": [1.0], "half_cheetah_dir": [1.0], "half_cheetah_vel": [2.5]}[name]
         env, returns = single(agent.learner.config.env, agent.learner.config.preset), []
         for steps in (0, 1):
             policy, total = agent.adapt(task, steps), 0.0
