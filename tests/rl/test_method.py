@@ -288,8 +288,8 @@ def test_an_evaluation_in_json_and_back(tmp_path: Path) -> None:
     result = maml_rl.evaluate(meta_train(tiny(env="bandit", iterations=1), tmp_path / "run", quiet=True))
     fields = json.loads(result.to_json())
     assert list(fields) == [
-        "version", "values", "which", "iteration", "split", "lr", "tuned", "tasks", "env_steps", "best", "seed", "shots",
-        "references",
+        "version", "values", "which", "iteration", "split", "lr", "tuned", "tasks", "env_steps", "best", "seed",
+        "shots", "references",
     ]  # fmt: skip
     assert result.file is not None
     assert result.file.read_text() == result.to_json()
