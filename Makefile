@@ -31,16 +31,16 @@ test: lint  ## format, lint, types and tests: what CI runs
 
 full: test  ## and what is longer or needs more: run before a release
 	$(BIN)/python -m pip install -q --no-deps --target build/triton triton
-	PYTHONPATH=build/triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/envs/test_drawing.py
+	PYTHONPATH=$(CURDIR)/build/triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/envs/test_drawing.py
 	$(BIN)/python -m pip install -q --target build/loggers trackio pandas "$$(grep ^numpy= constraints.txt)"
-	PYTHONPATH=build/loggers OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/runs/test_trackio.py \
+	PYTHONPATH=$(CURDIR)/build/loggers OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/runs/test_trackio.py \
 		tests/runs/test_csv.py tests/docs/test_loggers_doc.py
 	$(PYTHON) -m venv build/simulators
 	build/simulators/bin/python -m pip install -q mujoco==3.3.7 dm_control==1.0.34 gymnasium-robotics==1.4.2 \
 		'shimmy[dm-control]==2.0.1' gymnasium==1.4.0
 	SIMULATORS=$(CURDIR)/build/simulators OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs/test_simulators.py
 	$(BIN)/python -m pip install -q -c constraints.txt --target build/notebook nbclient ipykernel
-	NOTEBOOK=0 PYTHONPATH=build/notebook $(BIN)/python -m pytest tests/docs/test_notebook.py
+	NOTEBOOK=0 PYTHONPATH=$(CURDIR)/build/notebook $(BIN)/python -m pytest tests/docs/test_notebook.py
 	$(MAKE) pythons
 
 # An installation as users have it: from the wheel, and on this Python from the sdist too, used outside the repository.
