@@ -210,6 +210,11 @@ def load_learner(
 
 def _config_of(path: Path) -> AnyConfig:
     if not path.exists():
+        if str(path) in agents():
+            raise InputError(
+                f"{path} is an agent that comes with this package, and no run folder: render, export and maml_rl.load "
+                f"take it. To evaluate one, train it first: maml-rl train {path} --out runs/{path}"
+            )
         own = ", ".join(agents())
         hint = f" (agents of this package, which load, render and export take by name: {own})" if own else ""
         raise InputError(f"there is no run folder {path}: train first, with `maml-rl train CONFIG --out {path}`{hint}")

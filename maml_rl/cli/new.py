@@ -95,5 +95,6 @@ class New(Command):
             (self.folder / file).write_text(text)
             print(f"written: {self.folder / file}")
         inside = "" if self.folder == Path() else f"cd {shlex.quote(str(self.folder))}; "
-        check = "" if few_shot else f"maml-rl check-env {module}.toml; "
+        test = f"pip install pytest; pytest test_{module}.py; "
+        check = test if few_shot else f"maml-rl check-env {module}.toml; {test}"
         print(f"next:    {inside}{check}maml-rl train {module}.toml --out runs/{module}")

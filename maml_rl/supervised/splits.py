@@ -38,7 +38,8 @@ def split_classes(classes: Classes, kinds: Sequence[object], ways: int) -> dict[
     parts = [int(str(part)) for part in classes or (count - count // 10 - count // 5, count // 10, count // 5)]
     if sum(parts) > count or min(parts) < ways:
         most = count // len(parts)
-        other = f"give classes = {(count - 2 * ways, ways, ways)}, or fewer ways"
+        fits = f"[{count - 2 * ways}, {ways}, {ways}]"
+        other = f"give classes = {fits} (a configuration: below [data_options]), or fewer ways"
         raise InputError(
             f"{count} classes in parts of {', '.join(map(str, parts))} for training, validation and test: each "
             f"part needs at least ways = {ways}; {other if ways <= most else f'they are enough for {most} ways'}"
