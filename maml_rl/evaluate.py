@@ -34,8 +34,6 @@ from maml_rl.supervised.learner import FewShotLearner
 from maml_rl.supervised.learner import build as build_few_shot
 from maml_rl.supervised.registry import sizes_of
 
-OF_FEW_SHOT = ("shots", "seed", "permutations", "backtracks")
-
 
 class Options(Elsewhere, total=False):
     """Keys of a few-shot evaluation in place of the run's, and of how a run is read; None: the run's own."""
@@ -45,6 +43,8 @@ class Options(Elsewhere, total=False):
     permutations: int | None  # of the labels of each task, whose spread is measured
     backtracks: int | None  # halvings of a step that would raise the support loss
 
+
+OF_FEW_SHOT = Options.__annotations__.keys() - Elsewhere.__annotations__.keys()
 
 AnyLearner = Learner | FewShotLearner
 

@@ -62,6 +62,16 @@ def unused(section: Section, table: str, name: str) -> Iterator[tuple[bool, str,
         )
 
 
+def stands_in(
+    section: Section, table: str, key: str, others: tuple[str, ...], said: str
+) -> Iterator[tuple[bool, str, str]]:
+    """Yield the contradiction of a key that is given, beside others whose place it takes; see ``Whole``."""
+    given = [name for name in others if getattr(section, name) != type(section).model_fields[name].default]
+    value = getattr(section, key)
+    problem = f"{table}.{''.join(given[:1])} with {table}.{key} = {value!r}"
+    yield value is not None and bool(given), problem, f"{said}; leave it out"
+
+
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise PydanticCustomError("repeated", "Input should have each name once")

@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from maml_rl.config.base import LOGGER, METHODS, NO_STEPS, NOT_EVALUATED, LoggerNames, Section, Stop, Whole, resumable
+from maml_rl.config.base import (
+    LOGGER,
+    METHODS,
+    NO_STEPS,
+    NOT_EVALUATED,
+    LoggerNames,
+    Section,
+    Stop,
+    Whole,
+    resumable,
+    stands_in,
+)
 
 
 def _absolute(path: str | None) -> str | None:
@@ -191,10 +202,6 @@ def _contradictions_of_maml_plus_plus(config: FewShotConfig) -> Iterator[tuple[b
     )
 
 
-def _by_default(section: Section, key: str) -> bool:
-    return bool(getattr(section, key) == type(section).model_fields[key].default)
-
-
 def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
     inner, outer, model = config.inner, config.outer, config.model
     yield inner.steps == 0, *NO_STEPS
@@ -237,12 +244,8 @@ def _contradictions(config: FewShotConfig) -> Iterator[tuple[bool, str, str]]:
         "inner.adapt = 'last' with model.hidden = []",
         "the last layer is the whole model; use inner.adapt = 'all', or add a hidden layer",
     )
-    kept = [key for key in ("name", "hidden", "batch_norm", "init") if not _by_default(model, key)]
-    yield (
-        model.network is not None and bool(kept),
-        f"model.{''.join(kept[:1])} with model.network = {model.network!r}",
-        "it is of the network that comes with the package; leave it out",
-    )
+    theirs = ("name", "hidden", "batch_norm", "init")
+    yield from stands_in(model, "model", "network", theirs, "it is of the network that comes with the package")
     for name, count in (("iterations", config.iterations), ("evaluation.every", config.evaluation.every)):
         yield (
             count % config.log_every != 0,

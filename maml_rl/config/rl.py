@@ -19,6 +19,7 @@ from maml_rl.config.base import (
     Whole,
     only,
     resumable,
+    stands_in,
     unused,
 )
 
@@ -233,13 +234,8 @@ def _contradictions(config: Config) -> Iterator[tuple[bool, str, str]]:
         f"vector.worker_timeout = {vector.worker_timeout} with vector.workers = {vector.workers or 0}",
         "no worker could take that long; leave it out, or give workers",
     )
-    own = type(policy).model_fields
-    kept = [name for name in ("hidden", "activation", "context") if getattr(policy, name) != own[name].default]
-    yield (
-        policy.network is not None and bool(kept),
-        f"policy.{''.join(kept[:1])} with policy.network = {policy.network!r}",
-        "it is the perceptron's, which there is not; leave it out",
-    )
+    theirs = ("hidden", "activation", "context")
+    yield from stands_in(policy, "policy", "network", theirs, "it is the perceptron's, which there is not")
     yield (
         inner.adapt == "last" and not policy.hidden,
         "inner.adapt = 'last' with policy.hidden = []",

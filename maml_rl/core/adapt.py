@@ -129,10 +129,12 @@ class InnerLoop(Generic[Data]):
         For use after training: the choice has no derivative.
         """
         gradients = self._gradients(params, batch)
-        ends = [descend(params, gradients, scaled(lr, 0.5**k)) for k in range(backtracks + 1)] + [params]
-        losses = torch.stack([self.loss(end, batch) for end in ends])
-        lower = (losses < losses[-1]).index_fill(0, losses.new_tensor([backtracks + 1]).long(), True)
+        ends = [descend(params, gradients, scaled(lr, 0.5**k)) for k in range(backtracks + 1)]
+        start = self.loss(params, batch)
+        none = torch.ones_like(start, dtype=torch.bool)
+        lower = torch.stack([*(self.loss(end, batch) < start for end in ends), none])
         chosen = lower.int().argmax().reshape(1)  # the first of them
+        ends.append(params)
         return {name: torch.stack([end[name] for end in ends]).index_select(0, chosen)[0] for name in params}
 
     def path(self, params: Params, batches: Iterable[Data], lr: Rate, backtracks: int = 0) -> Iterator[Params]:
@@ -144,11 +146,10 @@ class InnerLoop(Generic[Data]):
             lr: A number, or a tensor for each parameter by name, with a row for each step where rates differ by step.
             backtracks: Of careful steps; 0 for steps as they are.
         """
+        take = partial(self.careful_step, backtracks=backtracks) if backtracks else self.step
         yield params
         for step, batch in enumerate(batches):
-            rate = self.rates.of_step(lr, step)
-            take = self.step if not backtracks else partial(self.careful_step, backtracks=backtracks)
-            params = take(params, batch, rate)
+            params = take(params, batch, self.rates.of_step(lr, step))
             yield params
 
     def adapt(self, params: Params, batches: Iterable[Data], lr: Rate) -> Params:

@@ -4,37 +4,17 @@ import copy
 import inspect
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from maml_envs import InputError
-from maml_envs.adapters.named import import_own
+from maml_envs.adapters.named import own_object
 from maml_rl.core.plain_layers import PLAIN
 from maml_rl.core.tree import Params
-from maml_rl.core.unfit_module import refuse_unfit
-
-
-class Role(NamedTuple):
-    """The use of a module.
-
-    Attributes:
-        key: The configuration's key that names it.
-        arguments: What it is made with, as errors name them.
-        inputs: What errors call its inputs.
-        taken: Names that its parameters may not have.
-        of_batch: It may look at a whole batch for each output, as batch norm does.
-        at_once: It is mapped over tasks, and not run for one after the other.
-    """
-
-    key: str
-    arguments: str
-    inputs: str = "inputs"
-    taken: tuple[str, ...] = ()
-    of_batch: bool = False
-    at_once: bool = True
+from maml_rl.core.unfit_module import Role, refuse_unfit
 
 
 def constructor(name: str, role: Role) -> Callable[..., Any]:
@@ -45,9 +25,7 @@ def constructor(name: str, role: Role) -> Callable[..., Any]:
     """
     module, _, kind = name.partition(":")
     where = f"{role.key} = {name!r}"
-    if not kind or not all(part.isidentifier() for part in module.split(".")):
-        raise InputError(f"{where}: write 'my_module:MyNetwork'")
-    found = getattr(import_own(module, where), kind, None)
+    found = own_object(name, where, f"{where}: write 'my_module:MyNetwork'")
     if not callable(found):
         raise InputError(f"{where}: {module} has no {kind!r}")
     try:

@@ -1,6 +1,6 @@
 """Refusals of modules of a user's own that cannot be taken: each with its reason, before training."""
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,33 +11,30 @@ from maml_rl.core.adapt import PREFIX
 from maml_rl.core.tree import Params
 
 
-class Use(Protocol):
-    """See ``Role``."""
+class Role(NamedTuple):
+    """The use of a module.
 
-    @property
-    def inputs(self) -> str:
-        """The word for its inputs."""
+    Attributes:
+        key: The configuration's key that names it.
+        arguments: What it is made with, as errors name them.
+        inputs: What errors call its inputs.
+        taken: Names that its parameters may not have.
+        of_batch: It may look at a whole batch for each output, as batch norm does.
+        at_once: It is mapped over tasks, and not run for one after the other.
+    """
 
-    @property
-    def taken(self) -> tuple[str, ...]:
-        """Names that its parameters may not have."""
-
-    @property
-    def of_batch(self) -> bool:
-        """True where an output may depend on a whole batch."""
-
-    @property
-    def at_once(self) -> bool:
-        """True where it is mapped over tasks."""
+    key: str
+    arguments: str
+    inputs: str = "inputs"
+    taken: tuple[str, ...] = ()
+    of_batch: bool = False
+    at_once: bool = True
 
 
 class Network(Protocol):
     """A network as it is looked at here; see ``OwnModule``."""
 
-    @property
-    def role(self) -> Use:
-        """The network's use."""
-
+    role: Role
     where: str
     width: int
     shape: tuple[int, ...]

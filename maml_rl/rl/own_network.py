@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from maml_rl.core.own_module import OwnModule, Role
+from maml_rl.core.own_module import OwnModule
 from maml_rl.core.tree import Params
+from maml_rl.core.unfit_module import Role
 
 POLICY = Role("policy.network", "observation_space, outputs", "observations", taken=("log_std", "context"))
 """A policy has parameters of its own beside its network's."""

@@ -99,7 +99,6 @@ class FewShotAgent:
 
     def __init__(self, learner: FewShotLearner, theta: Params) -> None:
         self.learner, self.theta = learner, theta
-        self._backtracks = learner.config.evaluation.backtracks
 
     def adapt(self, inputs: ArrayLike | Tensor, targets: ArrayLike | Tensor, steps: int | None = None) -> AdaptedModel:
         """Take gradient steps on the examples of one task.
@@ -124,7 +123,7 @@ class FewShotAgent:
         device = self.learner.device
         support = Examples(given.to(device), wanted.to(device))
         params, rate = self.learner.inner.rates.split(self.learner.start(self.theta, len(classes) or None))
-        *_, adapted = self.learner.adaptation(params, support, rate, steps, self._backtracks)
+        *_, adapted = self.learner.adaptation(params, support, rate, steps, self.learner.config.evaluation.backtracks)
         own = {name: value.detach().cpu() for name, value in adapted.items()}
         return AdaptedModel(self.learner, own, given, classes)
 

@@ -58,6 +58,12 @@ def _permutations(learner: FewShotLearner, count: int) -> list[Tensor]:
     return [order.to(learner.device) for order in orders]
 
 
+def as_labelled(learner: FewShotLearner) -> FewShotLearner:
+    """Return the same without permutations of labels, for what does not look at their spread."""
+    once = learner.config.evaluation.model_copy(update={"permutations": 1})
+    return replace(learner, config=learner.config.model_copy(update={"evaluation": once}))
+
+
 def _renamed(task: TaskBatch, order: Tensor) -> TaskBatch:
     """Return a task in which class k is called order[k]."""
     return TaskBatch(*(Examples(part.inputs, order[part.targets]) for part in task))
@@ -83,16 +89,16 @@ def adapted_errors(
     settings = learner.config.evaluation
     permutations = _permutations(learner, settings.permutations)
 
-    def as_labelled(task: TaskBatch) -> dict[str, Tensor]:
+    def of_labels(task: TaskBatch) -> dict[str, Tensor]:
         path = learner.adaptation(params, task.support, rate, steps, settings.backtracks)
         seen = [measures(learner, own, task) for own in path]
         return {name: torch.stack([each[name] for each in seen]) for name in seen[0]}
 
     def one(task: TaskBatch) -> dict[str, Tensor]:
-        drawn = as_labelled(task)
+        drawn = of_labels(task)
         if not permutations:
             return drawn
-        again = [as_labelled(_renamed(task, order))["accuracy"] for order in permutations]
+        again = [of_labels(_renamed(task, order))["accuracy"] for order in permutations]
         return drawn | {"accuracy_spread": torch.stack([drawn["accuracy"], *again]).std(0, correction=0)}
 
     pieces = []
@@ -132,6 +138,7 @@ def references(learner: FewShotLearner, tasks: int) -> dict[str, float]:
 
 def tune(learner: FewShotLearner, theta: Params, tasks: int, steps: int) -> float:
     """The step size in ``RATES`` that serves validation tasks best after the last step, by their trimmed mean."""
+    learner = as_labelled(learner)
     found = {rate: adapted_errors(learner, theta, tasks, steps, "validation", rate) for rate in RATES}
     cost = {
         rate: float(trimmed_mean(each["error"][:, -1])) if "error" in each else -float(each["accuracy"][:, -1].mean())

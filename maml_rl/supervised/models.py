@@ -112,30 +112,26 @@ class StandardModel:
     def __init__(self, chosen: Model, shape: tuple[int, ...], device: torch.device) -> None:
         self.loop, self.of_batch = device.type == "cpu" and chosen.name == "convolutional", chosen.batch_norm
         self._chosen, self._shape = chosen, shape
-        self.head, self.norms = head(self.module(2)), norms(self.module(2))
+        any_one = self.module(2)
+        self.head, self.norms = head(any_one), norms(any_one)
 
     def module(self, outputs: int) -> nn.Module:
         """Return one of so many outputs, whose parameters are never used."""
+        return self._network(outputs, fused=self.loop)
+
+    def _network(self, outputs: int, fused: bool) -> nn.Module:
         chosen = self._chosen
-        return network(chosen.name, self._shape, outputs, chosen.hidden, chosen.batch_norm, fused=self.loop)
+        return network(chosen.name, self._shape, outputs, chosen.hidden, chosen.batch_norm, fused)
 
     def init(self, outputs: int, generator: torch.Generator) -> Params:
         """Return parameters drawn from the generator; see ``initial``."""
         return initial(self.module(outputs), self._chosen.init, generator)
 
     def restored(self, outputs: int, params: Params) -> nn.Module:
-        """Return a module of its own with these parameters."""
-        return with_parameters(self.module(outputs), params)
-
-
-def with_parameters(module: nn.Module, params: Params) -> nn.Module:
-    """Return a copy of a module that has these parameters, and can be exported."""
-    own = copy.deepcopy(module)
-    for part in own.modules():
-        if isinstance(part, BatchNorm):
-            part.fused = False
-    own.load_state_dict(params, strict=False)
-    return own
+        """Return a module of its own with these parameters, of plain operations, which can be exported."""
+        own = self._network(outputs, fused=False)
+        own.load_state_dict(params, strict=False)
+        return own
 
 
 class _Copies(threading.local):

@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from maml_envs import InputError
-from maml_rl.core.own_module import OwnModule, Role
+from maml_rl.core.own_module import OwnModule
 from maml_rl.core.tree import Params
+from maml_rl.core.unfit_module import Role
 from maml_rl.supervised import models
 
 ROLE = Role("model.network", "shape, outputs", of_batch=True)

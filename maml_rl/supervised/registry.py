@@ -4,10 +4,11 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from maml_envs import InputError
 from maml_envs.adapters.attribute_tasks import refuse_options
-from maml_envs.adapters.named import import_own
+from maml_envs.adapters.named import own_object
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.supervised.images import images
 from maml_rl.supervised.omniglot import omniglot
@@ -76,8 +77,6 @@ def _arguments(found: Callable[..., object]) -> tuple[str, ...]:
 
 
 def _own(path: str) -> Callable[..., object] | None:
-    module_name, _, class_name = path.partition(":")
-    if not class_name or not all(part.isidentifier() for part in module_name.split(".")):
-        raise InputError(f"data = {path!r} is neither {', '.join(OWN)} nor 'my_module:MyTasks'")
-    found = getattr(import_own(module_name, f"data = {path!r}"), class_name, None)
+    where = f"data = {path!r}"
+    found: Any = own_object(path, where, f"{where} is neither {', '.join(OWN)} nor 'my_module:MyTasks'")
     return found if callable(found) and not inspect.isabstract(found) else None

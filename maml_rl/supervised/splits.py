@@ -30,12 +30,14 @@ def split_classes(classes: Classes, kinds: Sequence[object], ways: int) -> dict[
     """
     if isinstance(classes, str | Path):
         classes = _read(Path(classes).expanduser())
-    if classes is not None and (isinstance(classes, Mapping) or len(classes) != len(SPLITS)):
-        raise InputError(f"classes = {classes!r:.80}: give three numbers or lists, for {', '.join(SPLITS)}")
-    if classes is not None and not all(isinstance(part, int) for part in classes):
-        return _by_name(classes, kinds, ways)
     count = len(kinds)
-    parts = [int(str(part)) for part in classes or (count - count // 10 - count // 5, count // 10, count // 5)]
+    if classes is None:
+        classes = (count - count // 10 - count // 5, count // 10, count // 5)
+    if isinstance(classes, Mapping) or len(classes) != len(SPLITS):
+        raise InputError(f"classes = {classes!r:.80}: give three numbers or lists, for {', '.join(SPLITS)}")
+    parts = [part for part in classes if isinstance(part, int)]
+    if len(parts) < len(SPLITS):
+        return _by_name(classes, kinds, ways)
     if sum(parts) > count or min(parts) < ways:
         most = count // len(parts)
         fits = f"[{count - 2 * ways}, {ways}, {ways}]"

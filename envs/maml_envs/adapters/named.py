@@ -52,6 +52,23 @@ def import_own(module_name: str, where: str) -> ModuleType:
         ) from error
 
 
+def own_object(path: str, where: str, otherwise: str) -> object:
+    """Import what "my_module:Name" names; None where the module has no such name.
+
+    Args:
+        path: The module, which may be in the current folder or in packages, and the name.
+        where: Names the key in errors.
+        otherwise: What the error says of a path of another form.
+
+    Raises:
+        InputError: It is of another form, or there is no such module; see ``import_own``.
+    """
+    module, _, name = path.partition(":")
+    if not name or not all(part.isidentifier() for part in module.split(".")):
+        raise InputError(otherwise)
+    return getattr(import_own(module, where), name, None)
+
+
 def origin(module: ModuleType) -> str:
     """Return where a module is from, for errors: a folder without code hides a file of its name."""
     if file := getattr(module, "__file__", None):
