@@ -147,7 +147,8 @@ def _of_examples(learner: FewShotLearner, theta: Params, tuned: bool, given: Map
     rate = measures.tune(learner, theta, options.tasks, options.steps) if tuned else None
     values = measures.adapted_errors(learner, theta, options.tasks, options.steps, "test", rate)
     references = measures.references(learner, options.tasks)
-    return replace(summarise_few_shot(values, references, rate or config.inner.lr, shots), seed=options.seed)
+    evaluation = summarise_few_shot(values, references, rate or config.inner.lr, shots)
+    return replace(evaluation, seed=options.seed, backtracks=options.backtracks)
 
 
 def summarise(learner: Learner, adaptation: held_out.HeldOut, split: str) -> Evaluation:
@@ -221,6 +222,13 @@ def _config_of(path: Path) -> AnyConfig:
     return read_config(path)
 
 
+def _code_of(config: AnyConfig) -> list[str]:
+    """Return what a configuration names that may be a user's code."""
+    if isinstance(config, FewShotConfig):
+        return [config.data, config.model.network or ""]
+    return [config.env, config.policy.network or ""]
+
+
 def _load(
     path: Path,
     folder: AnyConfig | None,
@@ -234,9 +242,8 @@ def _load(
     saved = checkpoint.load(file)
     before = folder or parse_toml(saved.config, str(path))
     config = parse(before.model_dump() | dict(changes) | moved(before, elsewhere), str(path))
-    warn_foreign_import(config.env if isinstance(config, Config) else config.data, path)
-    if isinstance(config, Config) and config.policy.network:
-        warn_foreign_import(config.policy.network, path)
+    for name in _code_of(config):
+        warn_foreign_import(name, path)
     set_up(config.device, config.threads)
     learner: AnyLearner = build_rl(config) if isinstance(config, Config) else build_few_shot(config)
     try:

@@ -1,6 +1,7 @@
 """Few-shot evaluation: every number by hand, transduction and its absence, and which tasks choose a rate."""
 
 import importlib
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -17,9 +18,10 @@ from maml_rl.core.statistics import trimmed_mean
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.evaluate import evaluate, load_learner, summarise_few_shot
 from maml_rl.runs import checkpoint
+from maml_rl.runs.evaluation import evaluations
 from maml_rl.supervised import Examples, Sinusoid, TaskBatch, models
 from maml_rl.supervised.learner import FewShotLearner
-from maml_rl.supervised.measures import PERMUTATION_SEED, RATES, adapted_errors, measures, tune
+from maml_rl.supervised.measures import PERMUTATION_SEED, RATES, _permutations, adapted_errors, measures, tune
 from maml_rl.train import meta_train
 
 MODULE: Any = importlib.import_module("maml_rl.supervised.measures")
@@ -295,10 +297,21 @@ def test_another_seed_draws_other_held_out_tasks(changes: dict[str, Any], tmp_pa
     assert torch.equal(drawn[1].support.inputs, moved[1].support.inputs)  # what chooses stays the same
 
 
+def test_the_numbers_of_careful_steps_are_said_in_the_file(run: Path) -> None:
+    assert (evaluate(run).backtracks, evaluate(run, backtracks=3).backtracks) == (0, 3)
+    assert evaluations(run)[0].backtracks == 3
+
+
+def test_no_best_parameters_before_they_are_judged(tmp_path: Path) -> None:
+    run = meta_train(tiny(evaluation={"every": 6}), tmp_path / "run", quiet=True)
+    with pytest.raises(InputError, match=r"there is no .*best.pt: .* take the last: --which checkpoint"):
+        evaluate(run, which="best")
+
+
 def test_a_seed_that_changes_nothing_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = torch.Generator()
     monkeypatch.setattr(Sinusoid, "held_out_generator", lambda *_: fixed.manual_seed(1))
-    with pytest.raises(InputError, match=r"--seed 3 has no effect: Sinusoid.held_out_tasks draws the same"):
+    with pytest.raises(InputError, match=r"evaluation.seed = 3 has no effect: Sinusoid.held_out_tasks draws the same"):
         evaluate(run, seed=3)
 
 
@@ -326,9 +339,19 @@ def test_spread_over_label_permutations(shared: bool, tmp_path: Path) -> None:
     assert "accuracy_spread" not in evaluate(run).values
 
 
-def test_values_have_no_labels_to_permute(run: Path) -> None:
+def test_label_permutations_are_all_different_and_none_is_the_order_as_drawn() -> None:
+    learner = learner_of(**BLOBS_RUN)
+    orders = [tuple(order.tolist()) for order in _permutations(learner, 6)]
+    assert sorted([(0, 1, 2), *orders]) == sorted(itertools.permutations(range(3)))
+
+
+def test_labels_that_cannot_be_permuted_so_often_are_refused_before_training(run: Path) -> None:
     with pytest.raises(InputError, match=r"evaluation.permutations = 3 with values to predict"):
         evaluate(run, permutations=3)
+    with pytest.raises(InputError, match=r"evaluation.permutations = 3 with values to predict"):
+        learner_of(evaluation={"permutations": 3})
+    with pytest.raises(InputError, match=r"evaluation.permutations = 7 with 3 ways: their labels have 6 orders"):
+        learner_of(**BLOBS_RUN, evaluation={"permutations": 7})
 
 
 def test_careful_steps_keep_tasks_from_diverging(run: Path) -> None:

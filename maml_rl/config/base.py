@@ -106,6 +106,11 @@ class Whole(Section):
     def contradictions(self) -> Iterator[tuple[bool, str, str]]:
         """Combinations that make no sense: whether it is there, what it is, and the fix."""
 
+    @property
+    def judge(self) -> dict[str, Any]:
+        """Return the settings of the evaluation that the best parameters go by; none where they go by training."""
+        return {}
+
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         problems = [f"{problem}: {fix}" for holds, problem, fix in self.contradictions() if holds]

@@ -158,6 +158,12 @@ class FewShotConfig(Whole):
         """Inner steps in training: the baselines take none."""
         return self.inner.steps if METHODS[self.method].adapts else 0
 
+    @property
+    def judge(self) -> dict[str, Any]:
+        """See ``Whole``."""
+        evaluation = self.evaluation
+        return evaluation.model_dump(exclude={"every", "permutations"}) if evaluation.every else {}
+
     def contradictions(self) -> Iterator[tuple[bool, str, str]]:
         """See ``Whole``."""
         return _contradictions(self)

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable
+from functools import cached_property
 from types import MethodType
 from typing import Any
 
@@ -62,7 +63,7 @@ class OwnModule:
         self.width = torch.Size(shape).numel()
         self._units = units
         kind = constructor(name, role)
-        self._make: Callable[[], object] = lambda: kind(first, outputs)
+        self._make: Callable[[int], object] = lambda wide: kind(first, wide)
         module = self.made(torch.Generator().manual_seed(0))
         try:
             self.template, self.idle = module, [copy.deepcopy(module)]
@@ -74,8 +75,8 @@ class OwnModule:
         self.of_batch = refuse_unfit(self, module)
         self._dims = {name: value.dim() for name, value in module.named_parameters()}
 
-    def made(self, generator: torch.Generator) -> nn.Module:
-        """Make the user's module, with torch's random numbers from a seed of the generator's.
+    def made(self, generator: torch.Generator, outputs: int | None = None) -> nn.Module:
+        """Make the user's module, with torch's random numbers from a seed of the generator's; None: of its own outputs.
 
         Raises:
             InputError: It is no module, or a compiled one.
@@ -83,7 +84,7 @@ class OwnModule:
         seed = int(torch.randint(2**62, (), generator=generator))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = self._make()
+            module = self._make(self.outputs if outputs is None else outputs)
         if not isinstance(module, nn.Module):
             raise InputError(f"{self.where} makes a {type(module).__name__}: it has to be a torch.nn.Module")
         for part in module.modules():
@@ -97,12 +98,29 @@ class OwnModule:
         """Return the parameters of one that is made anew, with random numbers from the generator."""
         return {name: value.detach().clone() for name, value in self.made(generator).named_parameters()}
 
-    @property
+    def _of_outputs(self) -> set[str]:
+        """Return the names of the parameters whose shapes go with the number of outputs."""
+        try:
+            wider = self.made(torch.Generator().manual_seed(0), self.outputs + 1)
+        except Exception:  # it takes no other number than its own
+            return set()
+        shapes = {name: value.shape for name, value in wider.named_parameters()}
+        return {name for name, value in self.template.named_parameters() if shapes.get(name) != value.shape}
+
+    @cached_property
     def head(self) -> frozenset[str]:
-        """Names of the parameters of the last layer that has some."""
+        """Names of the parameters of the last layer.
+
+        It is the one whose shapes go with the number of outputs, wherever it is registered; of several, and where no
+        shape does, the last that is registered.
+
+        Raises:
+            InputError: One of them is a parameter of another layer too.
+        """
         layers = {name: name.partition(".parametrizations.")[0] for name in self._dims}
         layers = {name: at if at != name else name.rpartition(".")[0] for name, at in layers.items()}
-        last = list(layers.values())[-1]
+        wanted = self._of_outputs() or self._dims.keys()
+        last = [at for name, at in layers.items() if name in wanted][-1]
         found = frozenset(name for name, at in layers.items() if at == last)
         parts = dict(self.template.named_parameters(prefix="", remove_duplicate=False))
         if shared := [name for name in parts if name.rpartition(".")[0] == last and name not in self._dims]:

@@ -120,20 +120,22 @@ def _evaluated(groups: Sequence[Group], which: str, split: str) -> list[Evaluate
 
 def _refuse_other_tasks(pairs: Sequence[tuple[Run, Evaluation]]) -> None:
     def on(run: Run, evaluation: Evaluation) -> str:
-        examples = (
-            "" if isinstance(run.config, Config) else f" of {evaluation.shots} shots and {run.config.queries} queries"
-        )
-        return f"{len(evaluation.per_task)} tasks{examples} of split {evaluation.split!r}"
+        tasks, split = f"{len(evaluation.per_task)} tasks", f"split {evaluation.split!r}"
+        if isinstance(run.config, Config):
+            return f"{tasks} of {split}"
+        shots = f"{evaluation.shots} shots and " if evaluation.shots else ""
+        examples = f"{shots}{run.config.queries} queries"
+        return f"{tasks} of {examples} of {split} by seed {evaluation.seed} with {evaluation.backtracks} backtracks"
 
     first, about = pairs[0]
+    flags = "--tasks and --split" if isinstance(first.config, Config) else "--tasks, --shots, --seed and --backtracks"
     for run, evaluation in pairs[1:]:
         same = on(run, evaluation) == on(first, about)
         ours, theirs = (np.zeros(0) if one.tasks is None else one.tasks for one in (evaluation, about))
         if not same or not np.array_equal(ours, theirs):
             raise InputError(
                 f"evaluations compare only on the same tasks: {first.name} is evaluated on {on(first, about)}, "
-                f"{run.name} on {'others, ' * same}{on(run, evaluation)}; evaluate both with the same --tasks and "
-                f"{'--split' if evaluation.shots is None else '--shots'}"
+                f"{run.name} on {'others, ' * same}{on(run, evaluation)}; evaluate both with the same {flags}"
             )
 
 

@@ -14,7 +14,7 @@ from maml_rl.pictures import few_shot
 from maml_rl.results.runs import Group, Run
 from maml_rl.supervised import models
 from maml_rl.supervised.learner import FewShotLearner
-from maml_rl.supervised.measures import adapted_errors, as_labelled
+from maml_rl.supervised.measures import adapted_errors, as_labelled, draw_from
 from maml_rl.supervised.tasks import TaskBatch
 
 SHOWN_STEPS, CURVE = (0, 1, 10), 200
@@ -37,6 +37,7 @@ def _one_task(run: Path, index: int | None = None, **changes: object) -> tuple[F
     """Choose a held-out task, the one of median error or accuracy after adaptation of the first few."""
     learner, theta = load_learner(run, changes=changes)
     assert isinstance(learner, FewShotLearner)
+    draw_from(learner, learner.config.evaluation.seed)
     steps = learner.config.evaluation.steps
     scores = next(iter(adapted_errors(as_labelled(learner), theta, CANDIDATES, steps, "test").values()))[:, -1]
     index = int(scores.argsort()[CANDIDATES // 2]) if index is None else index

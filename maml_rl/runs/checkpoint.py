@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
     theta: Params
     iteration: int  # iterations done
     env_steps: int  # environment steps taken
-    best_return: float  # best training return after adaptation so far
+    best_return: float  # score of the best parameters so far, the higher the better, such as a training return
     config: str  # the run's configuration as TOML
     outer: Params  # state of the outer optimiser, such as Adam's moments; empty for trpo
 
@@ -106,6 +106,11 @@ def load(path: Path) -> Checkpoint:
     Raises:
         InputError: It is missing, not one of ours, of a newer version, truncated or changed.
     """
+    if not path.is_file() and path.name == "best.pt" and path.with_name("checkpoint.pt").is_file():
+        raise InputError(
+            f"there is no {path}: parameters are the best once they have been judged, in few-shot learning with "
+            "evaluation.every by the first evaluation in training; take the last: --which checkpoint"
+        )
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}: train first, with `maml-rl train CONFIG --out {path.parent}`")
     previous = path.with_stem(path.stem + "_previous")

@@ -39,6 +39,7 @@ class Evaluation:
     env_steps: int = 0  # environment steps that this evaluation took
     best: float | None = None  # expected return of the best policy that knows the task, mean over tasks, where known
     seed: int = 0  # of the held-out tasks, in few-shot learning
+    backtracks: int = 0  # halvings of a step that would raise the support loss, in few-shot learning
     shots: int | None = None  # support examples (of each class); None where there are none, or where data do not say
     references: dict[str, float] = field(default_factory=dict)  # had on the same tasks without meta-learning
     file: Path | None = None  # where it was written; not in the file
@@ -222,6 +223,7 @@ _KINDS: dict[str, Any] = {
     "best": float | int | None,
     "shots": int | None,
     "seed": int,
+    "backtracks": int,
     "references": dict,
 }
 

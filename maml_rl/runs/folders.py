@@ -1,5 +1,6 @@
 """The run folders of several seeds, written by rank 0 alone; an error there ends every rank."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -9,8 +10,8 @@ from typing import Any, NamedTuple, Protocol, Self
 import torch
 
 from maml_envs import WorkerError
-from maml_rl.config.rl import Config
-from maml_rl.config.toml import AnyConfig, to_toml
+from maml_rl.config.few_shot import FewShotConfig
+from maml_rl.config.toml import AnyConfig, parse_toml, to_toml
 from maml_rl.core.slices import CPU_STEPS, GPU_STEPS
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.machine import ranks
@@ -167,12 +168,8 @@ class Folders:
             raise WorkerError(f"{where}: {error}\n{saved}") from error
         except Exception as error:  # such as one of a user's environment
             if memory_is_full(error):
-                learner = self._learners[seeds[0]]
-                elsewhere = "" if learner.device.type == "cpu" else ", or --device cpu"
-                raise WorkerError(
-                    f"{where}: memory is full, {_size_of(learner, len(seeds))}: {first_line(error)}\n"
-                    f"Use fewer of them in another run{elsewhere}; {saved}"
-                ) from error
+                size, fix = _size_of(self._learners[seeds[0]], len(seeds))
+                raise WorkerError(f"{where}: memory is full, {size}: {first_line(error)}\n{fix}; {saved}") from error
             if ranks.is_main():
                 error.add_note(f"in {where}; {saved}")
             raise
@@ -186,15 +183,21 @@ class Folders:
         self._opened.close()
 
 
-def _size_of(learner: Learns, seeds: int) -> str:
-    """Say what takes memory in an iteration."""
-    config = learner.config
-    each = f" of {config.episodes} episodes" if isinstance(config, Config) else ""
+def _size_of(learner: Learns, seeds: int) -> tuple[str, str]:
+    """Say what takes memory in an iteration, and how to take less."""
+    config, on_cpu = learner.config, learner.device.type == "cpu"
     several = f" and {seeds} seeds" if seeds > 1 else ""
-    limit = CPU_STEPS if learner.device.type == "cpu" else GPU_STEPS
-    return f"with {config.tasks} tasks{each}{several}, of which {limit:,} steps at most are worked on at once"
+    elsewhere = "" if on_cpu else ", or --device cpu"
+    if isinstance(config, FewShotConfig):
+        return f"with {config.tasks} tasks{several}", f"Continue with --tasks-at-once, as few as 1{elsewhere}"
+    limit = CPU_STEPS if on_cpu else GPU_STEPS
+    size = f"{config.tasks} tasks of {config.episodes} episodes{several}"
+    at_once = f"of which {limit:,} steps at most are worked on at once"
+    return f"with {size}, {at_once}", f"Use fewer of them in another run{elsewhere}"
 
 
 def _on_device(state: Checkpoint, learner: Learns) -> Checkpoint:
     theta, outer = map_tensors(lambda value: value.to(learner.device), [state.theta, state.outer])
-    return state._replace(theta=theta, outer=outer, config=to_toml(learner.config))
+    same = not state.config or parse_toml(state.config, "its checkpoint").judge == learner.config.judge
+    best = state.best_return if same else -math.inf  # scores of other tasks, steps or losses are not compared
+    return state._replace(theta=theta, outer=outer, best_return=best, config=to_toml(learner.config))

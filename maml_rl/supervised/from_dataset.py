@@ -48,10 +48,20 @@ def from_dataset(
             first, here = (f"{one.dtype} {tuple(one.shape)}".removeprefix("torch.") for one in (examples[0], example))
             raise InputError(f"{name}[{index}] is {here} and the first is {first}: resize or convert in its transform")
         examples.append(example)
-        labels.append(label.item() if isinstance(label, Tensor | np.generic) else label)
+        labels.append(_label(label, f"{name}[{index}]"))
     if not examples:
         raise InputError(f"{name} is empty")
     return LabelledTasks(torch.stack(examples), labels, ways, shots, queries, classes, rotate)
+
+
+def _label(value: object, where: str) -> object:
+    label = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    if label.size != 1:
+        raise InputError(
+            f"{where} has the label {value!r:.80}: it has to be one whole number or word; of a one-hot one, give the "
+            "argmax in its target_transform"
+        )
+    return label.item()
 
 
 def _example(value: object, where: str) -> Tensor:

@@ -1,6 +1,6 @@
 """Classification tasks from labelled examples: N ways, K shots."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,9 +63,9 @@ def as_tensor(values: object, what: str) -> Tensor:
         raise InputError(f"{what} are {values!r:.80}, which is not an array of numbers: {error}") from None
 
 
-def as_classes(labels: ArrayLike | Tensor) -> tuple[Tensor, list[object]]:
+def as_classes(labels: ArrayLike | Tensor | Sequence[object]) -> tuple[Tensor, list[object]]:
     """Return the class (n,) of each example, and what labels of any kind, numbers or words, call the classes."""
-    array = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype == object and all(isinstance(each, str) for each in array.ravel()):  # such as a column of pandas
@@ -108,7 +108,7 @@ class LabelledTasks(FewShotTasks):
     def __init__(
         self,
         examples: ArrayLike | Tensor,
-        labels: ArrayLike | Tensor,
+        labels: ArrayLike | Tensor | Sequence[object],
         ways: int = 5,
         shots: int = 1,
         queries: int = 15,

@@ -22,7 +22,7 @@ from maml_rl.supervised import models
 from maml_rl.supervised.contract import check_tasks
 from maml_rl.supervised.models import StandardModel
 from maml_rl.supervised.own_model import OwnModel
-from maml_rl.supervised.registry import make
+from maml_rl.supervised.registry import make, with_classes
 from maml_rl.supervised.tasks import AtStep, Examples, FewShotTasks, TaskBatch
 
 Model = StandardModel | OwnModel
@@ -106,9 +106,14 @@ class FewShotLearner:
     def _generator(self, purpose: Purpose, iteration: int = 0) -> torch.Generator:
         return torch.Generator().manual_seed(int(key(self.config.seed, purpose, iteration)))
 
+    @property
+    def pretrains(self) -> bool:
+        """Return whether theta is of a classifier of all training classes."""
+        return METHODS[self.config.method].tunes and not self.of_values
+
     def initial_params(self) -> Params:
         """Theta before training."""
-        return self._initial(self.outputs if self.trained is self.module else self.data.training_classes)
+        return self._initial(self.data.training_classes if self.pretrains else self.outputs)
 
     def with_seed(self, seed: int) -> Self:
         """The same with another seed."""
@@ -144,7 +149,7 @@ class FewShotLearner:
 
     def start(self, theta: Params, ways: int | None = None) -> Params:
         """Theta as a task adapts it: the last layer of a classifier of all training classes makes way for a new one."""
-        if self.trained is self.module:
+        if not self.pretrains:
             return self.spread(theta, ways)
         new = self._initial(self.outputs)
         return theta | {name: new[name] for name in self.model.head}
@@ -152,7 +157,7 @@ class FewShotLearner:
     def training_tasks(self, iteration: int) -> TaskBatch:
         """This rank's tasks of an iteration; to pretrain, all their examples, or as many of all classes at once."""
         config, generator = self.config, self._generator(Purpose.TASKS, iteration)
-        if self.trained is not self.module:
+        if self.pretrains:
             size = config.ways * (config.shots + config.queries)
             examples = self.data.sample_examples((config.tasks, size), generator)
             drawn = TaskBatch(examples, examples)
@@ -212,12 +217,35 @@ def _model(config: FewShotConfig, shape: tuple[int, ...], outputs: int, device: 
     if chosen.norm_per_step and not model.norms:
         raise InputError(f"model.norm_per_step = true with {name}: it has no batch norm with a scale; leave it out")
     parameters = dict(model.module(outputs).named_parameters())
-    if chosen.shared_head and {len(parameters[key]) for key in model.head} != {outputs}:
+    if chosen.shared_head and {parameters[key].shape[:1] for key in model.head} != {(outputs,)}:
         raise InputError(
             f"model.shared_head = true with {name}: its last layer ({', '.join(sorted(model.head))}) does not have a "
             "row for each class; end it with torch.nn.Linear(..., outputs), or leave shared_head out"
         )
     return model
+
+
+def _refuse_kept(config: FewShotConfig, model: Model, outputs: int, classes: int) -> None:
+    """Refuse to pretrain a model of which more than its last layer is of so many classes."""
+    new, old = ({key: x.shape for key, x in model.module(wide).named_parameters()} for wide in (outputs, classes))
+    kept = sorted(key for key in (new.keys() | old.keys()) - model.head if new.get(key) != old.get(key))
+    if kept:
+        raise InputError(
+            f"method = 'pretrained' with model.network = {config.model.network!r}: {', '.join(kept)} would keep the "
+            f"shape of {classes} training classes, as the last layer alone ({', '.join(sorted(model.head))}) is made "
+            "anew for a task: let no other layer's shape go with outputs"
+        )
+
+
+def _refuse_permutations(config: FewShotConfig, outputs: int, of_values: bool) -> None:
+    count = config.evaluation.permutations
+    if count > 1 and of_values:
+        raise InputError(f"evaluation.permutations = {count} with values to predict: they have no labels; leave it out")
+    if outputs < 20 and count > math.factorial(outputs):
+        raise InputError(
+            f"evaluation.permutations = {count} with {outputs} ways: their labels have {math.factorial(outputs)} "
+            "orders; ask for at most as many"
+        )
 
 
 def build(config: FewShotConfig) -> FewShotLearner:
@@ -226,13 +254,14 @@ def build(config: FewShotConfig) -> FewShotLearner:
     Raises:
         InputError: Something it names does not exist or is not what it should be.
     """
-    device = choose_device(config.device)
+    device, config = choose_device(config.device), with_classes(config)
     data = make(config)
     inputs, targets = check_tasks(data, config.model.name == "convolutional").support
     outputs = targets.shape[-1] if targets.is_floating_point() else int(targets.max()) + 1
     shape, of_values = tuple(inputs.shape[2:]), targets.is_floating_point()
     if of_values and config.model.shared_head:
         raise InputError("model.shared_head = true with values to predict: it is for classes; leave it out")
+    _refuse_permutations(config, outputs, of_values)
     model = _model(config, shape, outputs, device)
     module = trained = model.module(outputs)
     if METHODS[config.method].tunes and not of_values:
@@ -243,6 +272,7 @@ def build(config: FewShotConfig) -> FewShotLearner:
                 "its sample_examples tells apart"
             )
         trained = model.module(data.training_classes)
+        _refuse_kept(config, model, outputs, data.training_classes)
     of_steps = model.norms if config.model.norm_per_step and config.trained_steps else frozenset()
     adapted = model.head if config.inner.adapt == "last" else None
     if of_steps and adapted is None:

@@ -46,16 +46,12 @@ def measures(learner: FewShotLearner, params: Params, task: TaskBatch) -> dict[s
 
 
 def _permutations(learner: FewShotLearner, count: int) -> list[Tensor]:
-    """Return orders of the classes, the same for all tasks; the one as drawn is not among them.
-
-    Raises:
-        InputError: There are no classes.
-    """
-    if count > 1 and learner.of_values:
-        raise InputError(f"evaluation.permutations = {count} with values to predict: they have no labels; leave it out")
+    """Return ``count - 1`` orders of the classes beside that as drawn, all different, the same for all tasks."""
     generator = torch.Generator().manual_seed(PERMUTATION_SEED)
-    orders = [torch.randperm(learner.outputs, generator=generator) for _ in range(count - 1)]
-    return [order.to(learner.device) for order in orders]
+    orders = {tuple(range(learner.outputs)): None}  # in the order that they are drawn in
+    while len(orders) < count:
+        orders[tuple(torch.randperm(learner.outputs, generator=generator).tolist())] = None
+    return [torch.tensor(order, device=learner.device) for order in orders][1:]
 
 
 def as_labelled(learner: FewShotLearner) -> FewShotLearner:
@@ -118,12 +114,13 @@ def draw_from(learner: FewShotLearner, seed: int) -> None:
     data = learner.data
     if seed == data.held_out_seed:
         return
-    before = data.held_out_tasks(1)
+    own, before = data.held_out_seed, data.held_out_tasks(1)
     data.held_out_seed = seed
     if all(torch.equal(one, other) for one, other in zip(leaves(before), leaves(data.held_out_tasks(1)), strict=True)):
+        data.held_out_seed = own
         raise InputError(
-            f"--seed {seed} has no effect: {type(data).__name__}.held_out_tasks draws the same; let it draw from "
-            "self.held_out_generator(split)"
+            f"evaluation.seed = {seed} has no effect: {type(data).__name__}.held_out_tasks draws the same; let it draw "
+            "from self.held_out_generator(split)"
         )
 
 

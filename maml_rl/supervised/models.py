@@ -32,7 +32,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalise (n, width) or (n, width, height, width of the image)."""
-        if self.fused:
+        if self.fused and values.numel() > values.shape[1]:  # torch's refuses one value, which is its own mean
             return functional.batch_norm(values, None, None, self.weight, self.bias, training=True, eps=1e-5)
         axes = [axis for axis in range(values.dim()) if axis != 1]
         off = values - values.mean(axes, keepdim=True)

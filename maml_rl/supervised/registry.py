@@ -13,10 +13,25 @@ from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.supervised.images import images
 from maml_rl.supervised.omniglot import omniglot
 from maml_rl.supervised.sinusoid import Sinusoid
+from maml_rl.supervised.splits import read_classes
 from maml_rl.supervised.tasks import FewShotTasks
 
 SIZES = ("ways", "shots", "queries")
 OWN = ("sinusoid", "omniglot", "images")
+
+
+def with_classes(config: FewShotConfig) -> FewShotConfig:
+    """Return a configuration that has the classes themselves in place of the file of images that names them.
+
+    A run folder says with it which they were, wherever it is read.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    classes = config.data_options.get("classes")
+    if config.data != "images" or not isinstance(classes, str):
+        return config
+    return config.model_copy(update={"data_options": config.data_options | {"classes": read_classes(classes)}})
 
 
 def make(config: FewShotConfig) -> FewShotTasks:

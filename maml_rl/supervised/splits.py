@@ -1,9 +1,10 @@
 """Classes for training, validation and test: by number, by name, or as a file says."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,13 +30,13 @@ def split_classes(classes: Classes, kinds: Sequence[object], ways: int) -> dict[
         InputError: A label is unknown or twice there, or a split has fewer classes than a task.
     """
     if isinstance(classes, str | Path):
-        classes = _read(Path(classes).expanduser())
+        classes = read_classes(classes)
     count = len(kinds)
     if classes is None:
         classes = (count - count // 10 - count // 5, count // 10, count // 5)
     if isinstance(classes, Mapping) or len(classes) != len(SPLITS):
         raise InputError(f"classes = {classes!r:.80}: give three numbers or lists, for {', '.join(SPLITS)}")
-    parts = [part for part in classes if isinstance(part, int)]
+    parts = [int(part) for part in classes if isinstance(part, int | np.integer) and not isinstance(part, bool)]
     if len(parts) < len(SPLITS):
         return _by_name(classes, kinds, ways)
     if sum(parts) > count or min(parts) < ways:
@@ -50,7 +51,13 @@ def split_classes(classes: Classes, kinds: Sequence[object], ways: int) -> dict[
     return dict(zip(SPLITS, order[: sum(parts)].split(parts), strict=True))
 
 
-def _read(file: Path) -> list[list[object]]:
+def read_classes(name: str | Path) -> list[list[object]]:
+    """Return the lists of labels that a TOML file has for each of ``SPLITS``.
+
+    Raises:
+        InputError: It cannot be read, or has others.
+    """
+    file = Path(name).expanduser()
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
@@ -65,10 +72,11 @@ def _by_name(parts: Sequence[object], kinds: Sequence[object], ways: int) -> dic
     found: dict[str, Tensor] = {}
     seen: dict[object, str] = {}
     for split, labels in zip(SPLITS, parts, strict=True):
+        labels = np.asarray(labels).tolist() if isinstance(labels, np.ndarray) else labels
         if not isinstance(labels, Sequence) or isinstance(labels, str):
             raise InputError(f"classes for {split} are {labels!r:.80}: give a list of labels, as for the others")
-        for label in labels:
-            if label not in known:
+        for label in (each.item() if isinstance(each, np.generic) else each for each in labels):
+            if not isinstance(label, Hashable) or label not in known:
                 raise InputError(f"classes for {split} name {label!r}, which no example has; there is {kinds[0]!r}")
             if label in seen:
                 raise InputError(f"classes: {label!r} is for {seen[label]} and for {split}: leave one of them out")

@@ -75,18 +75,21 @@ def test_links_and_names_lead_somewhere() -> None:
     assert any("reach" in text for _, text in README_BLOCKS)
 
 
-@pytest.mark.parametrize("kind", ["environment", "few-shot data"])
+@pytest.mark.parametrize("kind", ["environment", "few-shot data", "few-shot model"])
 def test_a_run_folder_that_names_code_says_so_before_it_runs(
     kind: str, command: Command, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run folder may be anybody's; the module lies where the command is given."""
     (folder / "probing.py").write_text(
         "import sys\nfrom few_shot import Blobs\nfrom probes import Probe\nprint('here', file=sys.stderr)\n"
+        "from own_models import Plain\n"
     )
     if kind == "environment":
         meta_train(tiny(env="probing:Probe"), folder / "run", quiet=True)
     else:
-        config = few_shot_tiny(data="probing:Blobs", ways=3, shots=2, queries=3)
+        model = {"network": "probing:Plain", "hidden": (40, 40)} if kind == "few-shot model" else {"hidden": (8,)}
+        data = "few_shot:Blobs" if kind == "few-shot model" else "probing:Blobs"
+        config = few_shot_tiny(data=data, ways=3, shots=2, queries=3, model=model)
         meta_train(config, folder / "run", quiet=True)
     capsys.readouterr()
     del sys.modules["probing"]

@@ -54,6 +54,13 @@ class Blobs(LabelledTasks):
         super().__init__(*blobs(), 3, 2, 3, rotate=True)
 
 
+class AsManyAsWays(LabelledTasks):
+    """Three training classes, and as many in a task."""
+
+    def __init__(self) -> None:
+        super().__init__(*blobs(classes=9), 3, 2, 3, classes=(3, 3, 3))
+
+
 class Turns(FewShotTasks):
     """The place on a circle, of a radius for each task: two outputs for an angle."""
 

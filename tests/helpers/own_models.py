@@ -72,6 +72,23 @@ class Running(Plain):
         return self.end(self.norm(self.start(inputs.flatten(1))))
 
 
+class HeadFirst(Plain):
+    """The last layer is registered before the others."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__(shape, outputs)
+        self.start = self._modules.pop("start")
+
+
+class WideInside(Plain):
+    """Another layer than the last is as wide as the outputs too."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__(shape, outputs)
+        self.start = nn.Linear(torch.Size(shape).numel(), 2 * outputs)
+        self.end = nn.Linear(2 * outputs, outputs)
+
+
 class Tied(Plain):
     """A last layer whose weights are another's too."""
 
@@ -89,12 +106,13 @@ def wide(shape: tuple[int, ...], outputs: int) -> nn.Module:
     return Plain(shape, outputs + 1)
 
 
-class Scaled(Plain):
-    """Ends with a layer of one number for all classes."""
+class Transposed(Plain):
+    """Ends with a layer that has a column for each class, and a number for all of them."""
 
     def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
         super().__init__(shape, outputs)
-        self.unit = nn.PReLU()
+        self.end = nn.Module()
+        self.end.weight, self.end.unit = nn.Parameter(torch.rand(6, outputs)), nn.Parameter(torch.ones(()))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.unit(super().forward(inputs))
+        return self.start(inputs.flatten(1)).relu() @ self.end.weight * self.end.unit

@@ -94,6 +94,24 @@ def test_seeds_are_one_group_with_the_shortest_label(tmp_path: Path) -> None:
     assert [row.label for row in compare(runs[:1] + runs[2:]).rows] == ["MAML"]
 
 
+@pytest.mark.parametrize("fields", [{"seed": 5}, {"backtracks": 4}, {"shots": 2}], ids=["seed", "backtracks", "shots"])
+def test_few_shot_evaluations_of_other_tasks_or_steps_are_not_compared(fields: dict[str, int], tmp_path: Path) -> None:
+    runs = []
+    for seed, own in ((1, {}), (2, fields)):
+        runs.append(tmp_path / str(seed))
+        runs[-1].mkdir()
+        keys = {"data": "sinusoid", "seed": seed}
+        (runs[-1] / "config.toml").write_text(tomli_w.dumps({"config": keys}))
+        (runs[-1] / "metrics.jsonl").write_text('{"iteration": 0, "loss": 1.0, "seconds": 1.0}\n')
+        found = evaluation_of(np.ones((TASKS, 3)), "error", **({"shots": 10} | own))
+        (runs[-1] / "evaluation.json").write_text(found.to_json())
+    with pytest.raises(
+        InputError, match=r"compare only on the same tasks: .*the same --tasks, --shots, --seed and --ba"
+    ):
+        compare(runs)
+    assert len(compare(runs[:1]).rows) == 1
+
+
 def test_what_does_not_compare_is_refused_in_words(tmp_path: Path) -> None:
     one, other = write_run(tmp_path / "one", [0.0, 1.0]), write_run(tmp_path / "other", [0.0, 1.0], seed=2)
     with pytest.raises(InputError, match=r"one and .*twin are of the same configuration and seed, 1: leave one out"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from alone import explore_training, gradient
+from few_shot import tiny as few_shot_tiny
 from kills import Kills, differences, survive
 from tiny import finish, maml_rl, rows, same_checkpoint, tiny
 
@@ -21,6 +22,7 @@ from maml_rl.rl.learner import Learner, build
 from maml_rl.rl.method import meta_objective
 from maml_rl.runs import checkpoint
 from maml_rl.runs.folder import RunFolder, read_config, read_metrics
+from maml_rl.supervised.learner import FewShotLearner
 
 NAN = float("nan")
 
@@ -229,3 +231,16 @@ def test_a_full_memory_says_how_large_an_iteration_is(
     monkeypatch.setattr(Learner, "training_tasks", tasks)
     meta_train(tiny(tasks=4, episodes=3), tmp_path / "run", resume=True, quiet=True)
     assert len(read_metrics(tmp_path / "run")) == 2
+
+
+def test_a_full_memory_in_few_shot_learning_names_the_key_that_bounds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried")
+
+    monkeypatch.setattr(FewShotLearner, "training_tasks", fails)
+    with pytest.raises(WorkerError) as caught:
+        meta_train(few_shot_tiny(tasks=4), tmp_path / "run", quiet=True)
+    assert "iterations 0 to 1: memory is full, with 4 tasks: OutOfMemoryError: CUDA out" in str(caught.value)
+    assert "Continue with --tasks-at-once, as few as 1; what came before is saved" in str(caught.value)

@@ -112,6 +112,21 @@ def test_a_logger_that_fails_is_said_once_and_the_others_go_on(
     assert capsys.readouterr().err == f"{said}; metrics.jsonl goes on\n"
 
 
+def test_a_logger_that_fails_is_closed_for_what_it_has(tmp_path: Path) -> None:
+    closed = []
+
+    class Closes(Breaks):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    with closing(of(tmp_path, remote=Closes)) as loggers:
+        for iteration in range(3):
+            loggers.log({"iteration": iteration}, {})
+        assert len(closed) == 1
+    assert len(closed) == 1
+
+
 def test_a_logger_that_fails_to_close_is_said_and_the_others_are_closed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

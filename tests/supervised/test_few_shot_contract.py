@@ -13,6 +13,7 @@ from PIL import Image
 
 from maml_envs import InputError
 from maml_rl import evaluate, meta_train
+from maml_rl.runs.folder import read_config
 from maml_rl.supervised import Examples, FewShotTasks, LabelledTasks, TaskBatch, images, read_image
 from maml_rl.supervised.learner import build
 
@@ -279,6 +280,23 @@ def test_images_are_trained_on_from_a_configuration(folder: Path, tmp_path: Path
     (folder / "class 1/0.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"class 1/0\.png cannot be read as an image"):
         build(config)
+
+
+def test_classes_of_a_file_are_kept_with_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lists = [[f"class {k}" for k in part] for part in (range(4), range(4, 8), range(8, 12))]
+    text = "".join(f"{name} = {part}\n" for name, part in zip(("training", "validation", "test"), lists, strict=True))
+    Path("split.toml").write_text(text)
+    config = tiny(
+        data="images", root=str(folder), ways=4, shots=1, queries=3, model={"hidden": [4]},
+        data_options={"side": 8, "classes": "split.toml"},
+    )  # fmt: skip
+    run = meta_train(config, tmp_path / "run", quiet=True)
+    Path("split.toml").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert read_config(run).data_options["classes"] == lists
+    assert evaluate(run).measure == "accuracy"
 
 
 def test_a_root_and_options_reach_a_function_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,22 @@ def test_a_run_folder_has_everything(tmp_path: Path) -> None:
     assert last.best_return == -found[1]["validation/error/2"]
 
 
+@pytest.mark.parametrize(("before", "after"), [({}, {"every": 2}), ({"every": 2}, {}), ({"every": 2}, {"steps": 1})])
+def test_the_best_is_judged_anew_where_what_judges_changes(before: Any, after: Any, tmp_path: Path) -> None:
+    """Losses of training and errors of validation tasks are not compared."""
+    after = {"every": before.get("every", 0)} | after if "steps" in after else after
+    run = meta_train(tiny(evaluation=before), tmp_path / "run", quiet=True)
+    best = checkpoint.load(run / "checkpoint.pt")
+    checkpoint.save(run / "checkpoint.pt", best._replace(best_return=1e9))  # nothing later would be better
+    meta_train(tiny(evaluation=after, iterations=6), run, resume=True, quiet=True)
+    row = rows(run)[-1]
+    score = row[f"validation/error/{after.get('steps', 2)}"] if after.get("every") else row["loss"]
+    assert checkpoint.load(run / "checkpoint.pt").best_return == -score
+    assert checkpoint.load(run / "best.pt").iteration == (6 if after.get("every") else 4)
+    same = meta_train(tiny(evaluation=after, iterations=8), run, resume=True, quiet=True)
+    assert checkpoint.load(same / "checkpoint.pt").best_return >= -score
+
+
 @pytest.mark.parametrize("every", [0, 2])
 def test_the_best_is_by_training_loss_or_where_there_are_some_by_validation_tasks(every: int, tmp_path: Path) -> None:
     config = tiny(iterations=12, outer={"lr": 0.3}, evaluation={"every": every})

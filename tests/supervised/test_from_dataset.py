@@ -66,6 +66,8 @@ def test_labels_of_any_kind(label: Any) -> None:
             [(torch.zeros(3), 0), (torch.zeros(4), 1)],
             r"Listed\[1\] is float32 \(4,\) and the first is float32 \(3,\)",
         ),
+        ([(torch.zeros(3), torch.tensor([0, 1]))], r"Listed\[0\] has the label tensor.*give the argmax in its target"),
+        ([(torch.zeros(3), ["a", "b"])], r"Listed\[0\] has the label \['a', 'b'\]: it has to be one whole number or"),
         ([("text", 0)], r"Listed\[0\] are 'text', which is not an array of numbers"),
     ],
 )

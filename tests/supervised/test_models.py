@@ -124,6 +124,11 @@ def test_batch_norm_keeps_no_state_and_makes_no_difference_between_training_and_
     assert torch.equal(models.predict(module.eval(), params, inputs), first)
 
 
+def test_one_value_of_a_channel_is_its_own_mean() -> None:
+    for fused in (False, True):
+        assert torch.equal(models.BatchNorm(4, fused)(torch.randn(1, 4, 1, 1)), torch.zeros(1, 4, 1, 1))
+
+
 @pytest.mark.parametrize("kind", ["perceptron", "convolutional"])
 def test_the_head_is_the_last_linear_layer(kind: str) -> None:
     module = models.network(kind, (1, 8, 8), 3, (4, 4), True)

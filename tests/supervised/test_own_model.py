@@ -95,12 +95,28 @@ def test_a_norm_of_each_step_and_a_shared_head(name: str) -> None:
     assert {len(value) for key, value in theta.items() if key in learner_of(**changes).model.head} == {1}
 
 
-def test_a_pretrained_one_makes_way_for_a_new_last_layer() -> None:
-    learner = learner_of(**own("Plain", method="pretrained"))
+@pytest.mark.parametrize("name", ["Plain", "HeadFirst"])
+def test_a_pretrained_one_makes_way_for_a_new_last_layer(name: str) -> None:
+    learner = learner_of(**own(name, method="pretrained"))
     theta = learner.initial_params()
     assert len(theta["end.weight"]) == learner.data.training_classes > 3
     assert len(learner.start(theta)["end.weight"]) == 3
     assert torch.equal(learner.start(theta)["start.weight"], theta["start.weight"])
+
+
+def test_as_many_training_classes_as_ways_are_pretrained_all_the_same() -> None:
+    learner = learner_of(**own("Plain", data="few_shot:AsManyAsWays", method="pretrained"))
+    assert learner.data.training_classes == learner.outputs == 3
+    theta = {key: value + 1 for key, value in learner.initial_params().items()}
+    assert learner.training_tasks(0).support.targets.shape == (2, 15)  # examples of all classes, not tasks
+    assert not torch.equal(learner.start(theta)["end.weight"], theta["end.weight"])
+    assert torch.equal(learner.start(theta)["start.weight"], theta["start.weight"])
+
+
+def test_the_last_layer_adapts_alone_wherever_it_is_registered() -> None:
+    learner = learner_of(**own("HeadFirst", inner={"adapt": "last"}))
+    assert next(iter(learner.initial_params())) == "end.weight"
+    assert learner.model.head == {"end.weight", "end.bias"} == learner.inner.rates.adapted
 
 
 def test_shared_weights_may_adapt_with_all_others() -> None:
@@ -119,9 +135,14 @@ def test_shared_weights_may_adapt_with_all_others() -> None:
         ("Tied", {"inner": {"adapt": "last"}}, "last.weight of the last layer is a parameter of another one too"),
         ("Plain", {"model": {"norm_per_step": True}}, "it has no batch norm with a scale"),
         (
-            "Scaled",
+            "WideInside",
+            {"method": "pretrained"},
+            r"start.bias, start.weight would keep the shape of 84 training classes, .*\(end.bias, end.weight\)",
+        ),
+        (
+            "Transposed",
             {"model": {"shared_head": True}},
-            r"its last layer \(unit.weight\) does not have a row for each class",
+            r"its last layer \(end.unit, end.weight\) does not have a row for each class",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,12 @@ def test_numbers_are_drawn_by_chance_and_the_same_each_time() -> None:
     assert [len(part) for part in names(one)] == [3, 2, 2]
 
 
+def test_numpys_numbers_are_numbers() -> None:
+    assert names(split_classes(np.array([3, 2, 2]), KINDS, 2)) == names(split_classes((3, 2, 2), KINDS, 2))
+    by_label = split_classes([np.array([1, 0]), np.array([2, 3]), np.array([5, 4])], range(6), 2)
+    assert [part.tolist() for part in by_label.values()] == [[1, 0], [2, 3], [5, 4]]
+
+
 @pytest.mark.parametrize(
     ("classes", "said"),
     [
@@ -50,6 +57,11 @@ def test_numbers_are_drawn_by_chance_and_the_same_each_time() -> None:
         ([["bee", "ant"], ["cat"], ["fox", "eel"]], "classes: 1 for validation, where a task has ways = 2"),
         ([["bee", "ant"], ["cat", "gnu"]], "give three numbers or lists"),
         ([["bee", "ant"], "cat", ["fox", "eel"]], "classes for validation are 'cat': give a list of labels"),
+        (
+            [[["bee"], "ant"], ["cat", "gnu"], ["fox", "eel"]],
+            r"classes for training name \['bee'\], which no example has",
+        ),
+        ((True, 2, 2), "classes for training are True: give a list of labels"),
         ("nowhere.toml", "classes = 'nowhere.toml' cannot be read"),
         ((3, 3, 3), "7 classes in parts of 3, 3, 3"),
     ],

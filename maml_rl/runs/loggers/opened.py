@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from maml_envs import InputError
 from maml_rl.machine.device import first_line
@@ -104,12 +104,14 @@ class Loggers:
         try:
             yield
         except Exception as error:
-            del self._opened[name]
+            with suppress(Exception):  # what it has written so far, if it can
+                self._opened.pop(name).close()
             said = f"logger {name} has failed, and gets no more of {self._folder}: {first_line(error)}"
             print(f"{said}; metrics.jsonl goes on", file=sys.stderr)
 
     def close(self) -> None:
         """Flush them."""
         for name, logger in list(self._opened.items()):
+            del self._opened[name]
             with self._left_out_if_it_fails(name):
                 logger.close()
