@@ -11,6 +11,7 @@ import copy
 import importlib.util
 import resource
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +19,14 @@ from functools import partial
 import numpy as np
 import torch
 import tyro
+from torch import nn
 from torch.func import functional_call
 
 from maml_rl.config.few_shot import FewShotConfig
 from maml_rl.config.toml import load, of_kind
 from maml_rl.core.tree import Params, of_one_seed
 from maml_rl.machine.device import set_up
+from maml_rl.supervised.batch_norm import BatchNorm
 from maml_rl.supervised.learner import FewShotLearner, build, loss_of
 from maml_rl.supervised.outer import gradient
 from maml_rl.supervised.tasks import TaskBatch
@@ -40,18 +43,29 @@ class Arguments:
     threads: int = 0
 
 
+def of_torch(module: nn.Module) -> nn.Module:
+    """Return the same layers with torch's own batch norm, as a loop of torch alone would have them."""
+    layers = dict(copy.deepcopy(module).named_children())
+    of_images = any(isinstance(layer, nn.Conv2d) for layer in layers.values())
+    kind = nn.BatchNorm2d if of_images else nn.BatchNorm1d
+    for name, layer in layers.items():
+        if isinstance(layer, BatchNorm):
+            layers[name] = kind(len(layer.weight), track_running_stats=False)
+    return nn.Sequential(OrderedDict(layers))
+
+
 def plain_loop(learner: FewShotLearner, theta: Params, batch: TaskBatch) -> Params:
     """One task after the other, the inner gradient with create_graph, one backward pass at the end of each."""
-    inner, tasks = learner.config.inner, len(batch.query.targets)
+    inner, tasks, module = learner.config.inner, len(batch.query.targets), of_torch(learner.module)
     leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
     for k in range(tasks):
         params = leaves
         for _ in range(inner.steps):
-            outputs = functional_call(learner.module, params, (batch.support.inputs[k],))
+            outputs = functional_call(module, params, (batch.support.inputs[k],))
             loss = loss_of(outputs, batch.support.targets[k])
             slope = torch.autograd.grad(loss, list(params.values()), create_graph=True)
             params = {name: x - inner.lr * g for (name, x), g in zip(params.items(), slope, strict=True)}
-        outputs = functional_call(learner.module, params, (batch.query.inputs[k],))
+        outputs = functional_call(module, params, (batch.query.inputs[k],))
         (loss_of(outputs, batch.query.targets[k]) / tasks).backward()
     return {name: value.grad for name, value in leaves.items()}
 
@@ -60,7 +74,7 @@ def torchopt_loop(learner: FewShotLearner, theta: Params) -> Callable[[TaskBatch
     """The same by torchopt's differentiable optimiser, whose state and the module's are put back after each task."""
     import torchopt
 
-    module = copy.deepcopy(learner.module)
+    module = of_torch(learner.module)
     module.load_state_dict(theta, strict=False)
     optimiser = torchopt.MetaSGD(module, lr=learner.config.inner.lr)
     start = [torchopt.extract_state_dict(each) for each in (module, optimiser)]

@@ -94,11 +94,14 @@ class InnerLoop(Generic[Data]):
         loss: Scalar function of one task's parameters and data.
         rates: The inner rates in theta.
         first_order: Treat inner gradients as constants when differentiating the result (MAML paper, section 5.2).
+        mapped: It may run under ``torch.vmap``, for which gradients are ``torch.func``'s; those of a task that is
+            alone are ``torch.autograd``'s, which are the same and take less time.
     """
 
     loss: Loss[Data]
     rates: Rates
     first_order: bool = False
+    mapped: bool = True
 
     def step(self, params: Params, batch: Data, lr: Rate) -> Params:
         """Take one gradient step, params - lr * grad loss(params, batch) (MAML paper, equation 1).
@@ -120,8 +123,16 @@ class InnerLoop(Generic[Data]):
         """Gradient of the loss in the parameters that adapt."""
         names = params.keys() if self.rates.adapted is None else self.rates.adapted
         own = {name: value for name, value in params.items() if name in names}
-        found: Params = torch.func.grad(lambda own: self.loss(params | own, batch))(own)
-        return found
+        if self.mapped:
+            found: Params = torch.func.grad(lambda own: self.loss(params | own, batch))(own)
+            return found
+        further = torch.is_grad_enabled() and not self.first_order and any(x.requires_grad for x in params.values())
+        with torch.enable_grad():
+            own = {name: x if x.requires_grad else x.detach().requires_grad_() for name, x in own.items()}
+            slopes = torch.autograd.grad(
+                self.loss(params | own, batch), list(own.values()), create_graph=further, materialize_grads=True
+            )
+        return dict(zip(own, slopes, strict=True))
 
     def careful_step(self, params: Params, batch: Data, lr: Rate, backtracks: int) -> Params:
         """Take a gradient step that lowers the loss: the longest of 1, 1/2, ..., 2^-backtracks of it, or none.

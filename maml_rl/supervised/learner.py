@@ -281,7 +281,7 @@ def build(config: FewShotConfig) -> FewShotLearner:
     learned, whole = config.inner.learn_lr and config.trained_steps > 0, config.inner.lr_of == "layer"
     rates = Rates(config.inner.lr, adapted, learned, whole, inner_steps)
 
-    inner = InnerLoop(loss_with(module, of_steps), rates, config.inner.first_order)
+    inner = InnerLoop(loss_with(module, of_steps), rates, config.inner.first_order, mapped=not model.loop)
     return FewShotLearner(
         config, data, model, module, trained, inner, device, shape, outputs, of_values, of_steps=of_steps
     )

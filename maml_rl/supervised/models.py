@@ -9,36 +9,25 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from maml_rl.config.few_shot import Model
 from maml_rl.core.tree import Params
+from maml_rl.supervised.batch_norm import BatchNorm
+
+MANY = 12
+"""Images in a batch from which channels last take less time (64 filters, 28 x 28, 2 CPU cores)."""
 
 
-class BatchNorm(nn.Module):
-    """Batch norm over every axis but the second, by the statistics of the batch alone; eps = 1e-5.
+class ChannelsLast(nn.Sequential):
+    """Layers that see images with the channels last in memory, which a CPU is faster with if they are not few."""
 
-    Args:
-        width: Of the second axis.
-        fused: By torch's own function, which is faster. Its second derivative is exact for one task, and wrong by some
-            per cent, without a word, when mapped over tasks by ``vmap`` (torch 2.13).
-    """
-
-    def __init__(self, width: int, fused: bool = False) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
-        self.fused = fused
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Normalise (n, width) or (n, width, height, width of the image)."""
-        if self.fused and values.numel() > values.shape[1]:  # torch's refuses one value, which is its own mean
-            return functional.batch_norm(values, None, None, self.weight, self.bias, training=True, eps=1e-5)
-        axes = [axis for axis in range(values.dim()) if axis != 1]
-        off = values - values.mean(axes, keepdim=True)
-        scale = self.weight.reshape(-1, *[1] * (values.dim() - 2))
-        shift = self.bias.reshape(-1, *[1] * (values.dim() - 2))
-        return off * (off.square().mean(axes, keepdim=True) + 1e-5).rsqrt() * scale + shift
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the outputs for images (n, channels, height, width)."""
+        if len(images) >= MANY:
+            images = images.to(memory_format=torch.channels_last)
+        outputs: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return outputs
 
 
 def network(
@@ -55,7 +44,7 @@ def network(
         outputs: Width of the output.
         hidden: Widths of the layers, or their filters.
         batch_norm: Normalise before each ReLU.
-        fused: See ``BatchNorm``.
+        fused: For one task at a time on a CPU: see ``BatchNorm``, and ``ChannelsLast``.
     """
     layers: list[nn.Module] = []
     if name == "perceptron":
@@ -69,7 +58,8 @@ def network(
             layers += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=not batch_norm), *norm, nn.ReLU()]
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     last = hidden[-1] if hidden else math.prod(shape)
-    return nn.Sequential(*layers, nn.Linear(last, outputs))
+    kind = ChannelsLast if fused and name == "convolutional" else nn.Sequential
+    return kind(*layers, nn.Linear(last, outputs))
 
 
 def initial(module: nn.Module, name: str, generator: torch.Generator) -> Params:

@@ -14,6 +14,7 @@ from maml_envs import InputError
 from maml_rl.core.slices import Slice, slices_of
 from maml_rl.core.tree import Params, map_tensors
 from maml_rl.supervised import Examples, TaskBatch, models
+from maml_rl.supervised.batch_norm import BatchNorm
 from maml_rl.supervised.learner import FewShotLearner, loss_of, loss_with
 from maml_rl.supervised.outer import query_loss
 
@@ -146,10 +147,10 @@ def test_tasks_mapped_and_tasks_in_a_loop_agree(changes: dict[str, Any]) -> None
         learner = learner_of(**changes, inner={"steps": 2, "lr": 0.3})
         learner.model.loop = one_by_one
         learner = dataclasses.replace(learner, module=learner.model.module(learner.outputs))
-        inner = dataclasses.replace(learner.inner, loss=loss_with(learner.module))
+        inner = dataclasses.replace(learner.inner, loss=loss_with(learner.module), mapped=not one_by_one)
         learner = dataclasses.replace(learner, inner=inner)
         theta, batch = problem(learner)
-        fused = {part.fused for part in learner.module.modules() if isinstance(part, models.BatchNorm)}
+        fused = {part.fused for part in learner.module.modules() if isinstance(part, BatchNorm)}
         assert fused == {one_by_one}
         assert len(slices(learner, batch)) == (count(batch) if one_by_one else 1)
         found.append(slope_of(learner, theta, batch))

@@ -48,15 +48,15 @@ def by_hand(
             params |= {name: torch.cat([params[name]] * ways) for name in last}
         for step in range(steps):
             loss = judge(outputs(params, step, x), y)
-            slopes = torch.autograd.grad(loss, list(params.values()), create_graph=True)
-            moved = {}
-            for (name, value), slope in zip(params.items(), slopes, strict=True):
+            moved, moving = dict(params), [name for name in params if name in adapted]
+            slopes = torch.autograd.grad(loss, [params[name] for name in moving], create_graph=True)
+            for name, slope in zip(moving, slopes, strict=True):
                 slope = slope.detach() if first else slope
                 rate: Any = 0.01
                 if learner.config.inner.learn_lr:
                     rate = leaves.get(f"lr.{name}", torch.zeros(steps))
                     rate = rate[step] if learner.config.inner.lr_per_step else rate
-                moved[name] = value - rate * slope if name in adapted else value
+                moved[name] = params[name] - rate * slope
             params = moved
             total = total + weights[step] * judge(outputs(params, step, asked), answers)
     total = total / len(batch.support.inputs)
