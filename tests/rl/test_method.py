@@ -289,7 +289,7 @@ def test_an_evaluation_in_json_and_back(tmp_path: Path) -> None:
     fields = json.loads(result.to_json())
     assert list(fields) == [
         "version", "values", "which", "iteration", "split", "lr", "tuned", "tasks", "env_steps", "best", "seed",
-        "shots", "references",
+        "backtracks", "shots", "references",
     ]  # fmt: skip
     assert result.file is not None
     assert result.file.read_text() == result.to_json()
