@@ -54,9 +54,9 @@ def of_torch(module: nn.Module) -> nn.Module:
     return nn.Sequential(OrderedDict(layers))
 
 
-def plain_loop(learner: FewShotLearner, theta: Params, batch: TaskBatch) -> Params:
+def plain_loop(learner: FewShotLearner, module: nn.Module, theta: Params, batch: TaskBatch) -> Params:
     """One task after the other, the inner gradient with create_graph, one backward pass at the end of each."""
-    inner, tasks, module = learner.config.inner, len(batch.query.targets), of_torch(learner.module)
+    inner, tasks = learner.config.inner, len(batch.query.targets)
     leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
     for k in range(tasks):
         params = leaves
@@ -105,7 +105,7 @@ def main() -> None:
     stacked = of_one_seed(theta)
     ways: dict[str, Callable[[TaskBatch], Params]] = {
         "maml_rl": lambda batch: {name: value[0] for name, value in gradient(learner, stacked, batch)[1].items()},
-        "plain loop": partial(plain_loop, learner, theta),
+        "plain loop": partial(plain_loop, learner, of_torch(learner.module), theta),
     }
     if importlib.util.find_spec("torchopt"):
         ways["torchopt"] = torchopt_loop(learner, theta)

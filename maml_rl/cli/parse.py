@@ -41,9 +41,8 @@ RunOrCheckpoint = Annotated[
 Which = Annotated[
     Literal["checkpoint", "best", "initial"],
     arg(
-        help="The last parameters, those with the best training return (few-shot learning: with "
-        "evaluation.every the best on validation tasks, else the lowest training loss), "
-        "or those before training."
+        help="The last parameters, those with the best training return (few-shot learning: with evaluation.every the "
+        "best on validation tasks, else the lowest training loss), or those before training."
     ),
 ]
 TemplateKind = Annotated[

@@ -225,15 +225,15 @@ def _model(config: FewShotConfig, shape: tuple[int, ...], outputs: int, device: 
     return model
 
 
-def _refuse_kept(config: FewShotConfig, model: Model, outputs: int, classes: int) -> None:
+def _refuse_kept(name: str | None, head: frozenset[str], module: nn.Module, trained: nn.Module, classes: int) -> None:
     """Refuse to pretrain a model of which more than its last layer is of so many classes."""
-    new, old = ({key: x.shape for key, x in model.module(wide).named_parameters()} for wide in (outputs, classes))
-    kept = sorted(key for key in (new.keys() | old.keys()) - model.head if new.get(key) != old.get(key))
+    new, old = ({key: x.shape for key, x in each.named_parameters()} for each in (module, trained))
+    kept = sorted(key for key in (new.keys() | old.keys()) - head if new.get(key) != old.get(key))
     if kept:
         raise InputError(
-            f"method = 'pretrained' with model.network = {config.model.network!r}: {', '.join(kept)} would keep the "
-            f"shape of {classes} training classes, as the last layer alone ({', '.join(sorted(model.head))}) is made "
-            "anew for a task: let no other layer's shape go with outputs"
+            f"method = 'pretrained' with model.network = {name!r}: {', '.join(kept)} would keep the shape of {classes} "
+            f"training classes, as the last layer alone ({', '.join(sorted(head))}) is made anew for a task: let no "
+            "other layer's shape go with outputs"
         )
 
 
@@ -241,7 +241,7 @@ def _refuse_permutations(config: FewShotConfig, outputs: int, of_values: bool) -
     count = config.evaluation.permutations
     if count > 1 and of_values:
         raise InputError(f"evaluation.permutations = {count} with values to predict: they have no labels; leave it out")
-    if outputs < 20 and count > math.factorial(outputs):
+    if count > math.factorial(outputs):
         raise InputError(
             f"evaluation.permutations = {count} with {outputs} ways: their labels have {math.factorial(outputs)} "
             "orders; ask for at most as many"
@@ -272,7 +272,7 @@ def build(config: FewShotConfig) -> FewShotLearner:
                 "its sample_examples tells apart"
             )
         trained = model.module(data.training_classes)
-        _refuse_kept(config, model, outputs, data.training_classes)
+        _refuse_kept(config.model.network, model.head, module, trained, data.training_classes)
     of_steps = model.norms if config.model.norm_per_step and config.trained_steps else frozenset()
     adapted = model.head if config.inner.adapt == "last" else None
     if of_steps and adapted is None:

@@ -72,8 +72,7 @@ def _by_name(parts: Sequence[object], kinds: Sequence[object], ways: int) -> dic
     found: dict[str, Tensor] = {}
     seen: dict[object, str] = {}
     for split, labels in zip(SPLITS, parts, strict=True):
-        labels = np.asarray(labels).tolist() if isinstance(labels, np.ndarray) else labels
-        if not isinstance(labels, Sequence) or isinstance(labels, str):
+        if not isinstance(labels, Sequence | np.ndarray) or isinstance(labels, str):
             raise InputError(f"classes for {split} are {labels!r:.80}: give a list of labels, as for the others")
         for label in (each.item() if isinstance(each, np.generic) else each for each in labels):
             if not isinstance(label, Hashable) or label not in known:

@@ -104,8 +104,9 @@ class Loggers:
         try:
             yield
         except Exception as error:
-            with suppress(Exception):  # what it has written so far, if it can
-                self._opened.pop(name).close()
+            if failed := self._opened.pop(name, None):
+                with suppress(Exception):  # it keeps what it has got, if it can
+                    failed.close()
             said = f"logger {name} has failed, and gets no more of {self._folder}: {first_line(error)}"
             print(f"{said}; metrics.jsonl goes on", file=sys.stderr)
 
