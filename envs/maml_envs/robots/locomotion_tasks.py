@@ -17,13 +17,19 @@ def _unit(angle: Tensor) -> Tensor:
 
 
 class ForwardOrBackward(Locomotion):
-    """Task d = +1 or -1 with equal chance: reward d v along x. Held-out tasks alternate; there are none beyond them."""
+    """Task d = +1 or -1 with equal chance: reward d v along x. Held-out tasks alternate; there are none beyond them.
+
+    Tasks drawn together are as many of one direction as of the other, in random order: of four drawn one by one, all
+    are alike once in eight times, and a meta-gradient of one direction alone unlearns the other.
+    """
 
     task_name = "direction (1: forward, -1: backward)"
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw directions (count, 1), +1 or -1."""
-        return 2.0 * torch.randint(2, (count, 1), generator=generator) - 1
+        """Draw directions (count, 1), +1 or -1: half of each; of an odd count, chance says which has one more."""
+        extra = torch.randint(2, (), generator=generator)
+        order = torch.randperm(count, generator=generator).unsqueeze(-1)
+        return 1.0 - 2.0 * ((order + extra) % 2)
 
     def held_out_tasks(self, count: int, split: str = "in") -> Tensor:
         """Return +1, -1, +1, ...: as many of one direction as of the other."""

@@ -7,7 +7,7 @@ import torch
 
 from maml_envs import InputError
 from maml_envs.robots.ant import AntDirection, AntDirection2D, AntGoal, AntVelocity
-from maml_envs.robots.half_cheetah import HalfCheetahVelocity
+from maml_envs.robots.half_cheetah import HalfCheetahDirection, HalfCheetahVelocity
 from maml_envs.robots.humanoid import HumanoidDirection
 from maml_envs.robots.locomotion import Locomotion, Motion
 from maml_envs.robots.walker2d import Walker2dDirection, Walker2dVelocity
@@ -29,13 +29,26 @@ def assert_fixed(env: Locomotion, split: str) -> torch.Tensor:
     return tasks
 
 
-@pytest.mark.parametrize("family", [AntDirection, Walker2dDirection])
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_directions_are_drawn_in_balance_and_each_is_a_fair_coin(count: int) -> None:
+    env = HalfCheetahDirection()
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.cat([env.sample_tasks(count, generator) for _ in range(MANY)], -1)  # (count, MANY)
+    assert draws.unique().tolist() == [-1, 1]
+    assert draws.sum(0).unique().tolist() == ([0] if count % 2 == 0 else [-1, 1])
+    # Each place is forward half of the time, and so is the direction that an odd count has once more.
+    assert draws.mean(-1).abs().max() < 4.5 / math.sqrt(MANY)
+    assert draws.sum(0).mean().abs() < 4.5 / math.sqrt(MANY)
+    # Nothing but balance ties two places together: their product has mean -1 / (count - 1), or -1 / count if odd.
+    if count > 1:
+        tied = -1 / (count - 1) if count % 2 == 0 else -1 / count
+        assert (draws[0] * draws[-1]).mean().item() == pytest.approx(tied, abs=4.5 / math.sqrt(MANY))
+
+
+@pytest.mark.parametrize("family", [AntDirection, HalfCheetahDirection, Walker2dDirection])
 def test_forward_or_backward(family: type[Locomotion]) -> None:
     env = family()
-    tasks = sampled(env)
-    assert tasks.shape == (MANY, 1)
-    assert tasks.unique().tolist() == [-1, 1]
-    assert tasks.mean().abs() < 4.5 / math.sqrt(MANY)
+    assert env.sample_tasks(6, torch.Generator().manual_seed(0)).shape == (6, 1)
     assert env.held_out_tasks(5).tolist() == [[1.0], [-1.0], [1.0], [-1.0], [1.0]]
     with pytest.raises(InputError, match=f"{family.__name__} has only two tasks, so no split 'out': use split='in'"):
         env.held_out_tasks(4, "out")
