@@ -5,7 +5,8 @@ python experiments/make_readme.py --check   # exits with 1 where README.md is no
 python experiments/make_readme.py --record RUN ... SCORE ...  # prints how soon runs reached scores after one step
 
 A table stands between a line `<!-- runs: FOLDER ... -->`, folders below results/ with wildcards, and `<!-- end -->`.
-One of how soon scores were reached stands after `<!-- record: FOLDER ... after 1 step: 364 728 -->`.
+One of how soon scores were reached stands after `<!-- record: FOLDER ... after 1 step: 364 728 -->`, one with a row for
+each family of tasks after `<!-- families: FOLDER ... -->`, where a pattern names the seeds of a family.
 """
 
 import re
@@ -16,15 +17,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from maml_rl.results.comparison import comparisons
+from maml_rl.config.rl import Config
+from maml_rl.results.comparison import compare, comparisons
 from maml_rl.results.record import record_table
 from maml_rl.results.runs import grouped, read_runs
-from maml_rl.results.table import costs, long_table
-from maml_rl.runs.measures import MEASURES
+from maml_rl.results.table import Table, clock, costs, count, long_table
+from maml_rl.runs.measures import MEASURES, shown, with_interval
 
 HERE = Path(__file__).parent
 WIDTH = 116
 RECORD = re.compile(r"(<!-- record: (.*?) after (\d+) steps?: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+FAMILIES = re.compile(r"(<!-- families: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- runs: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -99,6 +102,25 @@ def record(patterns: str, steps: int, targets: str) -> str:
     return f"{table}\n\n{', '.join(on)}.\n\n{shell(runs)}"
 
 
+def families(patterns: str) -> str:
+    """A row for each family: what is published before and after one step, and what MAML reached here after 0 to 3."""
+    header = ("task", "preset", "published", "here, 0 steps", "1 step", "3 steps", "unit", "seeds", "steps", "time")
+    rows, runs = [], []
+    for pattern in patterns.split():
+        seeds = folders(pattern)
+        config = read_runs(seeds)[0].config
+        assert isinstance(config, Config)
+        comparison = compare(seeds)
+        (ours,), theirs = comparison.rows, comparison.published
+        means = [with_interval(ours.points[k].mean, comparison.measure) for k in (1, 3)]
+        said = " to ".join(shown(value, comparison.measure) for value in theirs.maml[:2]) if theirs else ""
+        before = shown(ours.points[0].mean.value, comparison.measure)
+        cost = (f"{ours.action_scale:g}", str(len(ours.seeds)), count(ours.env_steps), clock(ours.seconds))
+        rows.append((config.env, str(config.preset), said, before, *means, *cost))
+        runs += seeds
+    return f"{Table(header, tuple(rows)).markdown()}\n\n{filled(machines(runs))}\n\n{shell(runs)}"
+
+
 def main() -> None:
     """Write README.md, or with --check say whether it is up to date."""
     if sys.argv[1:2] == ["--record"]:
@@ -108,6 +130,7 @@ def main() -> None:
     file = HERE / "README.md"
     before = file.read_text()
     now = RECORD.sub(lambda found: f"{found[1]}{record(found[2], int(found[3]), found[4])}{found[5]}", before)
+    now = FAMILIES.sub(lambda found: f"{found[1]}{families(found[2])}{found[3]}", now)
     now = BLOCK.sub(lambda found: f"{found[1]}{block(found[2])}{found[3]}", now)
     if "--check" in sys.argv[1:]:
         if now != before:

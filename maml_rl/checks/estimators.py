@@ -59,7 +59,9 @@ class Row(NamedTuple):
         return "agrees" if allowed <= LARGEST_ALLOWED else "too noisy"
 
 
-UNTREATED = Config(env="tabular-mdp", discount=1.0, normalise_advantages=False, baseline=Baseline(name="none"))
+UNTREATED = Config(
+    env="tabular-mdp", discount=1.0, gae_lambda=1.0, normalise_advantages=False, baseline=Baseline(name="none")
+)
 """Advantages are undiscounted returns."""
 
 

@@ -49,7 +49,7 @@ class Inner(Section):
     lr: float = Field(0.1, gt=0, description="Step size")
     steps: int = Field(1, ge=0, description="Gradient steps, at least 1")
     estimator: Literal["log_prob", "lvc", "dice"] = Field(
-        "log_prob", description="How the loss is differentiated twice"
+        "lvc", description="How the loss is differentiated twice; log_prob: the MAML paper's code"
     )
     first_order: bool = Field(False, description="Treat the inner gradient as a constant in the outer step")
     adapt: Literal["all", "last", "context"] = Field(
@@ -70,13 +70,13 @@ class Outer(Section):
         description="Weight of the E-MAML term: credit the episodes before adaptation with what came of them; 1 is "
         "exact, less is biased and less noisy",
     )
-    max_kl: float = only("trpo", default=0.01, gt=0, description="largest mean KL(old || new) of the adapted policies")
+    max_kl: float = only("trpo", default=0.1, gt=0, description="largest mean KL(old || new) of the adapted policies")
     cg_iterations: int = only("trpo", default=10, ge=1, description="conjugate-gradient iterations")
-    damping: float = only("trpo", default=1e-5, ge=0, description="added to the Fisher matrix's diagonal")
+    damping: float = only("trpo", default=0.1, ge=0, description="added to the Fisher matrix's diagonal")
     backtracks: int = only("trpo", default=15, ge=1, description="points that the line search tries")
     backtrack_ratio: float = only("trpo", default=0.8, gt=0, lt=1, description="factor between two tries")
     fisher_subsample: int = only(
-        "trpo", default=5, ge=1, description="use every n-th step of the data in Fisher products"
+        "trpo", default=3, ge=1, description="use every n-th step of the data in Fisher products"
     )
     lr: float = only("promp", "adam", default=1e-3, gt=0, description="step size")
     epochs: int = only("promp", default=5, ge=1, description="steps on the same data")
@@ -141,7 +141,7 @@ class Config(Whole):
     preset: str | None = Field(None, description="Definition of the task family; None: the family's first")
     horizon: int | None = Field(None, ge=1, description="Control steps in an episode; None: the environment's own")
     vector: Vector = Field(Vector(), description="gymnasium environments: how they are stepped, and tasks for them")
-    tasks: int = Field(40, ge=1, description="Tasks in an iteration")
+    tasks: int = Field(10, ge=1, description="Tasks in an iteration")
     episodes: int = Field(20, ge=1, description="Episodes for each task and rollout")
     iterations: int = resumable(500, ge=1, description="Outer steps")
     seed: int = Field(1, ge=0, lt=2**62, description="Every random number follows from it")
@@ -149,7 +149,7 @@ class Config(Whole):
     threads: int = resumable(0, ge=0, description="CPU threads; 0: the physical cores, or a rank's share of them")
     logger: LoggerNames = LOGGER
     discount: float = Field(0.99, ge=0, le=1, description="Discount of rewards, per step")
-    gae_lambda: float = Field(1.0, ge=0, le=1, description="Lambda of generalised advantage estimation")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation")
     bootstrap_on_truncation: bool = Field(False, description="Value after a time limit: the baseline's, instead of 0")
     normalise_advantages: bool = Field(True, description="To mean 0 and standard deviation 1 in each task")
     advantage_floor: float = Field(

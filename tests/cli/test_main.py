@@ -255,7 +255,7 @@ def test_an_existing_run(command: Command, folder: Path) -> None:
     assert err.splitlines() == [
         "error: run was trained with another configuration; give another --out, or mend",
         "  seed: 1 there, 2 now",
-        "  outer.max_kl: 0.01 there, 0.5 now",
+        "  outer.max_kl: 0.1 there, 0.5 now",
     ]
     assert files(folder) == before
     longer = ["--iterations", "3", "--threads", "2", "--device", "cpu", "--evaluation.tasks", "4"]

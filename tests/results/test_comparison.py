@@ -85,7 +85,7 @@ def test_seeds_are_one_group_with_the_shortest_label(tmp_path: Path) -> None:
         write_run(tmp_path / "a2", [0.0, 3.0], seed=2, threads=2),
     ]
     groups = grouped(read_runs(runs))
-    assert [group.label for group in groups] == ["MAML, inner.estimator = log_prob", "MAML, inner.estimator = dice"]
+    assert [group.label for group in groups] == ["MAML, inner.estimator = lvc", "MAML, inner.estimator = dice"]
     assert [[run.config.seed for run in group.runs] for group in groups] == [[1, 2], [1]]
     row = compare(runs).rows[0]
     assert (row.points[1].seed_means, row.points[1].mean.value, row.env_steps) == ((1.0, 3.0), 2.0, 1500)

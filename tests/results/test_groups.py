@@ -33,8 +33,8 @@ def test_labels_say_what_differs_within_a_method_and_no_more() -> None:
     narrow, wide = {"policy": {"hidden": [8]}}, {"policy": {"hidden": [8, 16]}, "inner": {"first_order": True}}
     found = names(run("a", **narrow), run("b", **wide), run("c", method="oracle", tasks=3), run("d", tasks=5, **narrow))
     assert found == {
-        "MAML, tasks = 40, policy.hidden = [8], inner.first_order = false": ["a"],
-        "MAML, tasks = 40, policy.hidden = [8, 16], inner.first_order = true": ["b"],
+        "MAML, tasks = 10, policy.hidden = [8], inner.first_order = false": ["a"],
+        "MAML, tasks = 10, policy.hidden = [8, 16], inner.first_order = true": ["b"],
         "oracle": ["c"],
         "MAML, tasks = 5, policy.hidden = [8], inner.first_order = false": ["d"],
     }

@@ -24,12 +24,23 @@ NOW = {
     ),
     ("half-cheetah-vel", "gymnasium"): ((-198.0, -140.0), (), (), None),
     ("half-cheetah-dir", "gymnasium"): ((-42.0, 364.0), (), (), None),
+    ("ant-dir", "gymnasium"): ((127.0, 501.0), (), (), None),
+    ("ant-goal", "gymnasium"): ((-549.0, -402.0), (), (), None),
+    ("humanoid-dir", "gymnasium"): ((193.0, 203.0), (), (), None),
+    ("walker-rand-params", "gymnasium"): ((446.0, 468.0), (), (), None),
 }  # fmt: skip
 """MAML, pretrained, random and the oracle: what the file has of meta-RL."""
 
 
-OTHERS = {("half-cheetah-vel", "gymnasium"): [-34.6, -32.4], ("half-cheetah-dir", "gymnasium"): [980.0, 1899.0]}
-"""RL2 and PEARL."""
+OTHERS = {
+    ("half-cheetah-vel", "gymnasium"): [-34.6, -32.4],
+    ("half-cheetah-dir", "gymnasium"): [980.0, 1899.0],
+    ("ant-dir", "gymnasium"): [129.0, 708.0, 1035.0],
+    ("ant-goal", "gymnasium"): [-460.0, -523.0, -195.0],
+    ("humanoid-dir", "gymnasium"): [513.0, 273.0, 872.0],
+    ("walker-rand-params", "gymnasium"): [343.0, 514.0, 720.0],
+}
+"""RL2 and PEARL; before them ProMP, but of half-cheetah."""
 
 
 def test_the_file_has_the_numbers_of_the_papers() -> None:

@@ -169,7 +169,9 @@ def nearly_constant(reward: float, noise: float, seed: int = 0) -> Trajectory:
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_advantages_are_divided_by_a_share_of_the_returns_at_least(share: float) -> None:
-    config = Config(env="navigation", discount=1.0, advantage_floor=share, baseline=Baseline(name="none"))
+    config = Config(
+        env="navigation", discount=1.0, gae_lambda=1.0, advantage_floor=share, baseline=Baseline(name="none")
+    )
     quiet, loud = (to_batch(nearly_constant(10.0, noise), config) for noise in (1e-3, 10.0))
     ramp = torch.arange(50.0, 0, -10).double()
     size = float(ramp.square().mean().sqrt())  # returns 50, 40, .. 10, all but exactly

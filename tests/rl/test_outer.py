@@ -40,7 +40,7 @@ def problem(estimator: str = "log_prob", steps: int = 1) -> tuple[Params, MetaOb
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
 def test_an_accepted_step_improves_within_the_trust_region(estimator: str, steps: int) -> None:
     theta, objective = problem(estimator, steps)
-    moved, _, log = outer_step("trpo", theta, {}, objective, Outer(fisher_subsample=1))
+    moved, _, log = outer_step("trpo", theta, {}, objective, Outer(max_kl=0.01, fisher_subsample=1))
     before, after = numbers(alone.values(objective, theta)), numbers(alone.values(objective, moved))
     assert log["linesearch/accepted"] == 1
     assert after[0] > before[0]

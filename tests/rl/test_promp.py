@@ -147,7 +147,10 @@ def test_the_state_survives_a_checkpoint(tmp_path: Path) -> None:
     "changes",
     [
         {"outer": {"name": "promp", "inner_kl_target": 1e-3}},
-        {"outer": {"name": "promp", "exploration": 0.1}, "inner": {"steps": 2, "learn_lr": True}},
+        {
+            "outer": {"name": "promp", "exploration": 0.1},
+            "inner": {"steps": 2, "learn_lr": True, "estimator": "log_prob"},
+        },
         {"outer": {"name": "adam"}, "inner": {"estimator": "lvc"}},
     ],
     ids=["target", "exploration", "adam"],

@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
     "tasks": 3,
     "episodes": 4,
     "iterations": 4,
-    "outer": {"damping": 0.1},
+    "outer": {"max_kl": 0.01},
     "inner": {"learn_lr": True},
     "evaluation": {"tasks": 3, "episodes": 2, "steps": 2, "every": 2},
 }
@@ -130,7 +130,11 @@ OUTER_STEPS: dict[str, dict[str, Any]] = {
     "trpo at first order": {"outer": {"damping": 0.1}, "inner": {"first_order": True, "learn_lr": True}},
     "promp": {"outer": {"name": "promp", "inner_kl_target": 1e-3}},
     "adam": {"outer": {"name": "adam"}, "inner": {"estimator": "lvc"}},
-    "the E-MAML term": {"tasks": 4, "outer": {"name": "promp", "exploration": 0.5}},
+    "the E-MAML term": {
+        "tasks": 4,
+        "outer": {"name": "promp", "exploration": 0.5},
+        "inner": {"estimator": "log_prob"},
+    },
     "pretrained": {"method": "pretrained"},
     "a value network": {"outer": {"name": "adam"}, "baseline": {"name": "value_network"}},
 }

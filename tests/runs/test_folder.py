@@ -249,7 +249,7 @@ def others() -> list[tuple[str, Config]]:
         "discount": 0.5, "gae_lambda": 0.5, "bootstrap_on_truncation": True, "policy.hidden": [8, 8],
         "policy.activation": "relu", "policy.init_std": 0.5, "policy.min_std": 0.1, "inner.lr": 0.2, "inner.steps": 2,
         "inner.estimator": "dice", "inner.first_order": True, "outer.max_kl": 0.02, "outer.cg_iterations": 3,
-        "outer.damping": 0.1, "outer.backtracks": 3, "outer.backtrack_ratio": 0.5, "outer.fisher_subsample": 1,
+        "outer.damping": 0.01, "outer.backtracks": 3, "outer.backtrack_ratio": 0.5, "outer.fisher_subsample": 1,
         "baseline.name": "none",
     }  # fmt: skip
     for key, value in changes.items():
@@ -273,11 +273,11 @@ def test_another_configuration_is_refused_and_its_key_named(key: str, config: Co
 
 def test_all_differing_keys_are_named(run: Path) -> None:
     with pytest.raises(InputError) as caught:
-        opened(run, tiny(seed=2, outer={"max_kl": 0.02, "damping": 0.1}, iterations=9))
+        opened(run, tiny(seed=2, outer={"max_kl": 0.02, "damping": 0.01}, iterations=9))
     assert str(caught.value).split("\n")[1:] == [
         "  seed: 1 there, 2 now",
-        "  outer.max_kl: 0.01 there, 0.02 now",
-        "  outer.damping: 1e-05 there, 0.1 now",
+        "  outer.max_kl: 0.1 there, 0.02 now",
+        "  outer.damping: 0.1 there, 0.01 now",
     ]
 
 
