@@ -22,6 +22,7 @@ extensions = [
     "docstrings",
     "mathml",
     "notebooks",
+    "reports",
     "source_pages",
 ]
 root_doc = "docs/index"
