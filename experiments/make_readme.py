@@ -116,7 +116,8 @@ def families(patterns: str) -> str:
         said = " to ".join(shown(value, comparison.measure) for value in theirs.maml[:2]) if theirs else ""
         before = shown(ours.points[0].mean.value, comparison.measure)
         cost = (f"{ours.action_scale:g}", str(len(ours.seeds)), count(ours.env_steps), clock(ours.seconds))
-        rows.append((config.env, str(config.preset), said, before, *means, *cost))
+        link = f"[{config.env}](results/{seeds[0].parent.name})"  # on the site the report of its runs
+        rows.append((link, str(config.preset), said, before, *means, *cost))
         runs += seeds
     return f"{Table(header, tuple(rows)).markdown()}\n\n{filled(machines(runs))}\n\n{shell(runs)}"
 

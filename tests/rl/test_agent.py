@@ -121,11 +121,28 @@ def test_leaving_it_closes_the_environments(tmp_path: Path, monkeypatch: pytest.
     assert closed == list(agent.learner.sampler.envs)
 
 
+TASKS = {"dir": [1.0], "vel": [1.8], "goal": [1.5, 1.5]}
+"""A task of each kind to which adaptation shows; random dynamics and the humanoid's directions have none."""
+
+
 @pytest.mark.parametrize("name", sorted(agents()))
+def test_an_agent_of_this_package_acts(name: str) -> None:
+    with maml_rl.load(name) as agent:
+        policy = agent.adapt(agent.learner.env.held_out_tasks(1)[0], episodes=2)
+        low, high = agent.learner.env.action_space.low, agent.learner.env.action_space.high
+        action = policy.act(np.zeros(agent.learner.env.observation_space.shape))
+    assert action.shape == low.shape == high.shape
+    assert np.isfinite(action).all()
+
+
+ADAPT = [name for name in agents() if name.split("_")[-1] in TASKS and name != "humanoid_dir"]
+
+
+@pytest.mark.parametrize("name", sorted(ADAPT))
 def test_an_agent_of_this_package_adapts(name: str) -> None:
     """In the task that it adapts to it earns more than before: a step of gradient goes the right way."""
     with maml_rl.load(name) as agent:
-        task = {"ant_dir": [1.0], "half_cheetah_dir": [1.0], "half_cheetah_vel": [2.5]}[name]
+        task = TASKS[name.split("_")[-1]]
         env, returns = single(agent.learner.config.env, agent.learner.config.preset), []
         for steps in (0, 1):
             policy, total = agent.adapt(task, steps), 0.0
