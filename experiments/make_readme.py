@@ -103,23 +103,25 @@ def record(patterns: str, steps: int, targets: str) -> str:
 
 
 def families(patterns: str) -> str:
-    """A row for each family: what is published before and after one step, and what MAML reached here after 0 to 3."""
-    header = ("task", "preset", "published", "here, 0 steps", "1 step", "3 steps", "unit", "seeds", "steps", "time")
-    rows, runs = [], []
+    """A row for each family: what is published before and after one step, and what MAML reached here after 0, 1, 3."""
+    header = ("task", "published", "here, 0 steps", "1 step", "3 steps", "unit", "steps", "time")
+    rows, links, runs = [], [], []
     for pattern in patterns.split():
         seeds = folders(pattern)
         config = read_runs(seeds)[0].config
         assert isinstance(config, Config)
         comparison = compare(seeds)
         (ours,), theirs = comparison.rows, comparison.published
-        means = [with_interval(ours.points[k].mean, comparison.measure) for k in (1, 3)]
-        said = " to ".join(shown(value, comparison.measure) for value in theirs.maml[:2]) if theirs else ""
-        before = shown(ours.points[0].mean.value, comparison.measure)
-        cost = (f"{ours.action_scale:g}", str(len(ours.seeds)), count(ours.env_steps), clock(ours.seconds))
-        link = f"[{config.env}](results/{seeds[0].parent.name})"  # on the site the report of its runs
-        rows.append((link, str(config.preset), said, before, *means, *cost))
+        before, after, last = (ours.points[k].mean for k in (0, 1, 3))
+        means = [shown(before.value, "return"), with_interval(after, "return"), shown(last.value, "return")]
+        said = " to ".join(shown(value, "return") for value in theirs.maml[:2]) if theirs else ""
+        cost = (f"{ours.action_scale:g}", count(ours.env_steps), clock(ours.seconds))
+        name = f"[{config.env} {config.preset}]"
+        rows.append((name, said, *means, *cost))
+        links.append(f"{name}: results/{seeds[0].parent.name}")  # on the site the report of its runs
         runs += seeds
-    return f"{Table(header, tuple(rows)).markdown()}\n\n{filled(machines(runs))}\n\n{shell(runs)}"
+    parts = [Table(header, tuple(rows)).markdown(), "\n".join(links), filled(machines(runs)), shell(runs)]
+    return "\n\n".join(parts)
 
 
 def main() -> None:
