@@ -125,16 +125,29 @@ def test_toml_and_back(config: Config) -> None:
     assert configuration.parse_toml(to_toml(config), "again") == config
 
 
-def test_the_defaults_are_those_of_the_design() -> None:
+def test_the_defaults_are_what_learned_soonest() -> None:
     config = Config(env="navigation")
-    assert (config.tasks, config.episodes, config.iterations, config.seed) == (40, 20, 500, 1)
-    assert (config.discount, config.gae_lambda, config.policy.hidden) == (0.99, 1.0, (64, 64))
-    assert (config.inner.lr, config.inner.steps, config.inner.estimator) == (0.1, 1, "log_prob")
-    assert (config.outer.max_kl, config.outer.cg_iterations, config.outer.damping) == (0.01, 10, 1e-5)
-    assert (config.outer.backtracks, config.outer.backtrack_ratio, config.outer.fisher_subsample) == (15, 0.8, 5)
+    assert (config.tasks, config.episodes, config.iterations, config.seed) == (10, 20, 500, 1)
+    assert (config.discount, config.gae_lambda, config.policy.hidden) == (0.99, 0.95, (64, 64))
+    assert (config.inner.lr, config.inner.steps, config.inner.estimator) == (0.1, 1, "lvc")
+    assert (config.outer.max_kl, config.outer.cg_iterations, config.outer.damping) == (0.1, 10, 0.1)
+    assert (config.outer.backtracks, config.outer.backtrack_ratio, config.outer.fisher_subsample) == (15, 0.8, 3)
     assert config.evaluation.model_dump() == {
         "tasks": 40, "episodes": 20, "steps": 3, "every": 0, "film": False, "lr_after_first_step": 0.5
     }  # fmt: skip
+
+
+PUBLISHED = ["navigation", "half_cheetah_dir", "half_cheetah_vel", "ant_dir", "ant_goal", "walker_vel"]
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, "walker_rand_params", "hopper_rand_params"])
+def test_the_files_of_the_papers_have_their_settings(name: str) -> None:
+    config = load(name)
+    assert isinstance(config, Config)
+    assert (config.tasks, config.episodes) == (20 if name == "navigation" else 40, 20)
+    assert (config.discount, config.gae_lambda, config.inner.estimator) == (0.99, 1.0, "log_prob")
+    assert (config.outer.max_kl, config.outer.cg_iterations, config.outer.damping) == (0.01, 10, 1e-5)
+    assert (config.outer.backtracks, config.outer.backtrack_ratio) == (15, 0.8)
 
 
 def test_a_configuration_cannot_be_changed() -> None:
