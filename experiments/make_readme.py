@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from maml_rl.config.rl import Config
-from maml_rl.results.comparison import compare, comparisons
+from maml_rl.results.comparison import comparisons
 from maml_rl.results.record import record_table
 from maml_rl.results.runs import grouped, read_runs
 from maml_rl.results.table import Table, clock, costs, count, long_table
@@ -108,9 +108,9 @@ def families(patterns: str) -> str:
     rows, links, runs = [], [], []
     for pattern in patterns.split():
         seeds = folders(pattern)
-        config = read_runs(seeds)[0].config
+        groups = grouped(read_runs(seeds))
+        config, comparison = groups[0].runs[0].config, comparisons(groups)[0]
         assert isinstance(config, Config)
-        comparison = compare(seeds)
         (ours,), theirs = comparison.rows, comparison.published
         before, after, last = (ours.points[k].mean for k in (0, 1, 3))
         means = [shown(before.value, "return"), with_interval(after, "return"), shown(last.value, "return")]
