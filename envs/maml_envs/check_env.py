@@ -154,7 +154,7 @@ def _numbers(env: TaskEnv, episodes: Episodes, asked: Asked) -> Iterator[Finding
     size = (observations / scaled).square().mean(0).sqrt()
     large = (size > LARGE).nonzero().flatten().tolist()
     if large:
-        fix = "Divide them in the observation by their usual size: a network learns badly from large numbers"
+        fix = "Give policy.observation_units their usual size: a network learns badly from large numbers"
         if bool((torch.from_numpy(units_of(_own_space(env)))[size > LARGE] != 1).all()):
             fix = (
                 "Give policy.network a network for pictures, which gets them divided by 255; the perceptron gets bytes"

@@ -6,7 +6,7 @@ A hyper-parameter is one line: its key in a TOML file, flag, help and log entry.
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, Strict
+from pydantic import Field, PositiveFloat, PositiveInt, Strict
 
 from maml_rl.config.base import (
     LOGGER,
@@ -39,6 +39,13 @@ class Policy(Section):
         gt=0,
         description="Unit: the environment gets actions divided by this; None: the preset's, of robots 10 in gymnasium "
         "and promp",
+    )
+    observation_units: tuple[PositiveFloat, ...] | None = Field(
+        None,
+        strict=False,
+        min_length=1,
+        description="What the policy gets the numbers of an observation divided by, a list of one for all or one for "
+        "each; None: 1",
     )
     context: int = Field(0, ge=0, description="Width of a vector of parameters that joins every observation")
 

@@ -23,7 +23,7 @@ class PolicyModule(nn.Module):
 
     Args:
         policy: What the parameters are of.
-        params: Of one task; the context is taken into the first layer's bias.
+        params: Of one task; the context is taken into the first layer's bias, units of observations into its weight.
         actions: The environment's actions.
         task: Numbers of the task that the policy observes, which are taken into the bias too; None for none.
     """
@@ -54,6 +54,9 @@ class PolicyModule(nn.Module):
         layers: list[nn.Module] = []
         for k in range(len(policy.hidden) + 1):
             weight, bias = params[f"{k}.weight"], params[f"{k}.bias"]
+            if k == 0 and policy.units is not None:
+                seen = policy.observations
+                weight = torch.cat([weight[:seen] / policy.units.to(weight).unsqueeze(-1), weight[seen:]])
             if k == 0 and known:
                 given = torch.cat(known)
                 weight, bias = weight[: -len(given)], bias + given @ weight[-len(given) :]

@@ -85,20 +85,36 @@ class Learner:
         self.sampler.close()
 
 
-def _own_network(name: str, env: TaskEnv, observed: int) -> OwnNetwork:
+def _units(config: Config, env: TaskEnv, observed: int) -> Tensor:
+    """Return what each number that a policy observes is divided by: those of the task by 1."""
+    given, width = config.policy.observation_units or (1.0,), env.observation_space.shape[0]
+    if len(given) not in (1, width):
+        raise InputError(
+            f"policy.observation_units has {len(given)} numbers, and an observation of env = {config.env!r} {width}: "
+            "give one number for all, or one for each"
+        )
+    units = torch.ones(observed)
+    units[:width] = torch.tensor(given)
+    if not bool((units.isfinite() & (units > 0)).all()):
+        raise InputError(f"policy.observation_units from {min(given):g} to {max(given):g}: beyond what float32 holds")
+    return units
+
+
+def _own_network(name: str, env: TaskEnv, units: Tensor) -> OwnNetwork:
     """Make a user's network for the environment's own shape of observations; one that is told the task gets a row."""
     space = env.own_space if isinstance(env, GymnasiumTaskEnv) else env.observation_space
-    told = observed - env.observation_space.shape[0]
-    units = torch.cat([torch.from_numpy(units_of(space)), torch.ones(told)])
+    told = len(units) - env.observation_space.shape[0]
+    units = units * torch.cat([torch.from_numpy(units_of(space)), torch.ones(told)])
     if told or not isinstance(space, Box):
-        space = Box(-np.inf, np.inf, (observed,), np.float32)
+        space = Box(-np.inf, np.inf, (len(units),), np.float32)
     return OwnNetwork(name, space, units, env.action_width)
 
 
-def _policy(config: Config, env: TaskEnv, observed: int) -> Policy:
-    settings = config.policy
-    own = None if settings.network is None else _own_network(settings.network, env, observed)
-    shared = (observed, env.action_width, settings.hidden, settings.activation, settings.context, own)
+def _policy(config: Config, env: TaskEnv, observed: int, device: torch.device) -> Policy:
+    settings, units = config.policy, _units(config, env, observed)
+    own = None if settings.network is None else _own_network(settings.network, env, units)
+    divided = units.to(device) if own is None and bool((units != 1).any()) else None
+    shared = (observed, env.action_width, settings.hidden, settings.activation, settings.context, own, divided)
     if not env.discrete:
         assert settings.action_scale is not None
         return GaussianPolicy(*shared, settings.init_std, settings.min_std, settings.action_scale)
@@ -202,7 +218,7 @@ def _built(config: Config, device: torch.device) -> Learner:
     task_width = envs[0].held_out_tasks(1)[0].numel() if observe_task else 0
     if config.baseline.name in ("linear", "value_network"):
         refuse_wide(envs[0].observation_space.shape[0] + task_width, config.tasks)
-    policy = _policy(config, envs[0], envs[0].observation_space.shape[0] + task_width)
+    policy = _policy(config, envs[0], envs[0].observation_space.shape[0] + task_width, device)
     if policy.own is not None:
         policy.own.to(device)
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]

@@ -26,7 +26,8 @@ class Policy(ABC):
         hidden: Widths of the hidden layers.
         activation: "tanh" or "relu".
         context: Width of the context vector; 0 for none.
-        own: A user's network in place of the perceptron; None for none.
+        own: A user's network in place of the perceptron, with units of its own; None for none.
+        units: What the perceptron gets each number of an observation divided by, (obs,); None for nothing.
     """
 
     observations: int
@@ -35,6 +36,7 @@ class Policy(ABC):
     activation: str = "tanh"
     context: int = 0
     own: OwnNetwork | None = None
+    units: Tensor | None = None
 
     @abstractmethod
     def __call__(self, params: Params, observations: Tensor) -> Distribution:
@@ -68,6 +70,8 @@ class Policy(ABC):
 
     def outputs(self, params: Params, observations: Tensor) -> Tensor:
         """The last layer's values (..., act)."""
+        if self.units is not None:
+            observations = observations / self.units.to(observations)
         if not self.context:
             return self.network(params, observations)
         context = params[CONTEXT]

@@ -44,6 +44,8 @@ def refusal(text: str) -> str:
         ("policy.hidden = [8, 0]", "policy.hidden.1", "should be greater than 0 (given: 0)"),
         ("policy.hidden = 8", "policy.hidden", "should be a valid tuple (given: 8)"),
         ("policy.min_std = 0", "policy.min_std", "should be greater than 0 (given: 0)"),
+        ("policy.observation_units = [1, 0]", "policy.observation_units.1", "should be greater than 0 (given: 0"),
+        ("policy.observation_units = 5", "policy.observation_units", "should be a valid tuple (given: 5)"),
         ('tasks = "40"', "tasks", "should be a valid integer (given: '40')"),
         ("tasks = 40.0", "tasks", "should be a valid integer (given: 40.0)"),
         ("tasks = true", "tasks", "should be a valid integer (given: True)"),
@@ -118,6 +120,7 @@ def test_a_whole_number_serves_where_a_fraction_may_stand() -> None:
     [
         Config(env="navigation"),
         tiny(preset="finn2017", policy={"hidden": []}, inner={"lr": 1e-7, "first_order": True}),
+        tiny(policy={"observation_units": [1.0, 0.1]}),
         tiny(seed=2**62 - 1, env='my "own":Class', evaluation={"every": 3}),
     ],
 )

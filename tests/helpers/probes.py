@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maml_envs import Step, TaskEnv
+from maml_envs.navigation import Navigation
 from maml_envs.robots.half_cheetah import HalfCheetahDirection
 
 
@@ -40,6 +41,17 @@ class Probe(TaskEnv):
     def step(self, action: Tensor) -> Step:
         self.now += 1
         return Step.ongoing(torch.ones(len(action), 1), self.reward(action))
+
+
+class Finer(Navigation):
+    """Observes positions in quarters."""
+
+    def reset(self, tasks: Tensor, seeds: Tensor) -> Tensor:
+        return super().reset(tasks, seeds) / 0.25
+
+    def step(self, action: Tensor) -> Step:
+        after = super().step(action)
+        return after._replace(observation=after.observation / 0.25)
 
 
 class Target(Probe):

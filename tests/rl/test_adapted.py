@@ -130,6 +130,9 @@ CONFIGS: dict[str, Callable[[], Agent]] = {
     "choices": lambda: agent_of("brought:Choices"),
     "context": lambda: agent_of("navigation", policy={"context": 3}, inner={"adapt": "context"}),
     "told the task": lambda: agent_of("navigation", method="oracle"),
+    "units": lambda: agent_of("half-cheetah-dir", policy={"observation_units": [*[1.0] * 8, *[5.0] * 9]}),
+    "units, context": lambda: agent_of("navigation", policy={"context": 3, "observation_units": [0.1, 3.0]}),
+    "units, told the task": lambda: agent_of("navigation", method="oracle", policy={"observation_units": [0.1]}),
     "relu": lambda: agent_of("half-cheetah-dir", policy={"activation": "relu", "hidden": [8, 8]}),
     "linear": lambda: agent_of("navigation", policy={"hidden": []}),
 }

@@ -75,6 +75,36 @@ def test_the_configuration_reaches_what_it_names() -> None:
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.parametrize(("given", "units"), [([4.0], [4.0, 4.0]), ([4.0, 0.5], [4.0, 0.5])])
+def test_units_of_observations_are_one_for_all_or_one_each(given: list[float], units: list[float]) -> None:
+    assert build(tiny(policy={"observation_units": given})).policy.units.tolist() == units  # type: ignore[union-attr]
+    told = build(tiny(method="oracle", policy={"observation_units": given})).policy
+    assert told.units.tolist() == [*units, 1.0, 1.0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("given", [1e-300, 1e300])
+def test_units_that_float32_does_not_hold_are_refused(given: float) -> None:
+    with pytest.raises(InputError, match=r"observation_units from .*: beyond what float32 holds"):
+        build(tiny(policy={"observation_units": [1.0, given]}))
+
+
+def test_units_of_another_number_of_observations_are_refused() -> None:
+    said = "observation_units has 3 numbers, and an observation of env = 'navigation' 2: give one number for all"
+    with pytest.raises(InputError, match=said):
+        build(tiny(policy={"observation_units": [1.0, 2.0, 3.0]}))
+
+
+def test_a_run_in_units_is_the_run_of_an_environment_that_divides() -> None:
+    """The policies see the same numbers; baselines see the environment's."""
+    ours, theirs = (
+        build(tiny(env=env, baseline={"name": "time"}, policy={"observation_units": units}))
+        for env, units in (("navigation", [0.25]), ("probes:Finer", [1.0]))
+    )
+    one, other = (explore_training(learner, learner.initial_params(), 0) for learner in (ours, theirs))
+    torch.testing.assert_close(one.params_by_step[1], other.params_by_step[1])
+    torch.testing.assert_close(one.batches[1].observations / 0.25, other.batches[1].observations)
+
+
 @pytest.mark.parametrize("key", ["init_std", "min_std"])
 def test_discrete_actions_have_no_standard_deviation(key: str) -> None:
     with pytest.raises(InputError, match=rf"policy.{key} = 0.3 with env = 'bandit'.*leave it out"):

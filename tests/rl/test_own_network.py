@@ -234,6 +234,16 @@ def test_bytes_of_a_picture_are_one_unit_and_others_as_they_are(env: str, method
     learner.close()
 
 
+def test_it_gets_observations_in_their_units() -> None:
+    units = torch.tensor([0.5, 4.0])
+    own, plain = (build(config("Layered", policy=given)) for given in ({"observation_units": units.tolist()}, {}))
+    params, rows = own.initial_params(), torch.rand(3, 2)
+    expected = plain.policy.outputs(params, rows)
+    torch.testing.assert_close(own.policy.outputs(params, rows * units), expected)
+    assert own.policy.own is not None
+    torch.testing.assert_close(own.policy.own.adapted(params)(rows * units), expected)
+
+
 def test_a_forward_of_a_layers_own_stays() -> None:
     learner = build(config("OwnForward"))
     own, params = learner.policy.own, learner.initial_params()

@@ -36,6 +36,20 @@ def test_any_leading_axes_stacked_parameters_and_vmap_agree() -> None:
     torch.testing.assert_close(policy(rows[0], seen[0, 0, 0]).mean, together.mean[0, 0, 0])
 
 
+@pytest.mark.parametrize("context", [0, 2])
+def test_observations_are_divided_by_their_units_and_the_context_is_not(context: int) -> None:
+    units = torch.tensor([2.0, 0.5, 10.0])
+    plain = GaussianPolicy(3, 2, hidden=(4,), context=context)
+    policy = GaussianPolicy(3, 2, hidden=(4,), context=context, units=units)
+    rows = [plain.init(torch.Generator().manual_seed(i)) for i in range(2)]
+    for row in rows:
+        row |= {"context": torch.ones(2)} if context else {}
+    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    seen = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(9))
+    torch.testing.assert_close(policy(stacked, seen * units).mean, plain(stacked, seen).mean)
+    assert not torch.allclose(policy(stacked, seen).mean, plain(stacked, seen).mean)
+
+
 def test_initialisation() -> None:
     policy = GaussianPolicy(30, 6, hidden=(100, 50), init_std=0.5)
     params = policy.init(torch.Generator().manual_seed(0))
