@@ -52,6 +52,7 @@ class Asked(NamedTuple):
 
     own_network: bool = False  # the policy is a network of the user's own, which gets bytes of pictures divided by 255
     solves: bool = True  # the baseline solves a system of equations as wide as the observation
+    units: tuple[float, ...] = (1.0,)  # the policy gets an observation divided by these: one for all, or one for each
 
 
 def _own_space(env: TaskEnv) -> gymnasium.Space[Any]:
@@ -150,8 +151,13 @@ def _numbers(env: TaskEnv, episodes: Episodes, asked: Asked) -> Iterator[Finding
             yield Finding("error", name, "NaN or infinity under random actions", "End or clip before it diverges")
         else:
             yield Finding("ok", name, f"finite, from {float(value.min()):.3g} to {float(value.max()):.3g}")
+    units = torch.tensor(asked.units)
+    if len(units) not in (1, observations.shape[-1]):
+        said = f"{len(units)} numbers, and an observation has {observations.shape[-1]}"
+        yield Finding("error", "policy.observation_units", said, "Give one number for all, or one for each")
+        units = torch.ones(1)
     scaled = torch.from_numpy(units_of(_own_space(env))) if asked.own_network else 1.0
-    size = (observations / scaled).square().mean(0).sqrt()
+    size = (observations / scaled / units).square().mean(0).sqrt()
     large = (size > LARGE).nonzero().flatten().tolist()
     if large:
         fix = "Give policy.observation_units their usual size: a network learns badly from large numbers"

@@ -68,7 +68,9 @@ class CheckEnv(Command):
         config = toml.of_kind(named, Config, self.env)
         config = config.model_copy(update={"preset": self.preset or config.preset})
         broken = False
-        asked = Asked(config.policy.network is not None, config.baseline.name in ("linear", "value_network"))
+        units = (1.0,) if config.policy.observation_units is None else config.policy.observation_units
+        solves = config.baseline.name in ("linear", "value_network")
+        asked = Asked(config.policy.network is not None, solves, units)
         for finding in examine(lambda: environments(config, copies=1)[0], asked):
             broken |= finding.level == "error"
             fix = f". {finding.fix}" if finding.fix else ""

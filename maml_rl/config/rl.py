@@ -43,9 +43,8 @@ class Policy(Section):
     observation_units: tuple[PositiveFloat, ...] | None = Field(
         None,
         strict=False,
-        min_length=1,
-        description="What the policy gets the numbers of an observation divided by, a list of one for all or one for "
-        "each; None: 1",
+        description="The policy gets the numbers of an observation divided by these, a list of one for all or one for "
+        "each; an oracle's task and the baseline's observations are not divided; None: 1",
     )
     context: int = Field(0, ge=0, description="Width of a vector of parameters that joins every observation")
 

@@ -87,7 +87,9 @@ class Learner:
 
 def _units(config: Config, env: TaskEnv, observed: int) -> Tensor:
     """Return what each number that a policy observes is divided by: those of the task by 1."""
-    given, width = config.policy.observation_units or (1.0,), env.observation_space.shape[0]
+    given, width = config.policy.observation_units, env.observation_space.shape[0]
+    if given is None:
+        return torch.ones(observed)
     if len(given) not in (1, width):
         raise InputError(
             f"policy.observation_units has {len(given)} numbers, and an observation of env = {config.env!r} {width}: "
@@ -95,7 +97,7 @@ def _units(config: Config, env: TaskEnv, observed: int) -> Tensor:
         )
     units = torch.ones(observed)
     units[:width] = torch.tensor(given)
-    if not bool((units.isfinite() & (units > 0)).all()):
+    if not bool((units.isfinite() & units.reciprocal().isfinite()).all()):
         raise InputError(f"policy.observation_units from {min(given):g} to {max(given):g}: beyond what float32 holds")
     return units
 

@@ -199,6 +199,31 @@ def test_pictures_are_judged_by_what_gets_them(asked: Asked, expected: dict[str,
         assert "Give policy.network a network for pictures" in warned["observation scale"].fix
 
 
+@pytest.mark.parametrize(
+    ("units", "level", "words"),
+    [
+        ((1.0,), "warning", "numbers [1] of the observation are as large as 1e+03"),
+        ((1.0, 1000.0), None, ""),
+        ((1000.0,), None, ""),
+        ((1.0, 1.0, 1000.0), "error", "3 numbers, and an observation has 2"),
+    ],
+)
+def test_a_large_observation_is_fit_in_its_units(units: tuple[float, ...], level: str | None, words: str) -> None:
+    class Far(brought.Point):
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+        def seen(self):
+            return np.array([self.x[0], 1000 + self.x[1]], np.float32)
+
+    findings = {finding.subject: finding for finding in examine(lambda: GymnasiumTaskEnv(Far), Asked(units=units))}
+    of_units = findings.get("policy.observation_units", findings.get("observation scale"))
+    assert (None if of_units is None else of_units.level) == level
+    if of_units is not None:
+        assert words in of_units.said
+    if level == "warning":
+        assert "Give policy.observation_units their usual size" in findings["observation scale"].fix
+
+
 def test_both_flags_at_once_are_an_ending() -> None:
     """As gymnasium's TimeLimit gives them, or an old `done` given twice: a time limit should be truncated alone."""
 

@@ -45,6 +45,7 @@ def refusal(text: str) -> str:
         ("policy.hidden = 8", "policy.hidden", "should be a valid tuple (given: 8)"),
         ("policy.min_std = 0", "policy.min_std", "should be greater than 0 (given: 0)"),
         ("policy.observation_units = [1, 0]", "policy.observation_units.1", "should be greater than 0 (given: 0"),
+        ("policy.observation_units = [-1]", "policy.observation_units.0", "should be greater than 0 (given: -1"),
         ("policy.observation_units = 5", "policy.observation_units", "should be a valid tuple (given: 5)"),
         ('tasks = "40"', "tasks", "should be a valid integer (given: '40')"),
         ("tasks = 40.0", "tasks", "should be a valid integer (given: 40.0)"),

@@ -82,16 +82,19 @@ def test_units_of_observations_are_one_for_all_or_one_each(given: list[float], u
     assert told.units.tolist() == [*units, 1.0, 1.0]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("given", [1e-300, 1e300])
+@pytest.mark.parametrize("given", [1e-300, 1e-40, 1e300])
 def test_units_that_float32_does_not_hold_are_refused(given: float) -> None:
     with pytest.raises(InputError, match=r"observation_units from .*: beyond what float32 holds"):
         build(tiny(policy={"observation_units": [1.0, given]}))
 
 
 def test_units_of_another_number_of_observations_are_refused() -> None:
-    said = "observation_units has 3 numbers, and an observation of env = 'navigation' 2: give one number for all"
-    with pytest.raises(InputError, match=said):
-        build(tiny(policy={"observation_units": [1.0, 2.0, 3.0]}))
+    for given in ([], [1.0, 2.0, 3.0]):
+        said = (
+            f"observation_units has {len(given)} numbers, and an observation of env = 'navigation' 2: give one number"
+        )
+        with pytest.raises(InputError, match=said):
+            build(tiny(policy={"observation_units": given}))
 
 
 def test_a_run_in_units_is_the_run_of_an_environment_that_divides() -> None:
