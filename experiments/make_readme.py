@@ -6,7 +6,8 @@ python experiments/make_readme.py --record RUN ... SCORE ...  # prints how soon 
 
 A table stands between a line `<!-- runs: FOLDER ... -->`, folders below results/ with wildcards, and `<!-- end -->`.
 One of how soon scores were reached stands after `<!-- record: FOLDER ... after 1 step: 364 728 -->`, one with a row for
-each family of tasks after `<!-- families: FOLDER ... -->`, where a pattern names the seeds of a family.
+each family of tasks after `<!-- families: FOLDER ... -->`, where a folder holds the runs of a family, of any method.
+Commands are shown once: the tables after the first of the same runs have none.
 """
 
 import re
@@ -22,7 +23,7 @@ from maml_rl.results.comparison import comparisons
 from maml_rl.results.record import record_table
 from maml_rl.results.runs import grouped, read_runs
 from maml_rl.results.table import Table, clock, costs, count, long_table
-from maml_rl.runs.measures import MEASURES, shown, with_interval
+from maml_rl.runs.measures import MEASURES, number, shown, with_interval
 
 HERE = Path(__file__).parent
 WIDTH = 116
@@ -94,34 +95,43 @@ def shell(runs: Sequence[Path]) -> str:
     return "```\n" + "\n".join(lines) + "\n```\n"
 
 
-def record(patterns: str, steps: int, targets: str) -> str:
-    """A table of how soon scores were reached, with what made the runs."""
+def record(patterns: str, steps: int, targets: str, again: bool) -> str:
+    """A table of how soon scores were reached, with what made the runs unless it is another table of the same ones."""
     runs = folders(patterns)
     table = record_table(runs, [float(target) for target in targets.split()], steps)
+    if again:
+        return f"{table}\n"
     on = sorted({made_with(run)["machine"]["platform"] for run in runs})
     return f"{table}\n\n{', '.join(on)}.\n\n{shell(runs)}"
 
 
-def families(patterns: str) -> str:
-    """A row for each family: what is published before and after one step, and what MAML reached here after 0, 1, 3."""
-    header = ("task", "published", "here, 0 steps", "1 step", "3 steps", "unit", "steps", "time")
+def families(names: str) -> str:
+    """A row for each family: what is published, what MAML reached here, and its share of the way to the oracle."""
+    measured = ("seeds", "0 steps", "1 step", "3 steps", "oracle (published)", "gap closed (published)")
+    header = ("task", "published, 0 to 1 step", *measured, "unit", "steps", "time")
     rows, links, runs = [], [], []
-    for pattern in patterns.split():
-        seeds = folders(pattern)
-        groups = grouped(read_runs(seeds))
+    for folder in names.split():
+        own = folders(f"{folder}/*s[0-9]*")
+        groups = grouped(read_runs(own))
         config, comparison = groups[0].runs[0].config, comparisons(groups)[0]
         assert isinstance(config, Config)
-        (ours,), theirs = comparison.rows, comparison.published
-        before, after, last = (ours.points[k].mean for k in (0, 1, 3))
-        means = [shown(before.value, "return"), with_interval(after, "return"), shown(last.value, "return")]
+        by_method, theirs = {row.method: row for row in comparison.rows}, comparison.published
+        ours, oracle = by_method["maml"], by_method.get("oracle")
+        before, after, last = (ours.points[k] for k in (0, 1, 3))
         said = " to ".join(shown(value, "return") for value in theirs.maml[:2]) if theirs else ""
+        told = [shown(oracle.points[0].mean.value, "return")] if oracle else []
+        told += [f"({shown(value, 'return')})" for value in (theirs.oracle[:1] if theirs else ())]
+        means = (shown(before.mean.value, "return"), with_interval(after.mean, "return"))
+        closed = theirs.gap_closed(1) if theirs else None
+        share = with_interval(after.gap_closed) + (f" ({number(closed)})" if closed else "")
+        ends = (shown(last.mean.value, "return"), " ".join(told), share.strip())
         cost = (f"{ours.action_scale:g}", count(ours.env_steps), clock(ours.seconds))
         name = f"[{config.env} {config.preset}]"
-        rows.append((name, said, *means, *cost))
-        links.append(f"{name}: results/{seeds[0].parent.name}")  # on the site the report of its runs
-        runs += seeds
-    parts = [Table(header, tuple(rows)).markdown(), "\n".join(links), filled(machines(runs)), shell(runs)]
-    return "\n\n".join(parts)
+        rows.append((name, said, str(len(ours.seeds)), *means, *ends, *cost))
+        links.append(f"{name}: results/{folder}")  # on the site the report of its runs
+        runs += own
+    table = Table(header, tuple(rows)).markdown()
+    return "\n\n".join([table, "\n".join(links), filled(machines(runs)), shell(runs)])
 
 
 def main() -> None:
@@ -132,7 +142,14 @@ def main() -> None:
         return
     file = HERE / "README.md"
     before = file.read_text()
-    now = RECORD.sub(lambda found: f"{found[1]}{record(found[2], int(found[3]), found[4])}{found[5]}", before)
+    seen: set[str] = set()
+
+    def recorded(found: re.Match[str]) -> str:
+        again = found[2] in seen
+        seen.add(found[2])
+        return f"{found[1]}{record(found[2], int(found[3]), found[4], again)}{found[5]}"
+
+    now = RECORD.sub(recorded, before)
     now = FAMILIES.sub(lambda found: f"{found[1]}{families(found[2])}{found[3]}", now)
     now = BLOCK.sub(lambda found: f"{found[1]}{block(found[2])}{found[3]}", now)
     if "--check" in sys.argv[1:]:
