@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maml_envs import random
 from maml_envs.adapters.from_gymnasium import GymnasiumTaskEnv
-from maml_envs.adapters.spaces import units_of
+from maml_envs.adapters.spaces import in_brief, units_of
 from maml_envs.contract import ContractError, check_contract
 from maml_envs.errors import InputError, WorkerError
 from maml_envs.played import MOST_STEPS, Episodes, first_difference, play, random_actions, row_of
@@ -218,7 +218,7 @@ def examine(make: Callable[[], TaskEnv], asked: Asked = Asked()) -> Iterator[Fin
         return
     try:
         actions_of = env.own_actions.space() if isinstance(env, GymnasiumTaskEnv) else env.action_space
-        said = f"observation {_own_space(env)}, action {actions_of}, horizon {env.horizon}"
+        said = f"observation {in_brief(_own_space(env))}, action {in_brief(actions_of)}, horizon {env.horizon}"
         yield Finding("ok", "contract", said)
         batch = min(BATCH, env.max_batch or BATCH)
         tasks = env.sample_tasks(batch, torch.Generator().manual_seed(0))

@@ -244,3 +244,21 @@ def test_a_folder_that_hides_a_file_is_named(tmp_path: Path, monkeypatch: pytest
         maml_envs.InputError, match=r"hides \(the folder .*/hides, which is found before a file of that"
     ):
         maml_envs.make("hides:Mine")
+
+
+def test_limits_of_many_numbers_are_said_in_brief() -> None:
+    class Bounded(brought.Point):
+        observation_space = gymnasium.spaces.Dict(
+            {
+                "each": gymnasium.spaces.Box(np.array([-1.0, -np.inf, 0.0], "f"), np.array([1, 2, 3.5], "f")),
+                "all": gymnasium.spaces.Box(-1.0, 1.0, (2,)),
+            }
+        )
+
+        def seen(self):
+            return {"each": np.zeros(3, np.float32), "all": np.asarray(self.x, np.float32).clip(-1, 1)}
+
+    contract = next(finding for finding in examine(lambda: GymnasiumTaskEnv(Bounded)) if finding.subject == "contract")
+    assert contract.said.startswith(
+        "observation Dict('all': Box(-1.0, 1.0, (2,), float32), 'each': Box(from -inf, to 3.5, (3,), float32)), action"
+    )

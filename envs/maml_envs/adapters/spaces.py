@@ -32,7 +32,7 @@ def observation_box(space: gymnasium.Space[Any], where: str) -> spaces.Box:
         flat = None
     if not isinstance(flat, spaces.Box):
         raise InputError(
-            f"{where}: observation_space is {space}, which does not flatten to a row of numbers: "
+            f"{where}: observation_space is {in_brief(space)}, which does not flatten to a row of numbers: "
             "wrap the environment in gymnasium.wrappers.TransformObservation to a Box"
         )
     with np.errstate(over="ignore"):  # a float64 bound that float32 cannot hold is infinite
@@ -47,6 +47,17 @@ def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 EXACT = 2**24
 """Whole numbers up to here are exact as 32-bit floating-point numbers."""
+
+
+def in_brief(space: spaces.Space[Any]) -> str:
+    """Write a space as gymnasium does, but a Box whose numbers have limits of their own by its lowest and highest."""
+    if isinstance(space, spaces.Dict):
+        return f"Dict({', '.join(f'{name!r}: {in_brief(part)}' for name, part in space.spaces.items())})"
+    if isinstance(space, spaces.Tuple):
+        return f"Tuple({', '.join(map(in_brief, space.spaces))})"
+    if isinstance(space, spaces.Box) and "[" in str(space):
+        return f"Box(from {space.low.min():g}, to {space.high.max():g}, {space.shape}, {space.dtype})"
+    return str(space)
 
 
 def refuse_misfit(space: gymnasium.Space[Any], observation: Any) -> None:  # noqa: ANN401
@@ -64,7 +75,7 @@ def refuse_misfit(space: gymnasium.Space[Any], observation: Any) -> None:  # noq
         except ValueError:  # lists of several lengths
             given = np.zeros(0, object)
         if given.dtype.kind not in "biufc":
-            said = f"the observation {observation!r:.200} is not of observation_space {space}"
+            said = f"the observation {observation!r:.200} is not of observation_space {in_brief(space)}"
             raise ValueError(f"{said}: return one that is")
         _refuse_misfit_of_box(space, given)
     elif isinstance(space, spaces.Dict):
@@ -80,11 +91,13 @@ def refuse_misfit(space: gymnasium.Space[Any], observation: Any) -> None:  # noq
     elif isinstance(space, spaces.Tuple):
         if isinstance(observation, tuple | list):
             if len(observation) != len(space.spaces):
-                raise ValueError(f"the observation has {len(observation)} parts, and observation_space {space}")
+                raise ValueError(
+                    f"the observation has {len(observation)} parts, and observation_space {in_brief(space)}"
+                )
             for part, value in zip(space.spaces, observation, strict=True):
                 refuse_misfit(part, value)
     elif not _holds(space, observation):
-        said = f"the observation {observation!r:.200} is not of observation_space {space}"
+        said = f"the observation {observation!r:.200} is not of observation_space {in_brief(space)}"
         raise ValueError(f"{said}: return one that is")
 
 
@@ -102,8 +115,8 @@ def _refuse_misfit_of_box(space: spaces.Box, given: NDArray[Any]) -> None:
     if kept.dtype != space.dtype or not np.array_equal(kept, given):
         wrong = given.ravel()[(kept != given).ravel()][:1].tolist() if kept.dtype == space.dtype else given.dtype
         raise ValueError(
-            f"the observation holds {wrong}, which observation_space {space} cannot hold: declare it with a dtype "
-            "that can, such as numpy.float32"
+            f"the observation holds {wrong}, which observation_space {in_brief(space)} cannot hold: declare it with a "
+            "dtype that can, such as numpy.float32"
         )
     if kept.itemsize > 2 and kept.size and np.abs(kept.astype(np.float64)).max() > EXACT:
         raise ValueError(
@@ -220,4 +233,4 @@ def rows_of(space: gymnasium.Space[Any], observation: Any) -> tuple[NDArray[np.f
         found = f"it has {rows.shape[-1]} numbers"
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         found = str(error)
-    raise InputError(f"the observation {observation!r:.200} is not of {space}, nor a batch of it: {found}")
+    raise InputError(f"the observation {observation!r:.200} is not of {in_brief(space)}, nor a batch of it: {found}")

@@ -34,7 +34,7 @@ from maml_envs.adapters.returned import (
     success_of,
     task_rows,
 )
-from maml_envs.adapters.spaces import described, observation_box, refuse_misfit
+from maml_envs.adapters.spaces import described, in_brief, observation_box, refuse_misfit
 from maml_envs.conventions import SUCCESS
 from maml_envs.errors import InputError
 from maml_envs.physics.warnings import log_warnings
@@ -189,7 +189,8 @@ class SyncEnvs:
             cause = error
         if not isinstance(flat, np.ndarray) or flat.shape != (self._width,):
             raise ValueError(
-                f"the observation {observation!r:.200} is not of observation_space {self._space}: return one that is"
+                f"the observation {observation!r:.200} is not of observation_space "
+                f"{in_brief(self._space)}: return one that is"
             ) from cause
         self._rows.observation[i] = flat
 
