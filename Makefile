@@ -77,7 +77,7 @@ bench: .venv/installed  ## time rollouts, the outer step and a whole iteration
 
 record: .venv/installed  ## how soon half-cheetah-dir reaches the published return: five seeds, 15 minutes
 	for seed in 21 22 23 24 25; do \
-		$(BIN)/maml-rl train record_half_cheetah_dir --seed $$seed --threads 2 --stop.at 728 --resume \
+		$(BIN)/maml-rl train record_half_cheetah_dir --seed $$seed --threads 2 --iterations 94 --resume \
 			--out runs/record_half_cheetah_dir/s$$seed || exit 1; \
 	done
 	$(BIN)/python experiments/make_readme.py --record $(foreach s,21 22 23 24 25,runs/record_half_cheetah_dir/s$(s)) 364 728
