@@ -68,18 +68,6 @@ def test_returns_are_sums_of_rewards(tmp_path: Path) -> None:
     assert result.env_steps == 5 * 2 * 2 * 3
 
 
-def test_a_rate_times_the_variance_is_the_smaller_rate(tmp_path: Path) -> None:
-    """At a standard deviation of 0.5 a rate of 0.4 times the variance is 0.1, and what adapts is the same."""
-    found = []
-    for name, inner in (("variance", {"lr": 0.4, "times_variance": True}), ("plain", {"lr": 0.1})):
-        config = tiny(iterations=1, inner=inner, policy={"init_std": 0.5})
-        run = meta_train(config, tmp_path / name, quiet=True)
-        found.append(maml_rl.evaluate(run, tasks=3, steps=2, which="initial"))
-    for result in found:
-        assert result.lr.tolist() == pytest.approx([0.1, 0.05])
-    np.testing.assert_allclose(found[0].returns, found[1].returns, rtol=1e-5)
-
-
 @pytest.mark.parametrize(("steps", "expected"), [(0, []), (1, [1.0]), (2, [1.0, 0.5]), (4, [1.0, 0.5, 0.5, 0.5])])
 def test_the_rate_after_the_first_step(steps: int, expected: list[float]) -> None:
     assert rate_factors(tiny(inner={"lr": 0.2}), steps) == expected

@@ -64,11 +64,6 @@ class Inner(Section):
     learn_lr: bool = Field(
         False, description="Learn a step size for every number that adapts, of either sign (Meta-SGD); lr is the start"
     )
-    times_variance: bool = Field(
-        False,
-        description="Multiply step sizes by the policy's variance, exp(2 mean log std) before adaptation: as noise "
-        "shrinks, gradients grow as its inverse",
-    )
 
 
 class Outer(Section):

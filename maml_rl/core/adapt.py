@@ -47,8 +47,6 @@ class Rates:
         whole: One learned rate for each parameter tensor, a layer's weights or biases, and not for each of its numbers.
         steps: Learned rates for each of so many steps, the last one's for all after it; 0 for the same at every step.
             With ``whole``, MAML++'s (Antoniou et al. 2019, section 4, LSLR).
-        variance_of: Name of a parameter, logarithms of standard deviations (n,): every rate is multiplied by
-            exp(2 mean) of it. None for rates as they are; not for ``steps``.
     """
 
     lr: float
@@ -56,7 +54,6 @@ class Rates:
     learned: bool = False
     whole: bool = False
     steps: int = 0
-    variance_of: str | None = None
 
     def init(self, params: Params) -> Params:
         """Theta: the parameters, and after them the learned rates if there are any."""
@@ -70,23 +67,16 @@ class Rates:
         return value.new_full((self.steps, *shape) if self.steps else shape, self.lr)
 
     def split(self, theta: Params) -> tuple[Params, Rate]:
-        """The parameters of theta and the rate to adapt them with, of one task or of a row for each."""
-        if not self.learned and self.adapted is None and self.variance_of is None:
+        """The parameters of theta and the rate to adapt them with."""
+        if not self.learned and self.adapted is None:
             return theta, self.lr
         params = {name: value for name, value in theta.items() if not name.startswith(PREFIX)}
-        adapted = params.keys() if self.adapted is None else self.adapted
+        adapted = self.adapted or frozenset()
         rate = {name: torch.full_like(value, self.lr if name in adapted else 0.0) for name, value in params.items()}
         learned = {name.removeprefix(PREFIX): value for name, value in theta.items() if name.startswith(PREFIX)}
         if self.steps:
             rate = {name: value.expand(self.steps, *value.shape) for name, value in rate.items()}
-        return params, self._times_variance(rate | learned, params)
-
-    def _times_variance(self, rate: Params, params: Params) -> Params:
-        if self.variance_of is None:
-            return rate
-        variance = (2 * params[self.variance_of].mean(-1)).exp()
-        ones = {name: (1,) * (value.dim() - variance.dim()) for name, value in rate.items()}
-        return {name: value * variance.reshape(*variance.shape, *ones[name]) for name, value in rate.items()}
+        return params, rate | learned
 
     def of_step(self, rate: Rate, step: int) -> Rate:
         """Return the rate of a step, counted from 0."""

@@ -13,7 +13,7 @@ from maml_envs.adapters.actions import Actions
 from maml_envs.adapters.spaces import rows_of
 from maml_rl.core.tree import Params
 from maml_rl.machine.export import save_module
-from maml_rl.rl.policies import CONTEXT, LOG_STD, GaussianPolicy, Policy
+from maml_rl.rl.policies import CONTEXT, GaussianPolicy, Policy
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -43,7 +43,7 @@ class PolicyModule(nn.Module):
         if isinstance(policy, GaussianPolicy):
             self.scale = policy.action_scale
             floor = float(np.log(policy.min_std))
-            self.log_std = nn.Parameter(params[LOG_STD].clamp(min=floor).clone())
+            self.log_std = nn.Parameter(params["log_std"].clamp(min=floor).clone())
         for name, values in actions.affine()._asdict().items():
             self.register_buffer(name, torch.from_numpy(values).float())
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from maml_envs import TaskEnv
 from maml_rl.config.rl import Config
+from maml_rl.core.adapt import PREFIX
 from maml_rl.core.streams import Purpose
 from maml_rl.core.task_axis import TaskAxis
 from maml_rl.core.tree import Params, of_one_seed
@@ -25,7 +26,7 @@ class HeldOut(NamedTuple):
 
     draw: Draw
     exploration: Exploration
-    lr: list[float]  # of each step; where numbers have rates of their own, the mean over those that adapt
+    lr: list[float]  # of each step; where it is learned, the mean over the numbers that adapt
 
 
 def rate_factors(config: Config, steps: int) -> list[float]:
@@ -59,11 +60,9 @@ def explore_held_out(learner: Learner, theta: Params, tasks: int, episodes: int,
     draw = draw_for(learner, tasks_of(learner.env, tasks, split), episodes, Purpose.EVALUATION)
     factors = rate_factors(learner.config, steps)
     exploration = explore(learner, of_one_seed(theta), draw, factors)
-    _, rate = learner.inner.rates.split(theta)
-    if isinstance(rate, dict):
-        adapted = learner.inner.rates.adapted or rate.keys()
-        rate = float(torch.cat([rate[name].flatten() for name in adapted]).mean())
-    return HeldOut(draw, exploration, [rate * factor for factor in factors])
+    learned = [value.flatten() for name, value in theta.items() if name.startswith(PREFIX)]
+    lr = float(torch.cat(learned).mean()) if learned else learner.inner.rates.lr
+    return HeldOut(draw, exploration, [lr * factor for factor in factors])
 
 
 def tune(learner: Learner, theta: Params, tasks: int, episodes: int) -> float:

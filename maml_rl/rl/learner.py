@@ -26,7 +26,7 @@ from maml_rl.rl.linear_baseline import refuse_wide
 from maml_rl.rl.losses import inner_loss
 from maml_rl.rl.outer import OUTER
 from maml_rl.rl.own_network import OwnNetwork
-from maml_rl.rl.policies import CONTEXT, LOG_STD, CategoricalPolicy, GaussianPolicy, Policy
+from maml_rl.rl.policies import CONTEXT, CategoricalPolicy, GaussianPolicy, Policy
 from maml_rl.rl.rollout import Sampler
 
 
@@ -224,15 +224,7 @@ def _built(config: Config, device: torch.device) -> Learner:
     if policy.own is not None:
         policy.own.to(device)
     adapted = {"all": None, "last": policy.head, "context": frozenset({CONTEXT})}[config.inner.adapt]
-    learned, variance_of = config.inner.learn_lr and config.trained_steps > 0, None
-    if config.inner.times_variance:
-        if envs[0].discrete:
-            raise InputError(
-                f"inner.times_variance with env = {config.env!r}: its actions are discrete, and a choice has no "
-                "standard deviation; leave it out"
-            )
-        variance_of = LOG_STD
-    rates = Rates(config.inner.lr, adapted, learned, variance_of=variance_of)
+    rates = Rates(config.inner.lr, adapted, config.inner.learn_lr and config.trained_steps > 0)
     loss = inner_loss(policy, config.inner.estimator, OUTER[config.outer.name].importance_weighted)
     inner = InnerLoop(loss, rates, config.inner.first_order)
     return Learner(config, Sampler(envs, policy, observe_task), inner, device)

@@ -12,9 +12,6 @@ from maml_rl.core.tree import Params
 from maml_rl.rl.distributions import Categorical, Distribution, Normal
 from maml_rl.rl.own_network import OwnNetwork
 
-LOG_STD = "log_std"
-"""The parameter of a Gaussian policy that is the logarithm of its standard deviation, (act,)."""
-
 CONTEXT = "context"
 """The parameter that joins every observation: a vector that can be all that adapts (CAVIA, Zintgraf et al. 2019)."""
 
@@ -105,12 +102,12 @@ class GaussianPolicy(Policy):
 
     def init(self, generator: torch.Generator) -> Params:
         """The perceptron's parameters, and log_std = log(init_std)."""
-        return super().init(generator) | {LOG_STD: torch.full((self.actions,), math.log(self.init_std))}
+        return super().init(generator) | {"log_std": torch.full((self.actions,), math.log(self.init_std))}
 
     def __call__(self, params: Params, observations: Tensor) -> Normal:
         """A Gaussian, fields (..., act), for observations (..., obs)."""
         mean = self.outputs(params, observations)
-        log_std = params[LOG_STD].clamp(min=math.log(self.min_std))
+        log_std = params["log_std"].clamp(min=math.log(self.min_std))
         between = [1] * (mean.dim() - log_std.dim())
         return Normal(mean, log_std.reshape(*log_std.shape[:-1], *between, self.actions).expand_as(mean))
 

@@ -23,8 +23,6 @@ from maml_rl.rl.policies import Policy
         {"inner": {"first_order": True, "learn_lr": True, "steps": 2}},
         {"inner": {"adapt": "last", "estimator": "lvc"}},
         {"policy": {"context": 3}, "inner": {"adapt": "context", "learn_lr": True}},
-        {"policy": {"init_std": 0.6}, "inner": {"times_variance": True, "estimator": "dice", "steps": 2}},
-        {"policy": {"init_std": 0.6}, "inner": {"times_variance": True, "learn_lr": True, "first_order": True}},
         {"method": "pretrained"},
         {
             "outer": {"name": "promp", "exploration": 1.0, "inner_kl": 0.5},

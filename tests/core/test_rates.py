@@ -58,22 +58,6 @@ def test_a_learned_rate_is_the_one_in_theta_and_not_its_start() -> None:
     assert rates.split(theta)[1]["b"] is theta["lr.b"]
 
 
-def test_rates_times_the_variance_by_hand() -> None:
-    """exp(2 mean(log 0.5, log 0.125)) = 0.0625, of a task alone and of each of a stack."""
-    params = PARAMS | {"log_std": torch.tensor([0.5, 0.125], dtype=torch.float64).log()}
-    others = PARAMS | {"log_std": torch.zeros(2, dtype=torch.float64)}
-    rates = Rates(0.3, frozenset({"b", "log_std"}), variance_of="log_std")
-    _, rate = rates.split(params)
-    assert isinstance(rate, dict)
-    assert {name: value.shape for name, value in rate.items()} == {name: x.shape for name, x in params.items()}
-    torch.testing.assert_close(rate["b"], torch.tensor([[0.3 * 0.0625]]), check_dtype=False)
-    torch.testing.assert_close(rate["log_std"], torch.full((2,), 0.3 * 0.0625, dtype=torch.float64))
-    assert not rate["a"].any()
-    _, both = rates.split({name: torch.stack([params[name], others[name]]) for name in params})
-    assert isinstance(both, dict)
-    torch.testing.assert_close(both["b"][:, 0, 0], torch.tensor([0.3 * 0.0625, 0.3]), check_dtype=False)
-
-
 def test_scaled() -> None:
     assert scaled(0.5, 0.5) == 0.25
     found = scaled({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor(0.0)}, 0.5)
@@ -116,17 +100,10 @@ def test_one_step_moves_against_the_gradient_at_its_own_rate() -> None:
     torch.testing.assert_close(found["b"], torch.tensor([[2.7]]))
 
 
-@pytest.mark.parametrize("variance_of", [None, "log_std"])
 @pytest.mark.parametrize("adapted", [None, POLICY.head, frozenset({CONTEXT})], ids=["all", "last", "context"])
-def test_the_gradient_of_theta_through_two_steps_is_that_of_finite_differences(
-    adapted: frozenset[str] | None, variance_of: str | None
-) -> None:
+def test_the_gradient_of_theta_through_two_steps_is_that_of_finite_differences(adapted: frozenset[str] | None) -> None:
     params = random_params(0, POLICY)
-    rates, loss, data = (
-        Rates(0.3, adapted, learned=True, variance_of=variance_of),
-        inner_loss(POLICY, "log_prob"),
-        batches(params, 3),
-    )
+    rates, loss, data = Rates(0.3, adapted, learned=True), inner_loss(POLICY, "log_prob"), batches(params, 3)
     theta = rates.init(params)
 
     def outer(*values: Tensor) -> Tensor:

@@ -114,11 +114,6 @@ def test_discrete_actions_have_no_standard_deviation(key: str) -> None:
         build(tiny(env="bandit", policy={key: 0.3}))
 
 
-def test_discrete_actions_have_no_variance_for_rates() -> None:
-    with pytest.raises(InputError, match=r"inner.times_variance with env = 'bandit'.*leave it out"):
-        build(tiny(env="bandit", inner={"times_variance": True}))
-
-
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
