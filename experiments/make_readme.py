@@ -18,8 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from maml_rl.config.base import METHODS
 from maml_rl.config.rl import Config
-from maml_rl.results.comparison import comparisons
+from maml_rl.results.comparison import Comparison, comparisons
 from maml_rl.results.record import record_table
 from maml_rl.results.runs import grouped, read_runs
 from maml_rl.results.table import Table, clock, costs, count, long_table
@@ -27,6 +28,7 @@ from maml_rl.runs.measures import MEASURES, number, shown, with_interval
 
 HERE = Path(__file__).parent
 WIDTH = 116
+BESIDE = ("oracle", "pretrained", "random")
 RECORD = re.compile(r"(<!-- record: (.*?) after (\d+) steps?: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 FAMILIES = re.compile(r"(<!-- families: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- runs: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -106,32 +108,50 @@ def record(patterns: str, steps: int, targets: str, again: bool) -> str:
 
 
 def families(names: str) -> str:
-    """A row for each family: what is published, what MAML reached here, and its share of the way to the oracle."""
-    measured = ("seeds", "0 steps", "1 step", "3 steps", "oracle (published)", "gap closed (published)")
-    header = ("task", "published, 0 to 1 step", *measured, "unit", "steps", "time")
-    rows, links, runs = [], [], []
+    """A row for each family: what is published and what MAML reached here; then the same of the other methods."""
+    header = ("task", "published", "seeds", "0 steps", "1 step", "3 steps", "unit", "steps", "time")
+    rows, others, links, runs = [], [], [], []
     for folder in names.split():
         own = folders(f"{folder}/*s[0-9]*")
         groups = grouped(read_runs(own))
         config, comparison = groups[0].runs[0].config, comparisons(groups)[0]
         assert isinstance(config, Config)
-        by_method, theirs = {row.method: row for row in comparison.rows}, comparison.published
-        ours, oracle = by_method["maml"], by_method.get("oracle")
-        before, after, last = (ours.points[k] for k in (0, 1, 3))
+        theirs = comparison.published
+        ours = next(row for row in comparison.rows if row.method == "maml")
+        before, after, last = (ours.points[k].mean for k in (0, 1, 3))
+        means = [shown(before.value, "return"), with_interval(after, "return"), shown(last.value, "return")]
         said = " to ".join(shown(value, "return") for value in theirs.maml[:2]) if theirs else ""
-        told = [shown(oracle.points[0].mean.value, "return")] if oracle else []
-        told += [f"({shown(value, 'return')})" for value in (theirs.oracle[:1] if theirs else ())]
-        means = (shown(before.mean.value, "return"), with_interval(after.mean, "return"))
-        closed = theirs.gap_closed(1) if theirs else None
-        share = with_interval(after.gap_closed) + (f" ({number(closed)})" if closed else "")
-        ends = (shown(last.mean.value, "return"), " ".join(told), share.strip())
         cost = (f"{ours.action_scale:g}", count(ours.env_steps), clock(ours.seconds))
         name = f"[{config.env} {config.preset}]"
-        rows.append((name, said, str(len(ours.seeds)), *means, *ends, *cost))
+        rows.append((name, said, str(len(ours.seeds)), *means, *cost))
+        others += [(name, *cells)] if (cells := beside(comparison)) else []
         links.append(f"{name}: results/{folder}")  # on the site the report of its runs
         runs += own
-    table = Table(header, tuple(rows)).markdown()
-    return "\n\n".join([table, "\n".join(links), filled(machines(runs)), shell(runs)])
+    tables = [Table(header, tuple(rows)).markdown()]
+    if others:
+        tables.append(
+            Table(("task", "gap closed", *(f"{method}, published" for method in BESIDE)), tuple(others)).markdown()
+        )
+    return "\n\n".join([*tables, "\n".join(links), filled(machines(runs)), shell(runs)])
+
+
+def beside(comparison: Comparison) -> list[str]:
+    """The gap that MAML's first step closed, and the other methods' returns, each with the published value after it.
+
+    Returns:
+        Cells; none where MAML alone ran.
+    """
+    by_method, theirs = {row.method: row for row in comparison.rows}, comparison.published
+    if by_method.keys() == {"maml"}:
+        return []
+    closed, published = by_method["maml"].points[1].gap_closed, theirs.gap_closed(1) if theirs else None
+    cells = [", ".join(part for part in (with_interval(closed), number(published) if published else "") if part)]
+    for method in BESIDE:
+        k = 0 if METHODS[method].told else 1
+        row, values = by_method.get(method), theirs.of(method) if theirs else ()
+        found = [with_interval(row.points[k].mean, "return")] if row else []
+        cells.append(", ".join([*found, *(shown(value, "return") for value in values[k : k + 1])]))
+    return cells
 
 
 def main() -> None:
