@@ -129,14 +129,13 @@ def families(names: str) -> str:
         runs += own
     tables = [Table(header, tuple(rows)).markdown()]
     if others:
-        tables.append(
-            Table(("task", "gap closed", *(f"{method}, published" for method in BESIDE)), tuple(others)).markdown()
-        )
+        heads = (f"{name} (published)" for name in ("gap closed", *BESIDE))
+        tables.append(Table(("task", *heads), tuple(others)).markdown())
     return "\n\n".join([*tables, "\n".join(links), filled(machines(runs)), shell(runs)])
 
 
 def beside(comparison: Comparison) -> list[str]:
-    """The gap that MAML's first step closed, and the other methods' returns, each with the published value after it.
+    """The gap that MAML's first step closed, and the other methods' returns, with the published value in brackets.
 
     Returns:
         Cells; none where MAML alone ran.
@@ -145,13 +144,19 @@ def beside(comparison: Comparison) -> list[str]:
     if by_method.keys() == {"maml"}:
         return []
     closed, published = by_method["maml"].points[1].gap_closed, theirs.gap_closed(1) if theirs else None
-    cells = [", ".join(part for part in (with_interval(closed), number(published) if published else "") if part)]
+    cells = [both(number(closed.value) if closed else "", number(published) if published else "")]
     for method in BESIDE:
         k = 0 if METHODS[method].told else 1
-        row, values = by_method.get(method), theirs.of(method) if theirs else ()
-        found = [with_interval(row.points[k].mean, "return")] if row else []
-        cells.append(", ".join([*found, *(shown(value, "return") for value in values[k : k + 1])]))
+        row, values = by_method.get(method), theirs.of(method)[k : k + 1] if theirs else ()
+        cells.append(
+            both(shown(row.points[k].mean.value, "return") if row else "", *(shown(x, "return") for x in values))
+        )
     return cells
+
+
+def both(ours: str, published: str = "") -> str:
+    """Write a value and the published one, either of which may be empty."""
+    return f"{ours} ({published})".strip() if published else ours
 
 
 def main() -> None:
