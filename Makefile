@@ -39,9 +39,6 @@ full: test  ## and what is longer or needs more: run before a release
 	build/simulators/bin/python -m pip install -q mujoco==3.3.7 dm_control==1.0.34 gymnasium-robotics==1.4.2 \
 		'shimmy[dm-control]==2.0.1' gymnasium==1.4.0
 	SIMULATORS=$(CURDIR)/build/simulators OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs/test_simulators.py
-	$(PYTHON) -m venv build/metaworld
-	build/metaworld/bin/python -m pip install -q 'metaworld>=3.1,<4' 'gymnasium[mujoco]' cloudpickle
-	METAWORLD=$(CURDIR)/build/metaworld/bin/python $(BIN)/python -m pytest tests/docs/test_experiments.py -k metaworld
 	$(BIN)/python -m pip install -q -c constraints.txt --target build/notebook nbclient ipykernel
 	NOTEBOOK=0 PYTHONPATH=$(CURDIR)/build/notebook $(BIN)/python -m pytest tests/docs/test_notebook.py
 	$(MAKE) pythons
