@@ -14,13 +14,14 @@ import re
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from maml_rl.config.base import METHODS
 from maml_rl.config.rl import Config
-from maml_rl.results.comparison import Comparison, comparisons
+from maml_rl.results.comparison import GroupResult, comparisons
+from maml_rl.results.published import Published
 from maml_rl.results.record import record_table
 from maml_rl.results.runs import grouped, read_runs
 from maml_rl.results.table import Table, clock, costs, count, long_table
@@ -116,15 +117,15 @@ def families(names: str) -> str:
         groups = grouped(read_runs(own))
         config, comparison = groups[0].runs[0].config, comparisons(groups)[0]
         assert isinstance(config, Config)
-        theirs = comparison.published
-        ours = next(row for row in comparison.rows if row.method == "maml")
+        by_method, theirs = {row.method: row for row in comparison.rows}, comparison.published
+        ours = by_method["maml"]
         before, after, last = (ours.points[k].mean for k in (0, 1, 3))
         means = [shown(before.value, "return"), with_interval(after, "return"), shown(last.value, "return")]
         said = " to ".join(shown(value, "return") for value in theirs.maml[:2]) if theirs else ""
         cost = (f"{ours.action_scale:g}", count(ours.env_steps), clock(ours.seconds))
         name = f"[{config.env} {config.preset}]"
         rows.append((name, said, str(len(ours.seeds)), *means, *cost))
-        others += [(name, *cells)] if (cells := beside(comparison)) else []
+        others += [(name, *beside(by_method, theirs))] if len(by_method) > 1 else []
         links.append(f"{name}: results/{folder}")  # on the site the report of its runs
         runs += own
     tables = [Table(header, tuple(rows)).markdown()]
@@ -134,27 +135,19 @@ def families(names: str) -> str:
     return "\n\n".join([*tables, "\n".join(links), filled(machines(runs)), shell(runs)])
 
 
-def beside(comparison: Comparison) -> list[str]:
-    """The gap that MAML's first step closed, and the other methods' returns, with the published value in brackets.
-
-    Returns:
-        Cells; none where MAML alone ran.
-    """
-    by_method, theirs = {row.method: row for row in comparison.rows}, comparison.published
-    if by_method.keys() == {"maml"}:
-        return []
+def beside(by_method: Mapping[str, GroupResult], theirs: Published | None) -> list[str]:
+    """The gap that MAML's first step closed, and the other methods' returns, with the published value in brackets."""
     closed, published = by_method["maml"].points[1].gap_closed, theirs.gap_closed(1) if theirs else None
     cells = [both(number(closed.value) if closed else "", number(published) if published else "")]
     for method in BESIDE:
         k = 0 if METHODS[method].told else 1
-        row, values = by_method.get(method), theirs.of(method)[k : k + 1] if theirs else ()
-        cells.append(
-            both(shown(row.points[k].mean.value, "return") if row else "", *(shown(x, "return") for x in values))
-        )
+        row, values = by_method.get(method), theirs.of(method) if theirs else ()
+        ours = shown(row.points[k].mean.value, "return") if row else ""
+        cells.append(both(ours, shown(values[k], "return") if k < len(values) else ""))
     return cells
 
 
-def both(ours: str, published: str = "") -> str:
+def both(ours: str, published: str) -> str:
     """Write a value and the published one, either of which may be empty."""
     return f"{ours} ({published})".strip() if published else ours
 
